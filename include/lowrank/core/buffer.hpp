@@ -1,0 +1,95 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <new>
+#include <span>
+#include <string>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <lowrank/core/types.hpp>
+#include <lowrank/error.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// Bytes with shared ownership: allocated (64-byte aligned, zeroed) or mapped from a file; copies share them.
+///
+/// A slice keeps the whole alive. Frozen means const: only the maker of an allocated buffer may write, through mutable_data().
+class Buffer {
+ public:
+  Buffer() = default;
+
+  /// Zeroed bytes at a 64-byte boundary. Throws std::bad_alloc.
+  static Buffer allocate(std::size_t size) {
+    Buffer buffer;
+    if (size == 0) return buffer;
+    auto* bytes = static_cast<std::byte*>(::operator new (size, std::align_val_t{64}));
+    std::memset(bytes, 0, size);
+    buffer.owner_ = std::shared_ptr<std::byte>(bytes, [](std::byte* p) { ::operator delete (p, std::align_val_t{64}); });
+    buffer.data_ = bytes;
+    buffer.size_ = size;
+    return buffer;
+  }
+
+  /// The whole file, mapped read-only: processes share its pages, and it may exceed the memory. Throws IoError.
+  static Buffer map(const std::filesystem::path& path) {
+    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    check<IoError>(file >= 0, "map", "cannot open ", path, ": ", std::strerror(errno));
+    struct Closer {
+      int file;
+      ~Closer() { ::close(file); }
+    } closer{file};
+    struct stat status {};
+    check<IoError>(::fstat(file, &status) == 0, "map", "cannot read the size of ", path, ": ", std::strerror(errno));
+    check<IoError>(S_ISREG(status.st_mode), "map", path, " is not a regular file; give the path of a file");
+    Buffer buffer;
+    const auto size = static_cast<std::size_t>(status.st_size);
+    if (size == 0) return buffer;
+    void* address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file, 0);
+    check<IoError>(address != MAP_FAILED, "map", "cannot map ", path, " (", size, " bytes): ", std::strerror(errno));
+    buffer.owner_ = std::shared_ptr<std::byte>(static_cast<std::byte*>(address), [size](std::byte* p) { ::munmap(p, size); });
+    buffer.data_ = buffer.owner_.get();
+    buffer.size_ = size;
+    return buffer;
+  }
+
+  /// Bytes [offset, offset + size), sharing ownership. Throws ShapeError when they are not all inside.
+  Buffer slice(std::size_t offset, std::size_t size) const {
+    check<ShapeError>(offset <= size_ && size <= size_ - offset, "slice", "bytes [", offset, ", +", size, ") of a buffer of ", size_,
+                      " bytes");
+    Buffer part = *this;
+    part.data_ = data_ + offset;
+    part.size_ = size;
+    return part;
+  }
+
+  const std::byte* data() const { return data_; }
+  std::size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+
+  /// The bytes as T; the caller knows that they hold T and are aligned for it.
+  template <class T>
+  const T* as() const {
+    return reinterpret_cast<const T*>(data_);
+  }
+  /// For the one who allocated it, before it is shared; never for a mapped buffer.
+  template <class T>
+  T* mutable_as() {
+    return reinterpret_cast<T*>(const_cast<std::byte*>(data_));
+  }
+
+ private:
+  std::shared_ptr<std::byte> owner_;
+  const std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+#include <lowrank/config.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// Sizes and positions: signed, so that differences and countdowns are safe.
+using Index = std::ptrdiff_t;
+
+/// Size known at run time only (the same value as Eigen::Dynamic).
+inline constexpr int Dynamic = -1;
+
+/// How a product computes: fp32 is exact to rounding; bf16 rounds weights and activations to bfloat16 and sums in fp32;
+/// int8 rounds activations to 8 bits a block (inference only).
+enum class Compute { fp32, bf16, int8 };
+
+/// The upper half of an IEEE single: 8 bits of exponent, 7 of mantissa.
+struct bfloat16 {
+  std::uint16_t bits = 0;
+
+  constexpr bfloat16() = default;
+  /// Rounds to nearest, ties to even; NaN stays NaN.
+  constexpr explicit bfloat16(float value) {
+    const auto word = std::bit_cast<std::uint32_t>(value);
+    const bool is_nan = (word & 0x7fffffffu) > 0x7f800000u;
+    bits = is_nan ? static_cast<std::uint16_t>((word >> 16) | 0x40u)
+                  : static_cast<std::uint16_t>((word + 0x7fffu + ((word >> 16) & 1u)) >> 16);
+  }
+  constexpr operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+};
+
+/// IEEE half precision: 5 bits of exponent, 10 of mantissa.
+struct half {
+  std::uint16_t bits = 0;
+
+  constexpr half() = default;
+  /// Rounds to nearest, ties to even; overflow gives infinity, NaN stays NaN.
+  constexpr explicit half(float value) {
+    const auto word = std::bit_cast<std::uint32_t>(value);
+    const std::uint32_t sign = (word >> 16) & 0x8000u, magnitude = word & 0x7fffffffu;
+    if (magnitude > 0x7f800000u) {
+      bits = static_cast<std::uint16_t>(sign | 0x7e00u);
+    } else if (magnitude >= 0x477ff000u) {  // rounds to 2^16 or more
+      bits = static_cast<std::uint16_t>(sign | 0x7c00u);
+    } else if (magnitude < 0x38800000u) {  // below 2^-14: subnormal, unit 2^-24; adding 2^-1 lets the FPU round
+      const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
+      bits = static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(shifted) - 0x3f000000u));
+    } else {
+      const std::uint32_t rebased = magnitude - 0x38000000u;
+      bits = static_cast<std::uint16_t>(sign | ((rebased + 0xfffu + ((rebased >> 13) & 1u)) >> 13));
+    }
+  }
+  constexpr operator float() const {
+    const std::uint32_t sign = (bits & 0x8000u) << 16, magnitude = bits & 0x7fffu;
+    if (magnitude >= 0x7c00u) return std::bit_cast<float>(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
+    if (magnitude >= 0x0400u) return std::bit_cast<float>(sign | ((magnitude << 13) + 0x38000000u));
+    const float subnormal = static_cast<float>(magnitude) * 0x1p-24f;
+    return sign ? -subnormal : subnormal;
+  }
+};
+
+/// Smallest multiple of unit that is at least value; both positive.
+constexpr Index round_up(Index value, Index unit) { return (value + unit - 1) / unit * unit; }
+/// value / unit, rounded up.
+constexpr Index ceil_div(Index value, Index unit) { return (value + unit - 1) / unit; }
+
+}  // namespace lowrank::inline LOWRANK_ABI

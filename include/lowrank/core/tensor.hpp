@@ -1,0 +1,123 @@
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstring>
+#include <numeric>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include <lowrank/core/buffer.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/error.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+static_assert(std::endian::native == std::endian::little, "every file format of the library is little-endian, and files are mapped");
+
+/// Element types of stored tensors, in the order of the safetensors format (its writers sort by it, last first).
+// clang-format off
+enum class DType {
+  boolean, f4, f6_e2m3, f6_e3m2, u8, i8, f8_e5m2, f8_e4m3, f8_e8m0, f8_e4m3fnuz, f8_e5m2fnuz,
+  i16, u16, f16, bf16, i32, u32, f32, c64, f64, i64, u64
+};
+
+namespace detail {
+struct DTypeTraits {
+  std::string_view name;
+  int bits;
+};
+inline constexpr std::array<DTypeTraits, 22> dtype_traits{{
+    {"BOOL", 8}, {"F4", 4}, {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8}, {"I8", 8}, {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8},
+    {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16}, {"U16", 16}, {"F16", 16}, {"BF16", 16}, {"I32", 32}, {"U32", 32}, {"F32", 32},
+    {"C64", 64}, {"F64", 64}, {"I64", 64}, {"U64", 64}
+}};
+// clang-format on
+
+template <class T>
+constexpr DType dtype_of() {
+  if constexpr (std::is_same_v<T, float>) return DType::f32;
+  if constexpr (std::is_same_v<T, double>) return DType::f64;
+  if constexpr (std::is_same_v<T, bfloat16>) return DType::bf16;
+  if constexpr (std::is_same_v<T, half>) return DType::f16;
+  if constexpr (std::is_same_v<T, std::uint8_t>) return DType::u8;
+  if constexpr (std::is_same_v<T, std::int8_t>) return DType::i8;
+  if constexpr (std::is_same_v<T, std::int32_t>) return DType::i32;
+  if constexpr (std::is_same_v<T, std::int64_t>) return DType::i64;
+}
+}  // namespace detail
+
+/// The name that safetensors gives an element type, such as "BF16".
+constexpr std::string_view dtype_name(DType dtype) { return detail::dtype_traits[static_cast<std::size_t>(dtype)].name; }
+/// Bits of one element; sub-byte types are packed without gaps.
+constexpr int dtype_bits(DType dtype) { return detail::dtype_traits[static_cast<std::size_t>(dtype)].bits; }
+/// The element type of that name, or nothing.
+constexpr std::optional<DType> dtype_from_name(std::string_view name) {
+  for (std::size_t i = 0; i < detail::dtype_traits.size(); ++i)
+    if (detail::dtype_traits[i].name == name) return static_cast<DType>(i);
+  return std::nullopt;
+}
+
+/// A shape as text: [16, 64].
+inline std::string shape_text(std::span<const Index> shape) {
+  std::string text = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+/// A named array as a file holds it: element type, shape (outermost dimension first, row-major) and bytes, owned or mapped.
+struct StoredTensor {
+  std::string name;
+  DType dtype = DType::f32;
+  std::vector<Index> shape;
+  Buffer bytes;
+
+  /// Number of elements; 1 for the empty shape.
+  Index size() const { return std::accumulate(shape.begin(), shape.end(), Index{1}, std::multiplies<>{}); }
+};
+
+/// Copies numbers into a tensor of that name and shape. Throws ShapeError when their count is not the shape's.
+template <class T>
+StoredTensor make_tensor(std::string name, std::vector<Index> shape, std::span<const T> values) {
+  StoredTensor tensor{std::move(name), detail::dtype_of<T>(), std::move(shape), Buffer::allocate(values.size_bytes())};
+  check<ShapeError>(tensor.size() == static_cast<Index>(values.size()), "make_tensor", tensor.name, " has ", values.size(),
+                    " values but the shape ", shape_text(tensor.shape));
+  if (!values.empty()) std::memcpy(tensor.bytes.mutable_as<std::byte>(), values.data(), values.size_bytes());
+  return tensor;
+}
+
+namespace detail {
+template <class T>
+void copy_as_float(const StoredTensor& tensor, std::vector<float>& out) {
+  const T* from = tensor.bytes.as<T>();
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = static_cast<float>(from[i]);
+}
+}  // namespace detail
+
+/// The elements of an F32, F64, BF16 or F16 tensor as float, in storage order. Throws FormatError for other element types.
+inline std::vector<float> to_floats(const StoredTensor& tensor) {
+  std::vector<float> out(static_cast<std::size_t>(tensor.size()));
+  switch (tensor.dtype) {
+    case DType::f32:
+      detail::copy_as_float<float>(tensor, out);
+      break;
+    case DType::f64:
+      detail::copy_as_float<double>(tensor, out);
+      break;
+    case DType::bf16:
+      detail::copy_as_float<bfloat16>(tensor, out);
+      break;
+    case DType::f16:
+      detail::copy_as_float<half>(tensor, out);
+      break;
+    default:
+      fail<FormatError>("to_floats", tensor.name, " holds ", dtype_name(tensor.dtype), " but F32, F64, BF16 or F16 is needed");
+  }
+  return out;
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -1,0 +1,99 @@
+#pragma once
+
+#include <cstring>
+#include <limits>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+#include <lowrank/core/types.hpp>
+#include <lowrank/error.hpp>
+
+/// What every reader of a hostile file needs: products that notice overflow, a cursor that never leaves its bytes, and names made
+/// fit to print.
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// Product of two sizes that are not negative, or nothing when it exceeds Index.
+constexpr std::optional<Index> checked_product(Index a, Index b) {
+  if (a != 0 && b > std::numeric_limits<Index>::max() / a) return std::nullopt;
+  return a * b;
+}
+
+/// Product of all sizes of a shape, or nothing when it exceeds Index; 1 for the empty shape.
+constexpr std::optional<Index> checked_count(std::span<const Index> shape) {
+  // A zero anywhere makes the product zero, but sizes that overflow beside it are refused all the same.
+  std::optional<Index> count = 1;
+  bool empty = false;
+  for (const Index size : shape) {
+    if (size < 0) return std::nullopt;
+    if (size == 0) empty = true;
+    if (size != 0 && count) count = checked_product(*count, size);
+  }
+  return count && empty ? std::optional<Index>(0) : count;
+}
+
+/// The number stored in the first sizeof(T) bytes, at any alignment.
+template <class T>
+T load_number(const std::byte* bytes) {
+  static_assert(std::is_arithmetic_v<T>);
+  T value;
+  std::memcpy(&value, bytes, sizeof(T));
+  return value;
+}
+
+/// A name from a file between quotes: control characters as "?", and no more than 80 bytes of it.
+inline std::string name_text(std::string_view name) {
+  constexpr std::size_t longest = 80;
+  std::string text = "\"";
+  for (const char c : name.substr(0, longest)) text += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
+  return text + (name.size() > longest ? "…\"" : "\"");
+}
+
+/// Reads numbers and strings one after the other; asking for more than is left is a FormatError that names file and position.
+class ByteReader {
+ public:
+  ByteReader(std::span<const std::byte> bytes, std::string_view operation, std::string file)
+      : bytes_(bytes), operation_(operation), file_(std::move(file)) {}
+
+  std::size_t position() const { return position_; }
+  std::size_t remaining() const { return bytes_.size() - position_; }
+
+  template <class T>
+  T number(std::string_view what) {
+    need(sizeof(T), what);
+    const T value = load_number<T>(bytes_.data() + position_);
+    position_ += sizeof(T);
+    return value;
+  }
+
+  /// `size` bytes as text; its length is compared with what is left before anything is allocated.
+  std::string text(std::uint64_t size, std::string_view what) {
+    need(size, what);
+    std::string value(reinterpret_cast<const char*>(bytes_.data() + position_), static_cast<std::size_t>(size));
+    position_ += static_cast<std::size_t>(size);
+    return value;
+  }
+
+  /// Throws unless `size` more bytes are left.
+  void need(std::uint64_t size, std::string_view what) const {
+    if (size > remaining())
+      error("ends inside ", what, ": it needs ", size, " bytes but ", remaining(), " are left; the file is damaged or incomplete");
+  }
+
+  /// Throws a FormatError that begins with the operation, the file and the position.
+  template <class... Parts>
+  [[noreturn]] void error(const Parts&... parts) const {
+    fail<FormatError>(operation_, file_, " at byte ", position_, ": ", parts...);
+  }
+
+ private:
+  std::span<const std::byte> bytes_;
+  std::size_t position_ = 0;
+  std::string_view operation_;
+  std::string file_;
+};
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -1,0 +1,202 @@
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <numbers>
+
+#include <lowrank/core/random.hpp>
+#include <lowrank/ops/view.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+namespace detail {
+
+/// y = f(x) on arrays, token by token.
+template <MatrixLike X, class Function, class S = ScalarOf<X>>
+Activation<S> map_tokens(const X& input, const Function& f) {
+  const ActivationView<S> x(input);
+  const Index n = x.rows();
+  Activation<S> y(n, x.cols());
+  for_each_token(n, x.cols(), [&](Index t) { f(x.col(t).data(), y.col(t).data(), n); });
+  return y;
+}
+
+/// z = f(x, y) on arrays of the same shape.
+template <MatrixLike X, class Function, class S = ScalarOf<X>>
+Activation<S> map_tokens(const char* operation, const X& input, const ActivationView<S>& g, const Function& f) {
+  const ActivationView<S> x(input);
+  check_same_shape(operation, "x", x, "g", g);
+  const Index n = x.rows();
+  Activation<S> y(n, x.cols());
+  for_each_token(n, x.cols(), [&](Index t) { f(x.col(t).data(), g.col(t).data(), y.col(t).data(), n); });
+  return y;
+}
+
+/// σ(x) = 1 / (1 + e⁻ˣ). Below −80 the value is kept at σ(−80) ≈ 2·10⁻³⁵: e⁻ˣ stays finite in float.
+template <class Array>
+auto sigmoid(const Array& x) {
+  using S = typename Array::Scalar;
+  return S(1) / (S(1) + (-x.max(S(-80))).exp());
+}
+
+}  // namespace detail
+
+/// max(x, 0).
+template <MatrixLike X, class S = ScalarOf<X>>
+Activation<S> relu_forward(const X& x) {
+  return detail::map_tokens(x, [](const S* in, S* y, Index n) { detail::array(y, n) = detail::array(in, n).max(S(0)); });
+}
+
+/// dx = g where x > 0, else 0.
+template <MatrixLike X, class S = ScalarOf<X>>
+Activation<S> relu_backward(const X& x, const ActivationView<S>& g) {
+  return detail::map_tokens("relu_backward", x, g, [](const S* in, const S* gt, S* dx, Index n) {
+    for (Index i = 0; i < n; ++i) dx[i] = in[i] > S(0) ? gt[i] : S(0);
+  });
+}
+
+/// Sigmoid-weighted linear unit: x σ(x).
+template <MatrixLike X, class S = ScalarOf<X>>
+Activation<S> silu_forward(const X& x) {
+  return detail::map_tokens(x, [](const S* in, S* y, Index n) {
+    const auto v = detail::array(in, n);
+    detail::array(y, n) = v * detail::sigmoid(v);
+  });
+}
+
+/// dx = g σ (1 + x (1 − σ)), σ = σ(x) recomputed.
+template <MatrixLike X, class S = ScalarOf<X>>
+Activation<S> silu_backward(const X& x, const ActivationView<S>& g) {
+  return detail::map_tokens("silu_backward", x, g, [](const S* in, const S* gt, S* out, Index n) {
+    const auto v = detail::array(in, n);
+    auto dx = detail::array(out, n);
+    dx = detail::sigmoid(v);
+    dx = detail::array(gt, n) * dx * (S(1) + v * (S(1) - dx));
+  });
+}
+
+/// Gaussian error linear unit: x Φ(x), Φ(x) = (1 + erf(x / √2)) / 2. Hendrycks and Gimpel 2016.
+template <MatrixLike X, class S = ScalarOf<X>>
+Activation<S> gelu_forward(const X& x) {
+  return detail::map_tokens(x, [](const S* in, S* y, Index n) {
+    for (Index i = 0; i < n; ++i) y[i] = S(0.5) * in[i] * std::erfc(-in[i] / std::numbers::sqrt2_v<S>);
+  });
+}
+
+/// dx = g (Φ(x) + x φ(x)), φ the normal density.
+template <MatrixLike X, class S = ScalarOf<X>>
+Activation<S> gelu_backward(const X& x, const ActivationView<S>& g) {
+  return detail::map_tokens("gelu_backward", x, g, [](const S* in, const S* gt, S* dx, Index n) {
+    constexpr S density = std::numbers::inv_sqrtpi_v<S> / std::numbers::sqrt2_v<S>;
+    for (Index i = 0; i < n; ++i) {
+      const S v = in[i], cumulative = S(0.5) * std::erfc(-v / std::numbers::sqrt2_v<S>);
+      dx[i] = gt[i] * (cumulative + v * density * std::exp(S(-0.5) * v * v));
+    }
+  });
+}
+
+namespace detail {
+
+// √(2/π) and the cubic term of GELU's tanh form.
+template <class S>
+inline constexpr S gelu_slope = std::numbers::sqrt2_v<S>* std::numbers::inv_sqrtpi_v<S>;
+template <class S>
+inline constexpr S gelu_cubic = S(0.044715);
+
+}  // namespace detail
+
+/// GELU's tanh form: x (1 + tanh u) / 2, u = √(2/π) (x + 0.044715 x³).
+template <MatrixLike X, class S = ScalarOf<X>>
+Activation<S> gelu_tanh_forward(const X& x) {
+  return detail::map_tokens(x, [](const S* in, S* y, Index n) {
+    const auto v = detail::array(in, n);
+    detail::array(y, n) = S(0.5) * v * (S(1) + (detail::gelu_slope<S> * v * (S(1) + detail::gelu_cubic<S> * v * v)).tanh());
+  });
+}
+
+/// dx = g ((1 + tanh u) + x (1 − tanh² u) u′) / 2.
+template <MatrixLike X, class S = ScalarOf<X>>
+Activation<S> gelu_tanh_backward(const X& x, const ActivationView<S>& g) {
+  return detail::map_tokens("gelu_tanh_backward", x, g, [](const S* in, const S* gt, S* out, Index n) {
+    const auto v = detail::array(in, n);
+    auto th = detail::array(out, n);
+    th = (detail::gelu_slope<S> * v * (S(1) + detail::gelu_cubic<S> * v * v)).tanh();
+    th = S(0.5) * detail::array(gt, n) *
+         ((S(1) + th) + v * (S(1) - th * th) * detail::gelu_slope<S> * (S(1) + S(3) * detail::gelu_cubic<S> * v * v));
+  });
+}
+
+/// Gradients of swiglu_forward's two inputs.
+template <class S>
+struct SwigluGradients {
+  Activation<S> dgate, dup;
+};
+
+/// Gated unit: silu(gate) ∘ up, both [n, T]. Shazeer 2020. Throws ShapeError.
+template <MatrixLike X, class S = ScalarOf<X>>
+Activation<S> swiglu_forward(const X& gate, const ActivationView<S>& up) {
+  detail::check_same_shape("swiglu_forward", "gate", gate, "up", up);
+  return detail::map_tokens("swiglu_forward", gate, up, [](const S* in, const S* ut, S* y, Index n) {
+    const auto v = detail::array(in, n);
+    detail::array(y, n) = v * detail::sigmoid(v) * detail::array(ut, n);
+  });
+}
+
+/// dgate = g ∘ up ∘ silu′(gate), dup = g ∘ silu(gate).
+template <MatrixLike X, class S = ScalarOf<X>>
+SwigluGradients<S> swiglu_backward(const X& input, const ActivationView<S>& up, const ActivationView<S>& g) {
+  const ActivationView<S> gate(input);
+  detail::check_same_shape("swiglu_backward", "gate", gate, "up", up);
+  detail::check_same_shape("swiglu_backward", "gate", gate, "g", g);
+  const Index n = gate.rows();
+  SwigluGradients<S> gradients{Activation<S>(n, gate.cols()), Activation<S>(n, gate.cols())};
+  detail::for_each_token(n, gate.cols(), [&](Index t) {
+    const auto v = detail::array(gate.col(t).data(), n), gt = detail::array(g.col(t).data(), n);
+    auto dgate = detail::array(gradients.dgate.col(t).data(), n), dup = detail::array(gradients.dup.col(t).data(), n);
+    dgate = detail::sigmoid(v);
+    dup = gt * v * dgate;
+    dgate = gt * detail::array(up.col(t).data(), n) * dgate * (S(1) + v * (S(1) - dgate));
+  });
+  return gradients;
+}
+
+/// Names one dropout mask: the same key gives the same mask, on every platform and for any number of threads.
+struct DropoutKey {
+  std::uint64_t seed = 0, stream = 0;
+};
+
+/// Zeroes each number with the given probability and scales the rest by 1 / (1 − probability).
+///
+/// Number (i, t) of [n, T] uses draw t·n + i of the key's generator, so the mask is never stored. Throws ValueError unless
+/// 0 ≤ probability < 1. Srivastava et al. 2014.
+template <MatrixLike X, class S = ScalarOf<X>>
+Activation<S> dropout_forward(const X& input, double probability, DropoutKey key) {
+  check<ValueError>(probability >= 0 && probability < 1, "dropout", "probability is ", probability, "; it must be in [0, 1)");
+  const ActivationView<S> x(input);
+  if (probability == 0) return x;
+  const Index n = x.rows();
+  const S keep_scale = static_cast<S>(1 / (1 - probability));
+  const auto threshold = static_cast<std::uint64_t>(probability * 0x1p32);
+  const auto low = [](std::uint64_t word) { return static_cast<std::uint32_t>(word); };
+  const auto high = [](std::uint64_t word) { return static_cast<std::uint32_t>(word >> 32); };
+  Activation<S> y(n, x.cols());
+  detail::for_each_token(n, x.cols(), [&](Index t) {
+    std::array<std::uint32_t, 4> words{};
+    for (Index i = 0; i < n; ++i) {
+      const auto draw = static_cast<std::uint64_t>(t * n + i);
+      if (i == 0 || draw % 4 == 0)
+        words = philox({low(draw / 4), high(draw / 4), low(key.stream), high(key.stream)}, {low(key.seed), high(key.seed)});
+      y(i, t) = words[draw % 4] < threshold ? S(0) : x(i, t) * keep_scale;
+    }
+  });
+  return y;
+}
+
+/// Gradient of dropout_forward: the same mask and scale on G.
+template <MatrixLike G>
+auto dropout_backward(const G& g, double probability, DropoutKey key) {
+  return dropout_forward(g, probability, key);
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI

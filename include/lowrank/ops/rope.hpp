@@ -1,0 +1,126 @@
+#pragma once
+
+#include <cmath>
+#include <span>
+#include <vector>
+
+#include <lowrank/ops/view.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// Which two numbers of a head turn together: (j, j + size/2), as in Hugging Face's rotate_half, or (2j, 2j + 1), as in GGUF llama files.
+enum class RopePairs { halves, interleaved };
+
+/// Rotary position embedding. frequency_factors, empty or one a pair, divide the frequencies (the llama 3 scaling).
+struct RopeOptions {
+  Index head_size = 0;
+  double base = 10000;
+  RopePairs pairs = RopePairs::halves;
+  std::vector<double> frequency_factors = {};
+};
+
+/// cos and sin of every angle, [head_size / 2, T]: pair j of a token at position p turns by p · base^(−2j / head_size) / factor_j.
+///
+/// Angles in double. Depends on the positions only, so one table serves all heads and layers. Throws ShapeError, ValueError.
+template <class S>
+class RopeTable {
+ public:
+  RopeTable(std::span<const Index> positions, const RopeOptions& options) : pairs_(options.pairs) {
+    const Index half = options.head_size / 2, tokens = static_cast<Index>(positions.size());
+    const auto factors = static_cast<Index>(options.frequency_factors.size());
+    check<ShapeError>(options.head_size > 0 && options.head_size % 2 == 0, "rope", "head_size is ", options.head_size,
+                      "; it must be even and positive");
+    check<ShapeError>(factors == 0 || factors == half, "rope", "there are ", factors, " frequency factors for ", half,
+                      " pairs; give one a pair, or none");
+    check<ValueError>(options.base > 0, "rope", "base is ", options.base, "; it must be positive");
+    std::vector<double> frequency(static_cast<std::size_t>(half));
+    for (Index j = 0; j < half; ++j) {
+      const auto k = static_cast<std::size_t>(j);
+      frequency[k] = std::pow(options.base, -2.0 * static_cast<double>(j) / static_cast<double>(options.head_size));
+      if (factors > 0) frequency[k] /= options.frequency_factors[k];
+    }
+    cos_.resize(half, tokens);
+    sin_.resize(half, tokens);
+    parallel_ranges(tokens, 32, [&](Index begin, Index end) {
+      for (Index t = begin; t < end; ++t) {
+        for (Index j = 0; j < half; ++j) {
+          const double angle = static_cast<double>(positions[static_cast<std::size_t>(t)]) * frequency[static_cast<std::size_t>(j)];
+          cos_(j, t) = static_cast<S>(std::cos(angle));
+          sin_(j, t) = static_cast<S>(std::sin(angle));
+        }
+      }
+    });
+  }
+
+  Index tokens() const { return cos_.cols(); }
+  Index head_size() const { return 2 * cos_.rows(); }
+  RopePairs pairs() const { return pairs_; }
+  const S* cos(Index t) const { return cos_.col(t).data(); }
+  const S* sin(Index t) const { return sin_.col(t).data(); }
+
+ private:
+  Activation<S> cos_, sin_;
+  RopePairs pairs_;
+};
+
+namespace detail {
+
+/// Turns the pairs of one head by the angles, or back for direction = −1.
+template <class S>
+void rotate_head(const S* x, S* y, const S* cos, const S* sin, Index half, RopePairs pairs, S direction) {
+  if (pairs == RopePairs::halves) {
+    for (Index j = 0; j < half; ++j) {
+      const S left = x[j], right = x[j + half], s = direction * sin[j];
+      y[j] = left * cos[j] - right * s;
+      y[j + half] = right * cos[j] + left * s;
+    }
+  } else {
+    for (Index j = 0; j < half; ++j) {
+      const S left = x[2 * j], right = x[2 * j + 1], s = direction * sin[j];
+      y[2 * j] = left * cos[j] - right * s;
+      y[2 * j + 1] = right * cos[j] + left * s;
+    }
+  }
+}
+
+template <class S>
+Activation<S> rotate(const char* operation, const ActivationView<S>& x, const RopeTable<S>& table, S direction) {
+  check<ShapeError>(x.cols() == table.tokens() && x.rows() % table.head_size() == 0, operation, "x is [", x.rows(), ", ", x.cols(),
+                    "] but the head size is ", table.head_size(), " and there are ", table.tokens(),
+                    " positions; x must be [heads * head_size, tokens] with one position a token");
+  const Index size = table.head_size();
+  Activation<S> y(x.rows(), x.cols());
+  for_each_token(x.rows(), x.cols(), [&](Index t) {
+    for (Index row = 0; row < x.rows(); row += size) {
+      rotate_head(x.col(t).data() + row, y.col(t).data() + row, table.cos(t), table.sin(t), size / 2, table.pairs(), direction);
+    }
+  });
+  return y;
+}
+
+}  // namespace detail
+
+/// Turns each pair of each head of X [heads · head_size, T] by its angle. Su et al. 2021. Throws ShapeError.
+template <MatrixLike X, class S = ScalarOf<X>>
+Activation<S> rope_forward(const X& x, const RopeTable<S>& table) {
+  return detail::rotate<S>("rope_forward", x, table, S(1));
+}
+
+/// Gradient of rope_forward: the inverse rotation, for a rotation's transpose is its inverse.
+template <MatrixLike X, class S = ScalarOf<X>>
+Activation<S> rope_backward(const X& g, const RopeTable<S>& table) {
+  return detail::rotate<S>("rope_backward", g, table, S(-1));
+}
+
+/// The same with a table made for this call.
+template <MatrixLike X, class S = ScalarOf<X>>
+Activation<S> rope_forward(const X& x, std::span<const Index> positions, const RopeOptions& options) {
+  return rope_forward(x, RopeTable<S>(positions, options));
+}
+
+template <MatrixLike X, class S = ScalarOf<X>>
+Activation<S> rope_backward(const X& g, std::span<const Index> positions, const RopeOptions& options) {
+  return rope_backward(g, RopeTable<S>(positions, options));
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -1,0 +1,81 @@
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+
+#include <lowrank/core/matrix.hpp>
+#include <lowrank/core/parallel.hpp>
+#include <lowrank/error.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// An Eigen matrix, map, block or expression of float or double.
+template <class Candidate>
+concept MatrixLike = std::is_base_of_v<Eigen::MatrixBase<Candidate>, Candidate> &&
+    (std::is_same_v<typename Candidate::Scalar, float> || std::is_same_v<typename Candidate::Scalar, double>);
+
+template <MatrixLike X>
+using ScalarOf = typename X::Scalar;
+
+/// Read-only windows for arguments: matrices, maps and column blocks are seen in place, any other expression is evaluated once. They never
+/// deduce a scalar: an operation's first matrix fixes S, the other arguments convert.
+template <class S>
+using ActivationView = std::type_identity_t<Eigen::Ref<const Activation<S>>>;
+template <class S>
+using VectorView = std::type_identity_t<Eigen::Ref<const Vector<S>>>;
+
+/// Writable windows, for gradients that accumulate.
+template <class S>
+using WeightRef = std::type_identity_t<Eigen::Ref<Weight<S>>>;
+template <class S>
+using ActivationRef = std::type_identity_t<Eigen::Ref<Activation<S>>>;
+
+namespace detail {
+
+/// Throws ShapeError unless a and b have the same shape.
+template <class A, class B>
+void check_same_shape(const char* operation, const char* a_name, const A& a, const char* b_name, const B& b) {
+  check<ShapeError>(a.rows() == b.rows() && a.cols() == b.cols(), operation, a_name, " is [", a.rows(), ", ", a.cols(), "] but ", b_name,
+                    " is [", b.rows(), ", ", b.cols(), "]; both must have the same shape [rows, tokens]");
+}
+
+/// Calls body(t) for each token of [rows, tokens]; a piece holds about 16384 numbers, whatever the thread count.
+template <class Body>
+void for_each_token(Index rows, Index tokens, const Body& body) {
+  const Index grain = std::max<Index>(1, 16384 / std::max<Index>(1, rows));
+  parallel_ranges(tokens, grain, [&](Index begin, Index end) {
+    for (Index t = begin; t < end; ++t) body(t);
+  });
+}
+
+/// n numbers as an Eigen array, for vectorized element-wise mathematics.
+template <class S>
+auto array(const S* data, Index n) {
+  return Eigen::Map<const Eigen::Array<S, Dynamic, 1>>(data, n);
+}
+template <class S>
+auto array(S* data, Index n) {
+  return Eigen::Map<Eigen::Array<S, Dynamic, 1>>(data, n);
+}
+
+/// Σ f(i), i < n, in eight interleaved sums: vectorizes, and the order never depends on an address.
+template <class S, class Term>
+S sum_of(Index n, const Term& term) {
+  S lanes[8] = {};
+  Index i = 0;
+  for (; i + 8 <= n; i += 8) {
+    for (Index lane = 0; lane < 8; ++lane) lanes[lane] += term(i + lane);
+  }
+  for (Index lane = 0; i < n; ++i, ++lane) lanes[lane] += term(i);
+  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+}
+
+/// max(x), n > 0.
+template <class S>
+S max_of(const S* x, Index n) {
+  return array(x, n).maxCoeff();
+}
+
+}  // namespace detail
+
+}  // namespace lowrank::inline LOWRANK_ABI

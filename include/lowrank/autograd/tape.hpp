@@ -1,0 +1,254 @@
+#pragma once
+
+#include <algorithm>
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <lowrank/autograd/var.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+namespace detail {
+// Adds an array or an Eigen expression to an array, in place.
+template <class Value, class More>
+void accumulate(Value& into, const More& more) {
+  into += more;
+}
+}  // namespace detail
+
+/// What a recorded operation's backward function sees: G = dL/dY of its output and a way to pass gradients on to its inputs.
+///
+/// Inputs are counted as they were given to record(). What add() gets for an input that needs no gradient is dropped.
+template <class S, class Device = Cpu>
+class GradientFlow {
+ public:
+  using Value = Array<S, Device>;
+  struct Slot {
+    Index rows, cols;
+    std::optional<Value> gradient;
+  };
+
+  GradientFlow(Value gradient, std::span<Slot* const> inputs) : gradient_(std::move(gradient)), inputs_(inputs) {}
+
+  /// G [rows, cols] of the output.
+  const Value& gradient() const { return gradient_; }
+  /// G itself, to be changed or moved on; gradient() is empty afterwards.
+  Value take() { return std::move(gradient_); }
+  /// Whether input i needs its gradient; ask before an expensive product.
+  bool needs(std::size_t i) const { return inputs_[i] != nullptr; }
+  /// Adds to the gradient of input i: the first one is moved into the empty slot, later ones are added in place.
+  void add(std::size_t i, Value&& more) {
+    if (Slot* slot = inputs_[i]) {
+      check_shape(*slot, more, i);
+      slot->gradient ? detail::accumulate(*slot->gradient, more) : void(slot->gradient.emplace(std::move(more)));
+    }
+  }
+  /// The same for an array to keep or an expression, which is evaluated straight into the slot.
+  template <class Expression>
+  void add(std::size_t i, const Expression& more) {
+    if (Slot* slot = inputs_[i]) {
+      check_shape(*slot, more, i);
+      slot->gradient ? detail::accumulate(*slot->gradient, more) : void(slot->gradient.emplace(more));
+    }
+  }
+
+ private:
+  template <class Expression>
+  static void check_shape(const Slot& slot, const Expression& more, std::size_t i) {
+    check<ShapeError>(more.rows() == slot.rows && more.cols() == slot.cols, "backward", "the gradient of input ", i, " is [", more.rows(),
+                      ", ", more.cols(), "] but the input is [", slot.rows, ", ", slot.cols, "]");
+  }
+
+  Value gradient_;
+  std::span<Slot* const> inputs_;
+};
+
+/// Records operations and sweeps them backward, newest to oldest, in a loop.
+///
+/// A node holds no value: a closure with what its backward function needs, and a slot for dL/dY. Closures and gradients are freed as soon
+/// as they are used. Operations on constants are not recorded. backward() ends a recording; the next operation begins a new one, so one
+/// tape serves every training step. It must outlive the Vars that are used with it; one thread at a time.
+template <class S, class Device>
+class Tape {
+ public:
+  using Value = Array<S, Device>;
+  using Variable = Var<S, Device>;
+  using Flow = GradientFlow<S, Device>;
+
+  Tape() = default;
+  Tape(const Tape&) = delete;
+  Tape& operator=(const Tape&) = delete;
+
+  /// A constant [rows, T] that knows this tape: layers with trainable parameters record themselves on it.
+  Variable input(Value value) { return Variable(detail::share(std::move(value)), this, -1, -1); }
+
+  /// A leaf whose gradient is wanted; read it with gradient() after backward().
+  Variable variable(Value value) {
+    const Index rows = value.rows(), cols = value.cols();
+    return push(detail::share(std::move(value)), rows, cols, {}, nullptr);
+  }
+
+  /// A result Y of inputs. backward(flow) turns flow.gradient() = dL/dY into flow.add(i, dL/dX_i) and may add into parameters.
+  ///
+  /// Recorded only if an input needs a gradient or the operation uses a trainable parameter; else the closure is dropped and Y is a
+  /// constant. Throws Error for an input of another tape or of a recording that has ended.
+  template <class Backward>
+  Variable record(std::shared_ptr<Value> value, std::initializer_list<Variable> inputs, Backward backward, bool trainable = false) {
+    bool needed = trainable;
+    for (const Variable& input : inputs) {
+      check<Error>(input.tape() == nullptr || input.tape() == this, "record",
+                   "an input belongs to another tape; one computation, one tape");
+      check_current("record", input);
+      needed = needed || input.requires_grad();
+    }
+    if (!needed) return Variable(std::move(value), this, -1, -1);
+    const Index rows = value->rows(), cols = value->cols();
+    return push(std::move(value), rows, cols, inputs, std::make_unique<Recorded<Backward>>(std::move(backward)));
+  }
+  template <class Backward>
+  Variable record(Value value, std::initializer_list<Variable> inputs, Backward backward, bool trainable = false) {
+    return record(detail::share(std::move(value)), inputs, std::move(backward), trainable);
+  }
+
+  /// Adds dL/dP to the grad of every trainable parameter P, and gives every leaf its gradient. L is [1, 1].
+  ///
+  /// Ends the recording. Throws ShapeError when the loss is not a number, Error when it is a constant or was swept before.
+  void backward(const Variable& loss) {
+    check<ShapeError>(loss.rows() == 1 && loss.cols() == 1, "backward", "the loss is [", loss.rows(), ", ", loss.cols(),
+                      "] but must be a number; take sum() or a loss of it, or give the gradient to start from");
+    backward(loss, Value::Ones(1, 1));
+  }
+  /// The same from any output Y with a given G = dL/dY of its shape.
+  void backward(const Variable& output, Value gradient) {
+    check<Error>(output.tape() == this || output.tape() == nullptr, "backward", "the loss belongs to another tape");
+    check<Error>(output.requires_grad(), "backward", "the loss is a constant: nothing that it was computed from needs a gradient");
+    check_current("backward", output);
+    Node& last = nodes_[static_cast<std::size_t>(output.node_)];
+    check<ShapeError>(gradient.rows() == last.slot.rows && gradient.cols() == last.slot.cols, "backward", "the gradient is [",
+                      gradient.rows(), ", ", gradient.cols(), "] but the output is [", last.slot.rows, ", ", last.slot.cols, "]");
+    last.slot.gradient.emplace(std::move(gradient));
+    try {
+      sweep(output.node_);
+    } catch (...) {
+      clear();
+      throw;
+    }
+  }
+
+  /// dL/dX [rows, cols] of a leaf, after backward() and until the next one; zero when the loss does not depend on it. Throws Error.
+  const Value& gradient(const Variable& leaf) const {
+    check<Error>(leaf.tape() == this && leaf.requires_grad(), "gradient", "the Var is no leaf of this tape; make it with variable()");
+    check<Error>(leaf.recording_ == swept_, "gradient", "call backward() first; only the last sweep's gradients are kept");
+    const auto found = std::lower_bound(leaves_.begin(), leaves_.end(), leaf.node_, [](const Leaf& l, Index n) { return l.node < n; });
+    check<Error>(found != leaves_.end() && found->node == leaf.node_, "gradient",
+                 "gradients of interior values are freed in the sweep; only a variable() keeps its own");
+    return found->gradient;
+  }
+
+  /// Drops everything recorded and every leaf gradient; memory for nodes is kept for reuse.
+  void clear() {
+    end_recording();
+    leaves_.clear();
+    swept_ = -1;
+  }
+
+  /// Operations and leaves of the current recording.
+  Index size() const { return static_cast<Index>(nodes_.size()); }
+
+ private:
+  struct Closure {
+    virtual ~Closure() = default;
+    virtual void run(Flow& flow) = 0;
+  };
+  template <class Backward>
+  struct Recorded final : Closure {
+    explicit Recorded(Backward&& f) : backward(std::move(f)) {}
+    void run(Flow& flow) override { backward(flow); }
+    Backward backward;
+  };
+  struct Node {
+    typename Flow::Slot slot;
+    std::unique_ptr<Closure> closure;  // null for a leaf
+    std::size_t first_input, inputs;   // range in inputs_
+    bool is_leaf;
+  };
+  struct Leaf {
+    Index node;
+    Value gradient;
+  };
+
+  void check_current(const char* operation, const Variable& var) const {
+    check<Error>(!var.requires_grad() || var.recording_ == recording_, operation,
+                 "a Var is from a recording that has ended (each is swept once); run the forward pass again");
+  }
+
+  Variable push(std::shared_ptr<Value> value, Index rows, Index cols, std::initializer_list<Variable> inputs,
+                std::unique_ptr<Closure> closure) {
+    const bool is_leaf = closure == nullptr;
+    nodes_.push_back({{rows, cols, std::nullopt}, std::move(closure), inputs_.size(), inputs.size(), is_leaf});
+    for (const Variable& input : inputs) inputs_.push_back(input.node_);
+    return Variable(std::move(value), this, size() - 1, recording_);
+  }
+
+  void sweep(Index last) {
+    nodes_.erase(nodes_.begin() + last + 1, nodes_.end());  // what the loss does not depend on
+    std::vector<typename Flow::Slot*> slots;
+    for (auto node = nodes_.rbegin(); node != nodes_.rend(); ++node) {
+      if (node->is_leaf) continue;
+      const auto closure = std::move(node->closure);  // freed at the end of this turn, used or not
+      if (!node->slot.gradient) continue;
+      slots.assign(node->inputs, nullptr);
+      for (std::size_t i = 0; i < node->inputs; ++i) {
+        const Index input = inputs_[node->first_input + i];
+        if (input >= 0) slots[i] = &nodes_[static_cast<std::size_t>(input)].slot;
+      }
+      Flow flow(std::move(*node->slot.gradient), slots);
+      node->slot.gradient.reset();
+      closure->run(flow);
+    }
+    keep_leaves();
+    swept_ = recording_;
+    end_recording();
+  }
+
+  void keep_leaves() {
+    leaves_.clear();
+    for (Index i = 0; i < size(); ++i) {
+      Node& node = nodes_[static_cast<std::size_t>(i)];
+      if (!node.is_leaf) continue;
+      auto& gradient = node.slot.gradient;
+      leaves_.push_back({i, gradient ? std::move(*gradient) : Value(Value::Zero(node.slot.rows, node.slot.cols))});
+    }
+  }
+
+  void end_recording() {
+    nodes_.clear();
+    inputs_.clear();
+    ++recording_;
+  }
+
+  std::vector<Node> nodes_;
+  std::vector<Index> inputs_;  // node of every input of every node, -1 for a constant
+  std::vector<Leaf> leaves_;   // of the last sweep, by node
+  Index recording_ = 0, swept_ = -1;
+};
+
+/// Tape::record on the tape of the inputs; a constant when none has one.
+template <class S, class Device, class Backward>
+Var<S, Device> record(std::shared_ptr<Array<S, Device>> value, std::initializer_list<Var<S, Device>> inputs, Backward backward,
+                      bool trainable = false) {
+  for (const auto& input : inputs) {
+    if (input.tape()) return input.tape()->record(std::move(value), inputs, std::move(backward), trainable);
+  }
+  return Var<S, Device>(std::move(value));
+}
+template <class S, class Device, class Backward>
+Var<S, Device> record(Array<S, Device> value, std::initializer_list<Var<S, Device>> inputs, Backward backward, bool trainable = false) {
+  return record(detail::share(std::move(value)), inputs, std::move(backward), trainable);
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI

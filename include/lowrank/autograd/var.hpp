@@ -1,0 +1,97 @@
+#pragma once
+
+#include <memory>
+#include <utility>
+
+#include <lowrank/core/device.hpp>
+#include <lowrank/core/matrix.hpp>
+#include <lowrank/error.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+template <class S = float, class Device = Cpu>
+class Tape;
+
+namespace detail {
+template <class S, class Device>
+struct ArrayOn;
+template <class S>
+struct ArrayOn<S, Cpu> {
+  using type = Activation<S>;
+};
+}  // namespace detail
+
+/// The activation array of a device; on the CPU an Eigen matrix [rows, T].
+template <class S, class Device = Cpu>
+using Array = typename detail::ArrayOn<S, Device>::type;
+
+namespace detail {
+// Every value that a Var holds is made here and nowhere else.
+template <class Value>
+std::shared_ptr<Value> share(Value value) {
+  return std::make_shared<Value>(std::move(value));
+}
+}  // namespace detail
+
+/// A value in a computation: a shared array and, where a gradient is wanted, its node on a tape.
+///
+/// Copies share the array. A Var made without a tape is a constant, so one model code trains and infers: without a tape nothing is
+/// recorded or kept. The tape holds no values: an array lives as long as a Var or a recorded operation that needs it.
+template <class S = float, class Device = Cpu>
+class Var {
+ public:
+  using Scalar = S;
+  using Value = Array<S, Device>;
+
+  Var() = default;
+  /// A constant without a tape.
+  explicit Var(Value value) : Var(detail::share(std::move(value))) {}
+  explicit Var(std::shared_ptr<Value> value) : value_(std::move(value)) {}
+
+  /// The array [rows, cols]. Throws Error when it was moved away.
+  const Value& value() const {
+    check<Error>(value_ != nullptr, "Var", "has no value: it was moved from or never set");
+    return *value_;
+  }
+  /// The array, shared: what a recorded operation keeps of its inputs.
+  std::shared_ptr<const Value> shared() const {
+    check<Error>(value_ != nullptr, "Var", "has no value: it was moved from or never set");
+    return value_;
+  }
+  /// The array for a result that may overwrite it: moved out when nobody else holds it, else a copy. The Var keeps its node only.
+  Value take() {
+    check<Error>(value_ != nullptr, "Var", "has no value: it was moved from or never set");
+    Value taken = value_.use_count() == 1 ? std::move(*value_) : *value_;
+    value_.reset();
+    return taken;
+  }
+  /// True when take() would move.
+  bool is_last_owner() const { return value_.use_count() == 1; }
+
+  Index rows() const { return value().rows(); }
+  Index cols() const { return value().cols(); }
+  /// The number of a [1, 1] value. Throws ShapeError.
+  S item() const {
+    check<ShapeError>(rows() == 1 && cols() == 1, "item", "the value is [", rows(), ", ", cols(), "] but a number is [1, 1]");
+    return value()(0, 0);
+  }
+
+  bool requires_grad() const { return node_ >= 0; }
+  Tape<S, Device>* tape() const { return tape_; }
+
+ private:
+  friend class Tape<S, Device>;
+
+  Var(std::shared_ptr<Value> value, Tape<S, Device>* tape, Index node, Index recording)
+      : value_(std::move(value)), tape_(tape), node_(node), recording_(recording) {}
+
+  std::shared_ptr<Value> value_;
+  Tape<S, Device>* tape_ = nullptr;
+  Index node_ = -1;       // position on the tape; -1 for a constant
+  Index recording_ = -1;  // which of the tape's recordings the node belongs to
+};
+
+template <class S>
+Var(Activation<S>) -> Var<S, Cpu>;
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <array>
+
+#include <lowrank/optim/optimizer.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+struct AdamWOptions {
+  double learning_rate = 1e-3;
+  double beta1 = 0.9, beta2 = 0.999;
+  double epsilon = 1e-8;
+  double weight_decay = 1e-2;
+};
+
+/// The rule of AdamW; step counts from 1.
+///
+///   p ← p (1 - η λ),  m ← β₁ m + (1 - β₁) g,  v ← β₂ v + (1 - β₂) g²,  p ← p - η m̂ / (√v̂ + ε)
+/// with m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ). Loshchilov and Hutter 2019, algorithm 2; the same as torch.optim.AdamW.
+struct AdamWRule {
+  using Options = AdamWOptions;
+
+  static std::array<const char*, 2> moments(const Options&) { return {"first_moment", "second_moment"}; }
+
+  static void check_options(const Options& options) {
+    detail::check_rate("adamw", options.learning_rate, options.weight_decay);
+    check<ValueError>(options.beta1 >= 0 && options.beta1 < 1 && options.beta2 >= 0 && options.beta2 < 1, "adamw",
+                      "beta1 = ", options.beta1, ", beta2 = ", options.beta2, " must lie in [0, 1)");
+    check<ValueError>(options.epsilon >= 0, "adamw", "epsilon = ", options.epsilon, " must be 0 or more");
+  }
+
+  template <class S>
+  static void update(const Options& options, Index step, std::span<S> value, std::span<const S> grad, std::span<S> memory) {
+    const std::size_t size = value.size();
+    S* first = memory.data();
+    S* second = memory.data() + size;
+    const double t = static_cast<double>(step);
+    const S decay = static_cast<S>(1 - options.learning_rate * options.weight_decay);
+    const S rate = static_cast<S>(options.learning_rate / (1 - std::pow(options.beta1, t)));
+    const S correction = static_cast<S>(std::sqrt(1 - std::pow(options.beta2, t)));
+    const S beta2 = static_cast<S>(options.beta2), epsilon = static_cast<S>(options.epsilon);
+    const S toward1 = static_cast<S>(1 - options.beta1), toward2 = static_cast<S>(1 - options.beta2);
+    for (std::size_t i = 0; i < size; ++i) {
+      const S g = grad[i];
+      first[i] += toward1 * (g - first[i]);
+      second[i] = beta2 * second[i] + toward2 * g * g;
+      value[i] = decay * value[i] - rate * first[i] / (std::sqrt(second[i]) / correction + epsilon);
+    }
+  }
+};
+
+/// AdamW over parameters(model); state of two numbers a parameter.
+///
+///   AdamW optimizer{parameters(layer), {.learning_rate = 2e-4}};
+template <class S = float>
+class AdamW : public Optimizer<AdamWRule, S> {
+ public:
+  using Optimizer<AdamWRule, S>::Optimizer;
+};
+
+template <class S>
+AdamW(std::vector<ParameterRef<S>>) -> AdamW<S>;
+template <class S>
+AdamW(std::vector<ParameterRef<S>>, AdamWOptions) -> AdamW<S>;
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <lowrank/optim/optimizer.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+struct SgdOptions {
+  double learning_rate = 1e-2;
+  double momentum = 0;
+  double weight_decay = 0;
+};
+
+/// The rule of gradient descent: g ← g + λ p,  m ← μ m + g,  p ← p - η m (m = g without momentum). The same as torch.optim.SGD.
+struct SgdRule {
+  using Options = SgdOptions;
+
+  static std::span<const char* const> moments(const Options& options) {
+    static constexpr const char* names[] = {"momentum"};
+    return {names, options.momentum == 0 ? std::size_t{0} : std::size_t{1}};
+  }
+
+  static void check_options(const Options& options) {
+    detail::check_rate("sgd", options.learning_rate, options.weight_decay);
+    check<ValueError>(options.momentum >= 0 && options.momentum < 1, "sgd", "momentum = ", options.momentum, " must lie in [0, 1)");
+  }
+
+  template <class S>
+  static void update(const Options& options, Index, std::span<S> value, std::span<const S> grad, std::span<S> memory) {
+    const S rate = static_cast<S>(options.learning_rate), decay = static_cast<S>(options.weight_decay);
+    const S momentum = static_cast<S>(options.momentum);
+    for (std::size_t i = 0; i < value.size(); ++i) {
+      S direction = grad[i] + decay * value[i];
+      if (!memory.empty()) direction = memory[i] = momentum * memory[i] + direction;
+      value[i] -= rate * direction;
+    }
+  }
+};
+
+/// Stochastic gradient descent over parameters(model); state of one number a parameter with momentum, none without.
+template <class S = float>
+class Sgd : public Optimizer<SgdRule, S> {
+ public:
+  using Optimizer<SgdRule, S>::Optimizer;
+};
+
+template <class S>
+Sgd(std::vector<ParameterRef<S>>) -> Sgd<S>;
+template <class S>
+Sgd(std::vector<ParameterRef<S>>, SgdOptions) -> Sgd<S>;
+
+}  // namespace lowrank::inline LOWRANK_ABI

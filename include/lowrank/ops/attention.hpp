@@ -1,0 +1,228 @@
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+#include <lowrank/ops/product.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// Heads of an attention: each group of heads / kv_heads consecutive query heads shares one key and value head. batch sequences of equal
+/// length lie one after the other along the tokens.
+struct AttentionShape {
+  Index heads = 1, kv_heads = 1, head_size = 0, batch = 1;
+
+  Index group() const { return heads / kv_heads; }
+};
+
+/// The output [heads · head_size, batch · Tq], and log Σ exp of each row of scores, [heads, batch · Tq], which the backward pass needs.
+template <class S>
+struct AttentionForward {
+  Activation<S> y, log_sum_exp;
+};
+
+template <class S>
+struct AttentionGradients {
+  Activation<S> dq, dk, dv;
+};
+
+namespace detail {
+
+/// One attention's geometry: blocks of queries against blocks of keys.
+///
+/// The heads of a group read the same keys, and in memory they follow each other within a token; so n tokens of a group are one matrix
+/// [head_size, group · n], column c being head c % group of token c / group, and each key block is read once for all of them.
+template <class S>
+struct AttentionGrid {
+  static constexpr Index key_block = 64;
+
+  AttentionShape shape;
+  Index queries, keys;  // tokens of one sequence: Tq and Tk
+
+  Index group() const { return shape.group(); }
+  Index query_block() const { return std::max<Index>(1, key_block / group()); }
+  Index offset() const { return keys - queries; }
+  S scale() const { return S(1) / std::sqrt(static_cast<S>(shape.head_size)); }
+
+  /// Keys that column c of a block of queries starting at `query` sees from `key` on; at most one block, none if not positive.
+  Index visible(Index query, Index c, Index key, Index count) const { return std::min(count, query + c / group() + offset() - key + 1); }
+  /// A group's heads of n tokens, gathered.
+  Activation<S> gather(const ActivationView<S>& x, Index sequence, Index kv_head, Index query, Index n) const {
+    Activation<S> columns(shape.head_size, group() * n);
+    ActivationMap<S>(columns.data(), shape.head_size * group(), n) =
+        x.block(kv_head * group() * shape.head_size, sequence * queries + query, group() * shape.head_size, n);
+    return columns;
+  }
+  void scatter(const Activation<S>& columns, Activation<S>& x, Index sequence, Index kv_head, Index query, Index n) const {
+    x.block(kv_head * group() * shape.head_size, sequence * queries + query, group() * shape.head_size, n) =
+        ConstActivationMap<S>(columns.data(), shape.head_size * group(), n);
+  }
+  /// `count` keys or values of one head.
+  auto block(const ActivationView<S>& x, Index sequence, Index kv_head, Index key, Index count) const {
+    return x.block(kv_head * shape.head_size, sequence * keys + key, shape.head_size, count);
+  }
+  Strided<S> block_of(Activation<S>& x, Index sequence, Index kv_head, Index key, Index count) const {
+    return {x.data() + (sequence * keys + key) * x.rows() + kv_head * shape.head_size, shape.head_size, count,
+            Eigen::OuterStride<>(x.rows())};
+  }
+};
+
+template <class S>
+AttentionGrid<S> attention_grid(const char* operation, const ActivationView<S>& q, const ActivationView<S>& k, const ActivationView<S>& v,
+                                const AttentionShape& shape) {
+  const auto [heads, kv_heads, size, batch] = shape;
+  check<ShapeError>(heads > 0 && kv_heads > 0 && size > 0 && batch > 0 && heads % kv_heads == 0, operation, "heads = ", heads,
+                    ", kv_heads = ", kv_heads, ", head_size = ", size, ", batch = ", batch,
+                    "; all must be positive and kv_heads must divide heads");
+  const bool fits = q.rows() == heads * size && k.rows() == kv_heads * size && v.rows() == k.rows() && v.cols() == k.cols() &&
+                    q.cols() % batch == 0 && k.cols() % batch == 0 && q.cols() <= k.cols();
+  check<ShapeError>(fits, operation, "q is [", q.rows(), ", ", q.cols(), "], k is [", k.rows(), ", ", k.cols(), "], v is [", v.rows(), ", ",
+                    v.cols(), "] with heads = ", heads, ", kv_heads = ", kv_heads, ", head_size = ", size, ", batch = ", batch,
+                    "; q must be [heads * head_size, batch * Tq], k and v [kv_heads * head_size, batch * Tk], Tq at most Tk");
+  return {shape, q.cols() / batch, k.cols() / batch};
+}
+
+/// Adds one block of keys to a running softmax: turns scores into e^(score − max) and returns the factor for what was summed before.
+template <class S>
+S online_softmax(S* scores, Index visible, S& max, S& sum) {
+  const S new_max = std::max(max, max_of(scores, visible)), correction = std::exp(max - new_max);
+  auto column = array(scores, visible);
+  column = (column - new_max).exp();
+  sum = sum * correction + sum_of<S>(visible, [scores](Index j) { return scores[j]; });
+  max = new_max;
+  return correction;
+}
+
+/// Output and log-sum-exp of n queries of one group.
+template <class S>
+void attend_block(const AttentionGrid<S>& grid, const ActivationView<S>& q, const ActivationView<S>& k, const ActivationView<S>& v,
+                  Index sequence, Index kv_head, Index query, AttentionForward<S>& out) {
+  const Index n = std::min(grid.query_block(), grid.queries - query), columns = n * grid.group(), size = grid.shape.head_size;
+  const Activation<S> qs = grid.scale() * grid.gather(q, sequence, kv_head, query, n);
+  Activation<S> y = Activation<S>::Zero(size, columns), scores(grid.key_block, columns);
+  Vector<S> max = Vector<S>::Constant(columns, -std::numeric_limits<S>::infinity()), sum = Vector<S>::Zero(columns);
+  const Index end = query + n + grid.offset();  // keys past the last query's own are masked for the whole block
+  for (Index key = 0; key < end; key += grid.key_block) {
+    const Index count = std::min(grid.key_block, end - key);
+    scores.setZero();
+    add_product<S>({scores.data(), count, columns, Eigen::OuterStride<>(grid.key_block)},
+                   grid.block(k, sequence, kv_head, key, count).transpose(), qs);  // Kᵀ Q   [count, size] · [size, columns]
+    for (Index c = 0; c < columns; ++c) {
+      const Index visible = std::max<Index>(0, grid.visible(query, c, key, count));
+      if (visible > 0) y.col(c) *= online_softmax(&scores(0, c), visible, max[c], sum[c]);
+      scores.col(c).segment(visible, count - visible).setZero();
+    }
+    add_product<S>({y.data(), size, columns, Eigen::OuterStride<>(size)}, grid.block(v, sequence, kv_head, key, count),
+                   scores.topRows(count));  // V P   [size, count] · [count, columns]
+  }
+  y.array().rowwise() /= sum.array().transpose();
+  grid.scatter(y, out.y, sequence, kv_head, query, n);
+  for (Index c = 0; c < columns; ++c) {
+    out.log_sum_exp(kv_head * grid.group() + c % grid.group(), sequence * grid.queries + query + c / grid.group()) =
+        max[c] + std::log(sum[c]);
+  }
+}
+
+}  // namespace detail
+
+/// Causal attention: Y = V softmax(Kᵀ Q / √head_size) in each head, where query i of a sequence sees the keys j ≤ i + Tk − Tq.
+///
+/// Q [heads · head_size, batch · Tq], K and V [kv_heads · head_size, batch · Tk], Tq ≤ Tk; with a cache Tq is the new tokens' number. Keys
+/// are taken 64 at a time with a running maximum and sum; no [Tq, Tk] array exists and masked blocks are skipped. Throws ShapeError. Cost:
+/// about 4 heads head_size FLOPs a visible pair. Milakov and Gimelshein 2018; Dao et al. 2022, algorithm 1.
+template <MatrixLike Q, class S = ScalarOf<Q>>
+AttentionForward<S> attention_forward(const Q& query, const ActivationView<S>& k, const ActivationView<S>& v, const AttentionShape& shape) {
+  const ActivationView<S> q(query);
+  const auto grid = detail::attention_grid<S>("attention_forward", q, k, v, shape);
+  AttentionForward<S> out{Activation<S>(q.rows(), q.cols()), Activation<S>(shape.heads, q.cols())};
+  const Index blocks = ceil_div(grid.queries, grid.query_block());
+  parallel_for(shape.batch * shape.kv_heads * blocks, [&](Index piece) {
+    const Index block = blocks - 1 - piece % blocks;  // the longest first
+    const Index head = piece / blocks % shape.kv_heads, sequence = piece / blocks / shape.kv_heads;
+    detail::attend_block(grid, q, k, v, sequence, head, block * grid.query_block(), out);
+  });
+  return out;
+}
+
+namespace detail {
+
+/// What the backward pass reads, gathered for n queries of one group.
+template <class S>
+struct AttentionColumns {
+  Activation<S> q, g, dq;             // q times the scale; [size, columns]
+  Vector<S> log_sum_exp, projection;  // projection is Σ g∘y, the derivative of a softmax along itself
+
+  AttentionColumns(const AttentionGrid<S>& grid, const ActivationView<S>& all_q, const ActivationView<S>& y, const ActivationView<S>& lse,
+                   const ActivationView<S>& all_g, Index sequence, Index kv_head, Index query, Index n)
+      : q(grid.scale() * grid.gather(all_q, sequence, kv_head, query, n)),
+        g(grid.gather(all_g, sequence, kv_head, query, n)),
+        dq(Activation<S>::Zero(q.rows(), q.cols())),
+        log_sum_exp(q.cols()),
+        projection(q.cols()) {
+    const Activation<S> out = grid.gather(y, sequence, kv_head, query, n);
+    for (Index c = 0; c < q.cols(); ++c) {
+      log_sum_exp[c] = lse(kv_head * grid.group() + c % grid.group(), sequence * grid.queries + query + c / grid.group());
+      projection[c] = sum_of<S>(out.rows(), [&](Index i) { return out(i, c) * g(i, c); });
+    }
+  }
+};
+
+/// Gradients of one block of queries against one block of keys: with P = e^(Kᵀ Q − lse) and dS = P ∘ (Vᵀ G − Σ g∘y),
+/// dV += G Pᵀ, dQ += K dS, dK += Q dSᵀ.
+template <class S, class Block>
+void attend_block_backward(const AttentionGrid<S>& grid, Index query, Index key, const Block& k, const Block& v, AttentionColumns<S>& at,
+                           Strided<S> dk, Strided<S> dv) {
+  const Index size = at.q.rows(), columns = at.q.cols(), count = k.cols();
+  Activation<S> p = Activation<S>::Zero(count, columns), ds = Activation<S>::Zero(count, columns);
+  add_product<S>({p.data(), count, columns, Eigen::OuterStride<>(count)}, k.transpose(), at.q);  // Kᵀ Q   [count, size] · [size, columns]
+  add_product<S>({ds.data(), count, columns, Eigen::OuterStride<>(count)}, v.transpose(), at.g);  // Vᵀ G   [count, size] · [size, columns]
+  for (Index c = 0; c < columns; ++c) {
+    const Index visible = std::max<Index>(0, grid.visible(query, c, key, count));
+    auto probability = array(p.data() + c * count, visible), derivative = array(ds.data() + c * count, visible);
+    probability = (probability - at.log_sum_exp[c]).exp();
+    derivative = probability * (derivative - at.projection[c]);
+    p.col(c).segment(visible, count - visible).setZero();
+    ds.col(c).segment(visible, count - visible).setZero();
+  }
+  add_product<S>(dv, at.g, p.transpose());                                           // G Pᵀ    [size, columns] · [columns, count]
+  add_product<S>(dk, at.q, ds.transpose());                                          // Q dSᵀ   [size, columns] · [columns, count]
+  add_product<S>({at.dq.data(), size, columns, Eigen::OuterStride<>(size)}, k, ds);  // K dS    [size, count] · [count, columns]
+}
+
+}  // namespace detail
+
+/// Gradients of attention_forward for G = dL/dY, from its Y and log-sum-exp; the probabilities are recomputed block by block.
+///
+/// A key and value head belongs to one piece of work, which sums its gradient in a fixed order. Throws ShapeError.
+/// Dao et al. 2022, algorithm 4.
+template <MatrixLike Q, class S = ScalarOf<Q>>
+AttentionGradients<S> attention_backward(const Q& all_q, const ActivationView<S>& k, const ActivationView<S>& v, const ActivationView<S>& y,
+                                         const ActivationView<S>& log_sum_exp, const ActivationView<S>& g, const AttentionShape& shape) {
+  const ActivationView<S> q(all_q);
+  const auto grid = detail::attention_grid<S>("attention_backward", q, k, v, shape);
+  detail::check_same_shape("attention_backward", "q", q, "y", y);
+  detail::check_same_shape("attention_backward", "q", q, "g", g);
+  check<ShapeError>(log_sum_exp.rows() == shape.heads && log_sum_exp.cols() == q.cols(), "attention_backward", "log_sum_exp is [",
+                    log_sum_exp.rows(), ", ", log_sum_exp.cols(), "] but there are ", shape.heads, " heads and ", q.cols(),
+                    " tokens; pass the array that attention_forward gave");
+  AttentionGradients<S> gradients{Activation<S>(q.rows(), q.cols()), Activation<S>::Zero(k.rows(), k.cols()),
+                                  Activation<S>::Zero(v.rows(), v.cols())};
+  parallel_for(shape.batch * shape.kv_heads, [&](Index piece) {
+    const Index head = piece % shape.kv_heads, sequence = piece / shape.kv_heads;
+    for (Index query = 0; query < grid.queries; query += grid.query_block()) {
+      const Index n = std::min(grid.query_block(), grid.queries - query), end = query + n + grid.offset();
+      detail::AttentionColumns<S> at(grid, q, y, log_sum_exp, g, sequence, head, query, n);
+      for (Index key = 0; key < end; key += grid.key_block) {
+        const Index count = std::min(grid.key_block, end - key);
+        detail::attend_block_backward(
+            grid, query, key, grid.block(k, sequence, head, key, count), grid.block(v, sequence, head, key, count), at,
+            grid.block_of(gradients.dk, sequence, head, key, count), grid.block_of(gradients.dv, sequence, head, key, count));
+      }
+      at.dq *= grid.scale();
+      grid.scatter(at.dq, gradients.dq, sequence, head, query, n);
+    }
+  });
+  return gradients;
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI

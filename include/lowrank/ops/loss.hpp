@@ -1,0 +1,201 @@
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include <lowrank/ops/product.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// A token with this target counts nowhere.
+inline constexpr std::int32_t ignored_target = -100;
+
+/// Mean negative log-likelihood over the counted tokens, their number, and the sum before the division. Nothing counted: loss 0.
+template <class S>
+struct CrossEntropy {
+  S loss = 0;
+  Index count = 0;
+  double total = 0;
+};
+
+/// The same, and the gradient of the mean with respect to the input [dim, T] (empty unless asked for).
+template <class S>
+struct LinearCrossEntropy {
+  S loss = 0;
+  Index count = 0;
+  double total = 0;
+  Activation<S> dx = {};
+};
+
+namespace detail {
+
+/// The positions whose target counts. Throws ShapeError, ValueError.
+inline std::vector<Index> counted_tokens(const char* operation, std::span<const std::int32_t> targets, Index vocabulary, Index tokens) {
+  check<ShapeError>(static_cast<Index>(targets.size()) == tokens, operation, "there are ", targets.size(), " targets for ", tokens,
+                    " tokens; give one target a token");
+  std::vector<Index> counted;
+  for (std::size_t t = 0; t < targets.size(); ++t) {
+    if (targets[t] == ignored_target) continue;
+    check<ValueError>(targets[t] >= 0 && targets[t] < vocabulary, operation, "target ", targets[t], " at token ", t, " is outside [0, ",
+                      vocabulary, "); use ignored_target = ", ignored_target, " for tokens that do not count");
+    counted.push_back(static_cast<Index>(t));
+  }
+  return counted;
+}
+
+/// The largest logit, and Σ e^(logit − largest).
+template <class S>
+struct SoftmaxSums {
+  S max, sum;
+
+  /// −log softmax(logits)[target]; the two differences are small, so large logits lose nothing.
+  S negative_log_likelihood(const S* logits, Index target) const { return (max - logits[target]) + std::log(sum); }
+};
+
+/// e^(x − shift) · factor for n numbers; out may be x.
+template <class S>
+void scaled_exponential(const S* x, S shift, S factor, S* out, Index n) {
+  array(out, n) = (array(x, n) - shift).exp() * factor;
+}
+
+template <class S>
+SoftmaxSums<S> softmax_sums(const S* logits, Index n) {
+  constexpr Index chunk = 512;
+  alignas(64) S buffer[chunk];
+  SoftmaxSums<S> sums{max_of(logits, n), S(0)};
+  for (Index i = 0; i < n; i += chunk) {
+    const Index length = std::min(chunk, n - i);
+    scaled_exponential(logits + i, sums.max, S(1), buffer, length);
+    sums.sum += sum_of<S>(length, [&](Index j) { return buffer[j]; });
+  }
+  return sums;
+}
+
+template <class S>
+CrossEntropy<S> mean_of(const Vector<S>& losses, Index count) {
+  CrossEntropy<S> result{S(0), count, 0};
+  for (Index t = 0; t < losses.size(); ++t) result.total += static_cast<double>(losses[t]);
+  if (count > 0) result.loss = static_cast<S>(result.total / static_cast<double>(count));
+  return result;
+}
+
+}  // namespace detail
+
+/// Negative log-likelihood of each token, −log softmax(logits)[target], 0 where the target is ignored; gives [T].
+///
+/// Logits [vocabulary, T]. Finite for any finite logits. Throws ShapeError, and ValueError for a target outside the vocabulary.
+template <MatrixLike X, class S = ScalarOf<X>>
+Vector<S> negative_log_likelihood(const X& input, std::span<const std::int32_t> targets) {
+  const ActivationView<S> logits(input);
+  const auto counted = detail::counted_tokens("negative_log_likelihood", targets, logits.rows(), logits.cols());
+  Vector<S> losses = Vector<S>::Zero(logits.cols());
+  parallel_for(static_cast<Index>(counted.size()), [&](Index i) {
+    const Index t = counted[static_cast<std::size_t>(i)];
+    const S* column = logits.col(t).data();
+    losses[t] = detail::softmax_sums(column, logits.rows()).negative_log_likelihood(column, targets[static_cast<std::size_t>(t)]);
+  });
+  return losses;
+}
+
+/// Cross-entropy of logits [vocabulary, T]: the mean of the negative log-likelihoods of the counted tokens. Throws ShapeError, ValueError.
+template <MatrixLike X, class S = ScalarOf<X>>
+CrossEntropy<S> cross_entropy_forward(const X& logits, std::span<const std::int32_t> targets) {
+  const Vector<S> losses = negative_log_likelihood(logits, targets);
+  return detail::mean_of(losses, static_cast<Index>(targets.size()) - std::count(targets.begin(), targets.end(), ignored_target));
+}
+
+/// dlogits = g (softmax(logits) − onehot(target)) / count in counted columns, 0 in ignored ones; g = dL/dloss.
+template <MatrixLike X, class S = ScalarOf<X>>
+Activation<S> cross_entropy_backward(const X& input, std::span<const std::int32_t> targets, std::type_identity_t<S> g = S(1)) {
+  const ActivationView<S> logits(input);
+  const Index n = logits.rows();
+  const auto counted = detail::counted_tokens("cross_entropy_backward", targets, n, logits.cols());
+  Activation<S> gradient = Activation<S>::Zero(n, logits.cols());
+  const S share = counted.empty() ? S(0) : g / static_cast<S>(counted.size());
+  parallel_for(static_cast<Index>(counted.size()), [&](Index i) {
+    const Index t = counted[static_cast<std::size_t>(i)];
+    const S* column = logits.col(t).data();
+    const auto sums = detail::softmax_sums(column, n);
+    detail::scaled_exponential(column, sums.max, share / sums.sum, gradient.col(t).data(), n);
+    gradient(targets[static_cast<std::size_t>(t)], t) -= share;
+  });
+  return gradient;
+}
+
+/// Mean over all numbers of (x − target)²; 0 for empty arrays. Throws ShapeError.
+template <MatrixLike X, class S = ScalarOf<X>>
+S mse_forward(const X& x, const ActivationView<S>& target) {
+  detail::check_same_shape("mse_forward", "x", x, "target", target);
+  double total = 0;
+  for (Index t = 0; t < x.cols(); ++t) total += static_cast<double>((x.col(t) - target.col(t)).squaredNorm());
+  return x.size() == 0 ? S(0) : static_cast<S>(total / static_cast<double>(x.size()));
+}
+
+/// dx = g · 2 (x − target) / size.
+template <MatrixLike X, class S = ScalarOf<X>>
+Activation<S> mse_backward(const X& x, const ActivationView<S>& target, std::type_identity_t<S> g = S(1)) {
+  detail::check_same_shape("mse_backward", "x", x, "target", target);
+  return (x - target) * (S(2) * g / static_cast<S>(std::max<Index>(1, x.size())));
+}
+
+namespace detail {
+
+inline constexpr Index loss_slice = 128;
+
+/// Losses of a slice of logits; the logits become share · (softmax − onehot) if a gradient is wanted.
+template <class S>
+void cross_entropy_slice(Activation<S>& logits, const Index* counted, std::span<const std::int32_t> targets, S share, bool gradient,
+                         Vector<S>& losses) {
+  parallel_for(logits.cols(), [&](Index i) {
+    S* column = logits.col(i).data();
+    const Index target = targets[static_cast<std::size_t>(counted[i])];
+    const auto sums = softmax_sums(column, logits.rows());
+    losses[counted[i]] = sums.negative_log_likelihood(column, target);
+    if (!gradient) return;
+    scaled_exponential(column, sums.max, share / sums.sum, column, logits.rows());
+    column[target] -= share;
+  });
+}
+
+}  // namespace detail
+
+/// Cross-entropy of the logits W X, with its gradient in the same pass: dX = Wᵀ (softmax(W X) − onehot) / count.
+///
+/// W [vocabulary, dim] any source, X [dim, T]. Logits exist for 128 counted tokens at a time, never as [vocabulary, T]; ignored tokens cost
+/// nothing. want_gradient asks for dX; dW of the mean is added into *dweight if given. Cost: 2 vocabulary dim FLOPs a counted token, twice
+/// that with dX. Throws ShapeError, ValueError.
+template <Source W, MatrixLike X, class S = ScalarOf<X>>
+LinearCrossEntropy<S> linear_cross_entropy(const W& source, const X& input, std::span<const std::int32_t> targets,
+                                           Compute compute = Compute::fp32, bool want_gradient = true,
+                                           std::type_identity_t<Weight<S>>* dweight = nullptr) {
+  const ActivationView<S> x(input);
+  check<ShapeError>(source.cols() == x.rows(), "linear_cross_entropy", "source is [", source.rows(), ", ", source.cols(), "] but x is [",
+                    x.rows(), ", ", x.cols(), "]; source must be [vocabulary, dim] and x [dim, tokens]");
+  const auto counted = detail::counted_tokens("linear_cross_entropy", targets, source.rows(), x.cols());
+  const auto count = static_cast<Index>(counted.size());
+  const S share = count > 0 ? S(1) / static_cast<S>(count) : S(0);
+  Vector<S> losses = Vector<S>::Zero(x.cols());
+  LinearCrossEntropy<S> result;
+  if (want_gradient) result.dx = Activation<S>::Zero(x.rows(), x.cols());
+  for (Index begin = 0; begin < count; begin += detail::loss_slice) {
+    const Index n = std::min(detail::loss_slice, count - begin);
+    const Index* tokens = counted.data() + begin;
+    Activation<S> columns(x.rows(), n);
+    for (Index i = 0; i < n; ++i) columns.col(i) = x.col(tokens[i]);
+    Activation<S> logits = multiply(source, columns, compute);  // [vocabulary, dim] · [dim, n]
+    detail::cross_entropy_slice(logits, tokens, targets, share, want_gradient || dweight != nullptr, losses);
+    if (dweight) accumulate_outer(*dweight, logits, columns);  // [vocabulary, n] · [n, dim]
+    if (!want_gradient) continue;
+    const Activation<S> dx = multiply_transposed(source, logits, compute);  // [dim, vocabulary] · [vocabulary, n]
+    for (Index i = 0; i < n; ++i) result.dx.col(tokens[i]) = dx.col(i);
+  }
+  const auto mean = detail::mean_of(losses, count);
+  result.loss = mean.loss;
+  result.count = mean.count;
+  result.total = mean.total;
+  return result;
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -1,0 +1,125 @@
+#include <doctest/doctest.h>
+
+#include <lowrank/ops/attention.hpp>
+
+#include "ops_support.hpp"
+
+using namespace lowrank;
+using namespace ops_test;
+
+namespace {
+
+/// The formula, one query at a time.
+Activation<double> naive_attention(const Activation<double>& q, const Activation<double>& k, const Activation<double>& v,
+                                   const AttentionShape& shape) {
+  const Index size = shape.head_size, queries = q.cols() / shape.batch, keys = k.cols() / shape.batch;
+  Activation<double> y(q.rows(), q.cols());
+  for (Index t = 0; t < q.cols(); ++t) {
+    const Index first = t / queries * keys, seen = t % queries + keys - queries + 1;
+    for (Index h = 0; h < shape.heads; ++h) {
+      const Index kv = h / shape.group() * size;
+      Vector<double> p(seen);
+      for (Index j = 0; j < seen; ++j) p[j] = k.col(first + j).segment(kv, size).dot(q.col(t).segment(h * size, size));
+      p = ((p.array() - p.maxCoeff()) / std::sqrt(static_cast<double>(size))).exp();
+      y.col(t).segment(h * size, size).setZero();
+      for (Index j = 0; j < seen; ++j) y.col(t).segment(h * size, size) += p[j] / p.sum() * v.col(first + j).segment(kv, size);
+    }
+  }
+  return y;
+}
+
+struct Inputs {
+  Activation<double> q, k, v;
+
+  Inputs(const AttentionShape& shape, Index queries, Index keys)
+      : q(4 * random_matrix<Activation<double>>(shape.heads * shape.head_size, shape.batch * queries, 1)),
+        k(random_matrix<Activation<double>>(shape.kv_heads * shape.head_size, shape.batch * keys, 2)),
+        v(random_matrix<Activation<double>>(shape.kv_heads * shape.head_size, shape.batch * keys, 3)) {}
+};
+
+void check_forward(const AttentionShape& shape, Index queries, Index keys) {
+  CAPTURE(queries);
+  CAPTURE(keys);
+  const Inputs in(shape, queries, keys);
+  const auto [y, log_sum_exp] = attention_forward(in.q, in.k, in.v, shape);
+  CHECK(largest_difference(y, naive_attention(in.q, in.k, in.v, shape)) < 50 * std::numeric_limits<double>::epsilon());
+}
+
+void check_backward(const AttentionShape& shape, Index queries, Index keys) {
+  CAPTURE(queries);
+  CAPTURE(keys);
+  Inputs in(shape, queries, keys);
+  const auto g = random_matrix<Activation<double>>(in.q.rows(), in.q.cols(), 4);
+  const auto loss = [&] { return attention_forward(in.q, in.k, in.v, shape).y.cwiseProduct(g).sum(); };
+  const auto [y, log_sum_exp] = attention_forward(in.q, in.k, in.v, shape);
+  const auto [dq, dk, dv] = attention_backward(in.q, in.k, in.v, y, log_sum_exp, g, shape);
+  CHECK(gradient_error(in.q, dq, loss) < gradient_tolerance);
+  CHECK(gradient_error(in.k, dk, loss) < gradient_tolerance);
+  CHECK(gradient_error(in.v, dv, loss) < gradient_tolerance);
+}
+
+}  // namespace
+
+TEST_CASE("attention equals its formula at sizes around the blocks, with groups, sequences and a cache") {
+  for (const Index tokens : {0, 1, 2, 63, 64, 65, 130}) check_forward({1, 1, 3, 1}, tokens, tokens);
+  for (const Index tokens : {1, 21, 22, 43}) check_forward({6, 2, 4, 2}, tokens, tokens);
+  check_forward({6, 2, 4, 2}, 1, 65);
+  check_forward({6, 2, 4, 2}, 30, 100);
+  check_forward({70, 1, 2, 1}, 3, 5);
+}
+
+TEST_CASE("attention_backward equals finite differences") {
+  check_backward({2, 2, 3, 2}, 4, 4);
+  check_backward({4, 2, 2, 2}, 3, 5);
+  check_backward({32, 1, 2, 1}, 3, 66);
+  check_backward({1, 1, 2, 1}, 66, 66);
+}
+
+TEST_CASE("weights sum to one, and a later token changes no earlier output") {
+  const AttentionShape shape{4, 2, 4, 1};
+  Inputs in(shape, 70, 70);
+  in.v.setOnes();
+  CHECK(largest_difference(attention_forward(in.q, in.k, in.v, shape).y, Activation<double>::Ones(16, 70)) < 1e-14);
+  const Inputs before(shape, 70, 70);
+  Inputs after = before;
+  after.k.rightCols(3).setConstant(9);
+  after.v.rightCols(3).setConstant(-7);
+  const Activation<double> y = attention_forward(before.q, before.k, before.v, shape).y,
+                           z = attention_forward(after.q, after.k, after.v, shape).y;
+  CHECK(y.leftCols(67) == z.leftCols(67));
+  CHECK(y.col(67) != z.col(67));
+}
+
+TEST_CASE("scores of any size give finite outputs and gradients") {
+  const AttentionShape shape{2, 1, 4, 1};
+  const Activation<float> q = 1e4f * random_matrix<Activation<float>>(8, 70, 5), k = 1e4f * random_matrix<Activation<float>>(4, 70, 6);
+  const auto v = random_matrix<Activation<float>>(4, 70, 7);
+  const auto [y, log_sum_exp] = attention_forward(q, k, v, shape);
+  CHECK(y.allFinite());
+  CHECK(y.cwiseAbs().maxCoeff() <= 1.0f);
+  const auto [dq, dk, dv] = attention_backward(q, k, v, y, log_sum_exp, y, shape);
+  CHECK(dq.allFinite());
+  CHECK(dk.allFinite());
+  CHECK(dv.allFinite());
+}
+
+TEST_CASE("attention has the same bits for any number of threads") {
+  const AttentionShape shape{6, 3, 8, 2};
+  const auto q = random_matrix<Activation<float>>(48, 180, 8), k = random_matrix<Activation<float>>(24, 180, 9),
+             v = random_matrix<Activation<float>>(24, 180, 10);
+  const auto [y, log_sum_exp] = attention_forward(q, k, v, shape);
+  CHECK(same_for_any_thread_count([&] { return attention_forward(q, k, v, shape).y; }));
+  CHECK(same_for_any_thread_count([&, &out = y, &lse = log_sum_exp] { return attention_backward(q, k, v, out, lse, out, shape).dk; }));
+  const AttentionShape single{48, 24, 1, 1};  // one wide problem against one piece
+  CHECK(same_for_any_thread_count([&] { return attention_forward(q, k, v, single).y; }));
+}
+
+TEST_CASE("attention refuses shapes that do not fit, and prints them") {
+  const Activation<float> q = Activation<float>::Zero(8, 4), k = Activation<float>::Zero(4, 4);
+  CHECK_THROWS_WITH_AS(attention_forward(q, k, k, {2, 1, 3, 1}), doctest::Contains("q is [8, 4], k is [4, 4], v is [4, 4] with heads = 2"),
+                       ShapeError);
+  CHECK_THROWS_AS(attention_forward(q, k, k, {2, 0, 4, 1}), ShapeError);
+  CHECK_THROWS_AS(attention_forward(q, k, k, {3, 2, 4, 1}), ShapeError);
+  CHECK_THROWS_AS(attention_forward(q, k, k, {2, 1, 4, 3}), ShapeError);
+  CHECK_THROWS_AS(attention_forward(q, k.leftCols(3), k.leftCols(3), {2, 1, 4, 1}), ShapeError);
+}

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include <lowrank/quant/row_blocks.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// ggml's Q4_0: w = d · (q - 8), 32 weights in 18 bytes, 4.5 bits a weight.
+///
+/// | bytes | content |
+/// |---|---|
+/// | 0, 1 | half d = (the weight of largest magnitude) / -8, so that this weight is exact |
+/// | 2 … 17 | codes: weight j in the low nibble of byte j, weight j + 16 in the high nibble; q = min(15, ⌊w / d + 8.5⌋) |
+///
+/// Bytes equal ggml's quantize_row_q4_0_ref.
+struct Q4_0 {
+  static constexpr std::string_view name = "Q4_0";
+  static constexpr Index block = 32, block_bytes = 18;
+  static constexpr double bits_per_weight = 8.0 * block_bytes / block;
+  using Storage = RowBlocks<Q4_0>;
+
+  static bool encode(const float* x, Index count, std::byte* to) {
+    const float* extreme = std::max_element(x, x + count, [](float a, float b) { return std::abs(a) < std::abs(b); });
+    const float d = *extreme / -8.0f;
+    const float inverse = quant::reciprocal(d);
+    const half scale{d};
+    quant::store(to, scale);
+    for (Index j = 0; j < block / 2; ++j) {
+      const auto code = [&](Index i) { return i < count ? std::min(15, static_cast<int>(x[i] * inverse + 8.5f)) : 8; };
+      to[2 + j] = quant::nibbles(code(j), code(j + block / 2));
+    }
+    return std::isfinite(static_cast<float>(scale));
+  }
+
+  static void decode(const std::byte* from, float* out) {
+    const float d = quant::load<half>(from);
+    for (Index j = 0; j < block / 2; ++j) {
+      const int pair = static_cast<int>(from[2 + j]);
+      out[j] = d * static_cast<float>((pair & 15) - 8);
+      out[j + block / 2] = d * static_cast<float>((pair >> 4) - 8);
+    }
+  }
+};
+
+}  // namespace lowrank::inline LOWRANK_ABI

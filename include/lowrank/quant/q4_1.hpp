@@ -1,0 +1,49 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include <lowrank/quant/row_blocks.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// ggml's Q4_1: w = d · q + m, 32 weights in 20 bytes, 5 bits a weight.
+///
+/// | bytes | content |
+/// |---|---|
+/// | 0, 1 | half d = (max - min) / 15 |
+/// | 2, 3 | half m = min |
+/// | 4 … 19 | codes: weight j in the low nibble of byte j, weight j + 16 in the high nibble; q = min(15, ⌊(w - min) / d + 0.5⌋) |
+///
+/// Bytes equal ggml's quantize_row_q4_1_ref. In a block shorter than 32, min and max are those of the weights that exist.
+struct Q4_1 {
+  static constexpr std::string_view name = "Q4_1";
+  static constexpr Index block = 32, block_bytes = 20;
+  static constexpr double bits_per_weight = 8.0 * block_bytes / block;
+  using Storage = RowBlocks<Q4_1>;
+
+  static bool encode(const float* x, Index count, std::byte* to) {
+    const auto [min, max] = std::minmax_element(x, x + count);
+    const float d = (*max - *min) / 15.0f, low = *min;
+    const float inverse = quant::reciprocal(d);
+    const half scale{d}, offset{low};
+    quant::store(to, scale);
+    quant::store(to + 2, offset);
+    for (Index j = 0; j < block / 2; ++j) {
+      const auto code = [&](Index i) { return i < count ? std::min(15, static_cast<int>((x[i] - low) * inverse + 0.5f)) : 0; };
+      to[4 + j] = quant::nibbles(code(j), code(j + block / 2));
+    }
+    return std::isfinite(static_cast<float>(scale)) && std::isfinite(static_cast<float>(offset));
+  }
+
+  static void decode(const std::byte* from, float* out) {
+    const float d = quant::load<half>(from), m = quant::load<half>(from + 2);
+    for (Index j = 0; j < block / 2; ++j) {
+      const int pair = static_cast<int>(from[4 + j]);
+      out[j] = d * static_cast<float>(pair & 15) + m;
+      out[j + block / 2] = d * static_cast<float>(pair >> 4) + m;
+    }
+  }
+};
+
+}  // namespace lowrank::inline LOWRANK_ABI

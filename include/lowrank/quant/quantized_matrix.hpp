@@ -1,0 +1,98 @@
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <utility>
+
+#include <lowrank/core/matrix.hpp>
+#include <lowrank/core/parallel.hpp>
+#include <lowrank/kernels/source.hpp>
+#include <lowrank/quant/format.hpp>
+#include <lowrank/quant/table_blocks.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// A frozen matrix W [out, in] in a 4- or 8-bit format; a Source. Owns its bytes or views a mapped file; copies share the bytes.
+///
+/// Built by quantize<Format>(w), or from existing storage, whose sizes are checked (ShapeError):
+/// - Nf4, Fp4: `(rows, cols, codes, absmax [, table])`,
+/// - with DoubleQuant: `(rows, cols, codes, absmax, nested_absmax, offset [, table [, nested_map]])`,
+/// - ggml's formats: `(rows, cols, blocks)`.
+template <class Format>
+class QuantizedMatrix {
+  static_assert(QuantFormat<Format>,
+                "QuantizedMatrix<Format>: Format must be a quantized format, for example Nf4<64>, Nf4<64, DoubleQuant> or Q4_1");
+
+ public:
+  using Storage = typename Format::Storage;
+
+  QuantizedMatrix() = default;
+  explicit QuantizedMatrix(Storage storage) : storage_(std::move(storage)) {}
+  template <class... Parts>
+  requires(sizeof...(Parts) > 0 && std::constructible_from<Storage, Index, Index, Parts...>)
+      QuantizedMatrix(Index rows, Index cols, Parts&&... parts)
+      : storage_(rows, cols, std::forward<Parts>(parts)...) {}
+
+  Index rows() const { return storage_.rows(); }
+  Index cols() const { return storage_.cols(); }
+  /// Bytes of codes and scales.
+  std::size_t bytes() const { return storage_.bytes(); }
+  /// The parts, for kernels and writers.
+  const Storage& storage() const { return storage_; }
+
+  /// Writes element (row + i, col + j) to out[i · stride + j], i < count, j < length; the value is computed in fp32.
+  template <class Scalar>
+  void decode(Index row, Index count, Index col, Index length, Scalar* out, Index stride) const {
+    storage_.decode(row, count, col, length, out, stride);
+  }
+
+ private:
+  Storage storage_;
+};
+
+namespace quant {
+template <class Derived>
+using RowMajorRef = Eigen::Ref<const Weight<typename Derived::Scalar>, 0, Eigen::OuterStride<>>;
+
+template <class Derived>
+DenseSource<typename Derived::Scalar> dense(const RowMajorRef<Derived>& w) {
+  return {w.data(), w.rows(), w.cols(), w.outerStride()};
+}
+}  // namespace quant
+
+/// Quantizes a source of weights [out, in] (dense in any precision, or another quantized matrix); they are rounded to fp32 first.
+///
+/// Throws ValueError that names the first weight that is not finite. The same bytes for any number of threads.
+template <class Format, Source Weights>
+QuantizedMatrix<Format> quantize(const Weights& w) {
+  static_assert(WritableFormat<Format>,
+                "quantize<Format>: Format must be one that can be written: Nf4, Fp4, Q4_0, Q4_1 or Q8_0 (the others are only read)");
+  return QuantizedMatrix<Format>(Format::Storage::encode(w));
+}
+
+/// The same with scales by search: less error, readable by every reader of the format. Nf4 and Fp4 only.
+template <class Format, Source Weights>
+QuantizedMatrix<Format> quantize(const Weights& w, const Search& search) {
+  static_assert(TableFormat<Format>, "quantize<Format>(w, Search{}): Format must be Nf4 or Fp4; ggml's formats fix their scale");
+  check<ValueError>(search.points >= 1 && search.lowest > 0 && search.lowest <= 1, "quantize", "a search of ", search.points,
+                    " points down to ", search.lowest, " of the largest magnitude; give at least 1 point and a bound in (0, 1]");
+  return QuantizedMatrix<Format>(Format::Storage::encode(w, search));
+}
+
+/// The same for an Eigen matrix of float or double.
+template <class Format, class Derived, class... Rule>
+QuantizedMatrix<Format> quantize(const Eigen::DenseBase<Derived>& w, const Rule&... rule) {
+  const quant::RowMajorRef<Derived> ref(w.derived());
+  return quantize<Format>(quant::dense<Derived>(ref), rule...);
+}
+
+/// The matrix in fp32 [out, in]: exactly what decode writes and every product multiplies with.
+template <class Format>
+Weight<float> dequantize(const QuantizedMatrix<Format>& q) {
+  Weight<float> w(q.rows(), q.cols());
+  parallel_ranges(q.rows(), std::max<Index>(1, (1 << 16) / std::max<Index>(1, q.cols())),
+                  [&](Index begin, Index end) { q.decode(begin, end - begin, 0, q.cols(), w.data() + begin * q.cols(), q.cols()); });
+  return w;
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -1,0 +1,91 @@
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <lowrank/core/buffer.hpp>
+#include <lowrank/core/parallel.hpp>
+#include <lowrank/quant/encoding.hpp>
+#include <lowrank/quant/format.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// ggml's storage: each row is ceil(cols / block) blocks of `block_bytes`, a scale and its codes side by side.
+///
+/// A file holds whole blocks only. Here a row may end inside a block: its last block is padded with zeros that do not influence the
+/// scale and are never read. Format gives `block`, `block_bytes`, `decode(block, out)` and, if it can be written,
+/// `encode(x, count, block) -> bool` (false: the scale does not fit).
+template <class Format>
+class RowBlocks {
+ public:
+  RowBlocks() = default;
+
+  /// Existing blocks, owned or mapped. Throws ShapeError when their size is not rows · ceil(cols / block) · block_bytes.
+  RowBlocks(Index rows, Index cols, Buffer blocks) : rows_(rows), cols_(cols), blocks_(std::move(blocks)) {
+    quant::check_sizes(Format::name, rows, cols);
+    quant::check_part(Format::name, "blocks", blocks_.size(), static_cast<std::size_t>(rows * row_bytes()), rows, cols);
+  }
+
+  /// Quantizes every block on its own. Throws ValueError that names the first weight that is not finite.
+  template <Source Weights>
+  static RowBlocks encode(const Weights& w) {
+    const Index rows = w.rows(), cols = w.cols();
+    const Index row_bytes = ceil_div(cols, Format::block) * Format::block_bytes;
+    Buffer blocks = Buffer::allocate(static_cast<std::size_t>(rows * row_bytes));
+    auto* const bytes = blocks.mutable_as<std::byte>();
+    quant::FirstFailure failure;
+    parallel_ranges(rows, std::max<Index>(1, quant::encode_grain / std::max<Index>(1, cols)), [&](Index begin, Index end) {
+      std::vector<float> x(static_cast<std::size_t>(cols));
+      for (Index row = begin; row < end; ++row) {
+        w.decode(row, 1, 0, cols, x.data(), cols);
+        for (Index col = 0; col < cols; col += Format::block) {
+          std::byte* block = bytes + row * row_bytes + col / Format::block * Format::block_bytes;
+          const Index count = std::min(Format::block, cols - col);
+          const bool finite = std::isfinite(quant::largest_magnitude(x.data() + col, count));
+          if (!finite || !Format::encode(x.data() + col, count, block)) failure.record(row * cols + col);
+        }
+      }
+    });
+    failure.check(w, std::min(Format::block, std::max<Index>(1, cols)));
+    return {rows, cols, std::move(blocks)};
+  }
+
+  Index rows() const { return rows_; }
+  Index cols() const { return cols_; }
+  std::size_t bytes() const { return blocks_.size(); }
+  /// Bytes from one row to the next.
+  Index row_bytes() const { return ceil_div(cols_, Format::block) * Format::block_bytes; }
+  const Buffer& blocks() const { return blocks_; }
+
+  /// Writes element (row + i, col + j) to out[i · stride + j].
+  template <class Scalar>
+  void decode(Index row, Index count, Index col, Index length, Scalar* out, Index stride) const {
+    for (Index i = 0; i < count; ++i) decode_run(blocks_.data() + (row + i) * row_bytes(), col, length, out + i * stride);
+  }
+
+ private:
+  template <class Scalar>
+  static void decode_run(const std::byte* row, Index col, Index length, Scalar* out) {
+    const Index end = col + length;
+    for (Index at = col; at < end;) {
+      const Index index = at / Format::block, skip = at - index * Format::block, run = std::min(Format::block - skip, end - at);
+      const std::byte* block = row + index * Format::block_bytes;
+      if (std::is_same_v<Scalar, float> && run == Format::block) {
+        Format::decode(block, reinterpret_cast<float*>(out));
+      } else {
+        float values[Format::block];
+        Format::decode(block, values);
+        std::transform(values + skip, values + skip + run, out, [](float x) { return static_cast<Scalar>(x); });
+      }
+      out += run;
+      at += run;
+    }
+  }
+
+  Index rows_ = 0, cols_ = 0;
+  Buffer blocks_;
+};
+
+}  // namespace lowrank::inline LOWRANK_ABI

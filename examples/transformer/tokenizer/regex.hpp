@@ -1,0 +1,183 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <string>
+#include <string_view>
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include <lowrank/error.hpp>
+#include <lowrank/io/bytes.hpp>
+
+namespace transformer {
+
+using lowrank::check;
+using lowrank::fail;
+using lowrank::FormatError;
+using lowrank::IoError;
+using lowrank::ValueError;
+
+/// Spells a pattern of the tokenizers world (Oniguruma) so that PCRE2 means the same by it.
+///
+/// Three classes differ: \s is White_Space (PCRE2 adds U+180E), \w has marks, decimal digits and connectors (PCRE2 10.42 has all numbers
+/// and the low line), \h is a hexadecimal digit. What has no equal (class intersection, nested classes, possessive intervals, \K, \G, \X,
+/// \R, \y, verbs) throws FormatError rather than split texts in another way.
+inline std::string to_pcre2(std::string_view pattern) {
+  const auto refuse = [&](std::string_view what) {
+    fail<FormatError>("tokenizer", "the pattern ", lowrank::name_text(pattern), " uses ", what,
+                      ", which this tokenizer cannot match as its makers meant it");
+  };
+  constexpr std::string_view space = R"(\p{Z}\x09-\x0D\x{85})", word = R"(\p{L}\p{M}\p{Nd}\p{Pc})", hexadecimal = "0-9A-Fa-f";
+  if (pattern.starts_with("(*")) refuse("a verb (*…)");
+  std::string result;
+  bool in_class = false;
+  const auto put = [&](std::string_view members, bool negated) {
+    if (in_class && negated) refuse("\\S, \\W or \\H inside a class");
+    result += in_class ? std::string(members) : (negated ? "[^" : "[") + std::string(members) + "]";
+  };
+  for (std::size_t i = 0; i < pattern.size(); ++i) {
+    const char c = pattern[i];
+    const char next = i + 1 < pattern.size() ? pattern[i + 1] : '\0';
+    if (c == '\\') {
+      ++i;
+      switch (next) {
+        case 's':
+        case 'S':
+          put(space, next == 'S');
+          break;
+        case 'w':
+        case 'W':
+          put(word, next == 'W');
+          break;
+        case 'h':
+        case 'H':
+          put(hexadecimal, next == 'H');
+          break;
+        case 'K':
+        case 'G':
+        case 'X':
+        case 'R':
+        case 'y':
+        case 'Y':
+        case 'Q':
+        case 'C':
+          refuse(std::string("\\") + next);
+          break;
+        case 'p':
+        case 'P':
+        case 'x': {  // \p{Name} and \x{2028} are copied whole
+          const std::size_t end = pattern.find('}', i);
+          const bool braces = pattern.substr(i + 1).starts_with('{') && end != std::string_view::npos;
+          const std::size_t length = braces ? end + 1 - i : 1;
+          (result += c) += pattern.substr(i, length);
+          i += length - 1;
+          break;
+        }
+        default:
+          (result += c) += next;
+      }
+      if (i >= pattern.size()) refuse("a backslash at its end");
+      continue;
+    }
+    if (in_class) {
+      if (c == '[' && next != ':') refuse("a class inside a class");
+      if (c == '&' && next == '&') refuse("an intersection of classes");
+      if (c == '[') {  // [:alpha:], copied whole
+        const std::size_t end = pattern.find(":]", i);
+        if (end == std::string_view::npos) refuse("a class inside a class");
+        result += pattern.substr(i, end + 2 - i);
+        i = end + 1;
+        continue;
+      }
+      if (c == ']') in_class = false;
+    } else if (c == '[') {
+      in_class = true;
+      result += c;
+      if (next == '^') result += pattern[++i];
+      if (i + 1 < pattern.size() && pattern[i + 1] == ']') (result += '\\') += pattern[++i];
+      continue;
+    } else if (c == '}' && next == '+') {
+      refuse("a possessive interval {…}+");
+    }
+    result += c;
+  }
+  return result;
+}
+
+/// A compiled PCRE2 pattern with Unicode properties; copies share it, and threads may match at once.
+class Pattern {
+ public:
+  enum class Kind { regex, literal };
+
+  /// Throws FormatError with PCRE2's own words when the pattern is not valid.
+  explicit Pattern(std::string_view pattern, Kind kind = Kind::regex) : text_(pattern) {
+    const std::string spelled = kind == Kind::regex ? to_pcre2(pattern) : text_;
+    std::unique_ptr<pcre2_compile_context, Free> context(pcre2_compile_context_create(nullptr));
+    if (!context) throw std::bad_alloc();
+    pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
+    // Oniguruma's ^ and $ always mean lines; a literal takes no other option.
+    const std::uint32_t options =
+        kind == Kind::regex ? PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C : PCRE2_UTF | PCRE2_LITERAL;
+    int error = 0;
+    PCRE2_SIZE offset = 0;
+    code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(spelled.data()), spelled.size(), options, &error, &offset, context.get()),
+                Free{});
+    check<FormatError>(code_ != nullptr, "tokenizer", "the pattern ", lowrank::name_text(text_), " is not valid at byte ", offset, ": ",
+                       message(error));
+    pcre2_jit_compile(code_.get(), PCRE2_JIT_COMPLETE);  // where it cannot, the interpreter does the same, slower
+  }
+
+  const std::string& text() const { return text_; }
+
+  /// Calls visit(begin, end) for every match from left to right. `subject` must be valid UTF-8. Throws ValueError at PCRE2's limits.
+  template <class Visit>
+  void for_each_match(std::string_view subject, Visit&& visit) const {
+    const std::unique_ptr<pcre2_match_data, Free> match(pcre2_match_data_create(1, nullptr));
+    if (!match) throw std::bad_alloc();
+    for (std::size_t position = 0; position <= subject.size();) {
+      if (!find(subject, position, match.get())) return;
+      const PCRE2_SIZE* range = pcre2_get_ovector_pointer(match.get());
+      visit(static_cast<std::size_t>(range[0]), static_cast<std::size_t>(range[1]));
+      position = range[1];
+      if (range[0] != range[1]) continue;
+      do {
+        ++position;  // past an empty match by one character
+      } while (position < subject.size() && (static_cast<unsigned char>(subject[position]) & 0xC0) == 0x80);
+    }
+  }
+
+ private:
+  struct Free {
+    void operator()(pcre2_code* p) const { pcre2_code_free(p); }
+    void operator()(pcre2_compile_context* p) const { pcre2_compile_context_free(p); }
+    void operator()(pcre2_match_data* p) const { pcre2_match_data_free(p); }
+  };
+
+  static std::string message(int error) {
+    PCRE2_UCHAR text[256];
+    pcre2_get_error_message(error, text, sizeof text);
+    return reinterpret_cast<const char*>(text);
+  }
+
+  bool find(std::string_view subject, std::size_t position, pcre2_match_data* match) const {
+    const auto attempt = [&](std::uint32_t options) {
+      return pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(subject.data()), subject.size(), position, options, match, nullptr);
+    };
+    int count = attempt(PCRE2_NO_UTF_CHECK);
+    // Compiled matching has 32 KiB of stack; the interpreter has the heap.
+    if (count == PCRE2_ERROR_JIT_STACKLIMIT) count = attempt(PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT);
+    if (count == PCRE2_ERROR_NOMATCH) return false;
+    check<ValueError>(count >= 0, "tokenizer", "the pattern ", lowrank::name_text(text_), " gave up on a text of ", subject.size(),
+                      " bytes: ", message(count));
+    return true;
+  }
+
+  std::string text_;
+  std::shared_ptr<pcre2_code> code_;
+};
+
+}  // namespace transformer

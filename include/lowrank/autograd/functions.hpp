@@ -1,0 +1,164 @@
+#pragma once
+
+/// The operations of ops/ on Vars: the same names without _forward. Each keeps what its backward function needs and no more.
+
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <lowrank/autograd/arithmetic.hpp>
+#include <lowrank/autograd/parameter.hpp>
+#include <lowrank/ops/activation.hpp>
+#include <lowrank/ops/attention.hpp>
+#include <lowrank/ops/loss.hpp>
+#include <lowrank/ops/norm.hpp>
+#include <lowrank/ops/rope.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+namespace detail {
+// A parameter [n, 1] or [1, n] as a vector, and its gradient.
+template <class S, int Rows, int Cols>
+auto vector_of(const Parameter<S, Rows, Cols>& parameter) {
+  return Eigen::Map<const Vector<S>>(parameter.value.data(), parameter.size());
+}
+template <class S, int Rows, int Cols>
+auto gradient_vector(Parameter<S, Rows, Cols>& parameter) {
+  return Eigen::Map<Vector<S>>(parameter.gradient().data(), parameter.size());
+}
+}  // namespace detail
+
+/// rms_norm_forward with a weight [n] that may be trainable. Keeps X.
+template <class S, class Device, int Rows, int Cols>
+Var<S, Device> rms_norm(const Var<S, Device>& x, Parameter<S, Rows, Cols>& weight, std::type_identity_t<S> epsilon) {
+  const auto backward = [x = x.shared(), w = &weight, epsilon](auto& flow) {
+    auto gradients = rms_norm_backward(*x, detail::vector_of(*w), epsilon, flow.gradient());
+    if (w->needs_grad()) detail::gradient_vector(*w) += gradients.dweight;
+    flow.add(0, std::move(gradients.dx));
+  };
+  return record(rms_norm_forward(x.value(), detail::vector_of(weight), epsilon), {x}, backward, weight.needs_grad());
+}
+
+/// max(x, 0). Keeps X.
+template <class S, class Device>
+Var<S, Device> relu(const Var<S, Device>& x) {
+  return record(relu_forward(x.value()), {x}, [x = x.shared()](auto& flow) { flow.add(0, relu_backward(*x, flow.gradient())); });
+}
+
+/// x σ(x). Keeps X.
+template <class S, class Device>
+Var<S, Device> silu(const Var<S, Device>& x) {
+  return record(silu_forward(x.value()), {x}, [x = x.shared()](auto& flow) { flow.add(0, silu_backward(*x, flow.gradient())); });
+}
+
+/// x Φ(x). Keeps X.
+template <class S, class Device>
+Var<S, Device> gelu(const Var<S, Device>& x) {
+  return record(gelu_forward(x.value()), {x}, [x = x.shared()](auto& flow) { flow.add(0, gelu_backward(*x, flow.gradient())); });
+}
+
+/// GELU's tanh form. Keeps X.
+template <class S, class Device>
+Var<S, Device> gelu_tanh(const Var<S, Device>& x) {
+  return record(gelu_tanh_forward(x.value()), {x}, [x = x.shared()](auto& flow) { flow.add(0, gelu_tanh_backward(*x, flow.gradient())); });
+}
+
+/// silu(gate) ∘ up. Keeps both; silu(gate) is recomputed.
+template <class S, class Device>
+Var<S, Device> swiglu(const Var<S, Device>& gate, const Var<S, Device>& up) {
+  return record(swiglu_forward(gate.value(), up.value()), {gate, up}, [gate = gate.shared(), up = up.shared()](auto& flow) {
+    auto gradients = swiglu_backward(*gate, *up, flow.gradient());
+    flow.add(0, std::move(gradients.dgate));
+    flow.add(1, std::move(gradients.dup));
+  });
+}
+
+/// dropout_forward; the mask is drawn anew in the backward pass from the same key. Keeps nothing.
+template <class S, class Device>
+Var<S, Device> dropout(const Var<S, Device>& x, double probability, DropoutKey key) {
+  return record(dropout_forward(x.value(), probability, key), {x},
+                [probability, key](auto& flow) { flow.add(0, dropout_backward(flow.gradient(), probability, key)); });
+}
+
+/// rope_forward with a table that all heads and layers share. Keeps the table.
+template <class S, class Device>
+Var<S, Device> rope(const Var<S, Device>& x, std::shared_ptr<const RopeTable<S>> table) {
+  auto y = rope_forward(x.value(), *table);
+  return record(std::move(y), {x}, [table = std::move(table)](auto& flow) { flow.add(0, rope_backward(flow.gradient(), *table)); });
+}
+/// The same with a table made for this call.
+template <class S, class Device>
+Var<S, Device> rope(const Var<S, Device>& x, std::span<const Index> positions, const RopeOptions& options) {
+  return rope(x, std::make_shared<const RopeTable<S>>(positions, options));
+}
+
+/// Causal attention with grouped key and value heads. Keeps Q, K, V, Y and a number a head and token; no array of size T².
+template <class S, class Device>
+Var<S, Device> attention(const Var<S, Device>& q, const Var<S, Device>& k, const Var<S, Device>& v, const AttentionShape& shape) {
+  auto forward = attention_forward(q.value(), k.value(), v.value(), shape);
+  auto y = detail::share(std::move(forward.y));
+  const auto backward = [q = q.shared(), k = k.shared(), v = v.shared(), y = std::shared_ptr<const Array<S, Device>>(y),
+                         lse = std::move(forward.log_sum_exp), shape](auto& flow) {
+    auto gradients = attention_backward(*q, *k, *v, *y, lse, flow.gradient(), shape);
+    flow.add(0, std::move(gradients.dq));
+    flow.add(1, std::move(gradients.dk));
+    flow.add(2, std::move(gradients.dv));
+  };
+  return record(std::move(y), {q, k, v}, backward);
+}
+
+namespace detail {
+template <class S, class Device = Cpu>
+Array<S, Device> number(S value) {
+  return Array<S, Device>::Constant(1, 1, value);
+}
+}  // namespace detail
+
+/// Mean over the tokens of -log softmax(logits)[target], a [1, 1]; tokens whose target is ignored_target do not count. Keeps the logits.
+template <class S, class Device>
+Var<S, Device> cross_entropy(const Var<S, Device>& logits, std::span<const std::int32_t> targets) {
+  auto backward = [logits = logits.shared(), targets = std::vector<std::int32_t>(targets.begin(), targets.end())](auto& flow) {
+    flow.add(0, cross_entropy_backward(*logits, targets, flow.gradient()(0, 0)));
+  };
+  return record(detail::number<S, Device>(cross_entropy_forward(logits.value(), targets).loss), {logits}, std::move(backward));
+}
+
+/// cross_entropy of the logits W X of a frozen head W [vocabulary, dim], in slices of tokens: never [vocabulary, T]. Keeps dX.
+template <Source W, class S, class Device>
+Var<S, Device> linear_cross_entropy(const W& head, const Var<S, Device>& x, std::span<const std::int32_t> targets,
+                                    Compute compute = Compute::fp32) {
+  auto forward = linear_cross_entropy(head, x.value(), targets, compute, x.requires_grad());
+  return record(detail::number<S, Device>(forward.loss), {x}, [dx = std::move(forward.dx)](auto& flow) mutable {
+    dx *= flow.gradient()(0, 0);
+    flow.add(0, std::move(dx));
+  });
+}
+
+/// The same with a head [vocabulary, dim] that is a parameter and may be trainable. Keeps dX and dW.
+template <class S, class Device>
+Var<S, Device> linear_cross_entropy(Parameter<S>& head, const Var<S, Device>& x, std::span<const std::int32_t> targets,
+                                    Compute compute = Compute::fp32) {
+  const DenseSource<S> source(head.value.data(), head.rows(), head.cols());
+  const bool trains = head.needs_grad() && x.tape() != nullptr;
+  if (!trains) return linear_cross_entropy(source, x, targets, compute);
+  Weight<S> dw = Weight<S>::Zero(head.rows(), head.cols());
+  auto forward = linear_cross_entropy(source, x.value(), targets, compute, x.requires_grad(), &dw);
+  auto backward = [w = &head, dw = std::move(dw), dx = std::move(forward.dx)](auto& flow) mutable {
+    const S g = flow.gradient()(0, 0);
+    w->gradient() += g * dw;
+    dx *= g;
+    if (flow.needs(0)) flow.add(0, std::move(dx));
+  };
+  return record(detail::number<S, Device>(forward.loss), {x}, std::move(backward), true);
+}
+
+/// Mean of (X - target)² over all numbers, a [1, 1]. Keeps X and the target.
+template <class S, class Device>
+Var<S, Device> mse(const Var<S, Device>& x, std::type_identity_t<Array<S, Device>> target) {
+  const S loss = mse_forward(x.value(), target);
+  return record(detail::number<S, Device>(loss), {x},
+                [x = x.shared(), target = std::move(target)](auto& flow) { flow.add(0, mse_backward(*x, target, flow.gradient()(0, 0))); });
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -1,0 +1,15 @@
+#pragma once
+
+/// Layers: dense, frozen, quantized, low-rank adapted, embeddings.
+
+#include <lowrank/nn/adapted_linear.hpp>
+#include <lowrank/nn/any_linear.hpp>
+#include <lowrank/nn/embedding.hpp>
+#include <lowrank/nn/frozen_linear.hpp>
+#include <lowrank/nn/init.hpp>
+#include <lowrank/nn/linear.hpp>
+#include <lowrank/nn/linear_layer.hpp>
+#include <lowrank/nn/lora.hpp>
+#include <lowrank/nn/lora_linear.hpp>
+#include <lowrank/nn/parameter.hpp>
+#include <lowrank/nn/quantized_linear.hpp>

@@ -1,0 +1,145 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <variant>
+
+#include <lowrank/nn/embedding.hpp>
+#include <lowrank/nn/frozen_linear.hpp>
+#include <lowrank/nn/linear.hpp>
+#include <lowrank/nn/lora.hpp>
+#include <lowrank/nn/quantized_linear.hpp>
+#include <lowrank/quant/double_quant.hpp>
+#include <lowrank/quant/fp4.hpp>
+#include <lowrank/quant/nf4.hpp>
+#include <lowrank/quant/q4_0.hpp>
+#include <lowrank/quant/q4_1.hpp>
+#include <lowrank/quant/q8_0.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+namespace detail {
+template <class... Formats>
+using AnyLinearOf =
+    std::variant<Linear<float>, FrozenLinear<float>, FrozenLinear<bfloat16>, FrozenLinear<half>, QuantizedLinear<Formats>...>;
+
+// The formats that a model file may hold: a new one is added here.
+using AnyLinearVariant = AnyLinearOf<Nf4<64>, Nf4<128>, Nf4<64, DoubleQuant>, Nf4<128, DoubleQuant>, Fp4<64>, Fp4<128>,
+                                     Fp4<64, DoubleQuant>, Fp4<128, DoubleQuant>, Q4_0, Q4_1, Q8_0>;
+
+template <class Candidate, class Variant>
+inline constexpr bool is_alternative = false;
+template <class Candidate, class... Layers>
+inline constexpr bool is_alternative<Candidate, std::variant<Layers...>> = (std::is_same_v<Candidate, Layers> || ...);
+}  // namespace detail
+
+/// A linear layer whose weight format is known at run time only: one of Linear<float> (the one kind that can be trained), a frozen dense
+/// weight or a quantized one. The choice is made once a product, never inside a kernel.
+class AnyLinear {
+ public:
+  using Scalar = float;
+  using Variant = detail::AnyLinearVariant;
+
+  /// An empty layer, to be assigned.
+  AnyLinear() : layer_(Linear<float>(Weight<float>())) {}
+  template <class Layer>
+  requires detail::is_alternative<Layer, Variant> AnyLinear(Layer layer) : layer_(std::move(layer)) {}
+
+  /// Calls f with the layer that is held.
+  template <class F>
+  decltype(auto) visit(F&& f) {
+    return std::visit(std::forward<F>(f), layer_);
+  }
+  template <class F>
+  decltype(auto) visit(F&& f) const {
+    return std::visit(std::forward<F>(f), layer_);
+  }
+  /// The layer as that type, or nullptr.
+  template <class Layer>
+  Layer* get_if() {
+    return std::get_if<Layer>(&layer_);
+  }
+  template <class Layer>
+  const Layer* get_if() const {
+    return std::get_if<Layer>(&layer_);
+  }
+
+  Index in_features() const {
+    return visit([](const auto& layer) { return layer.in_features(); });
+  }
+  Index out_features() const {
+    return visit([](const auto& layer) { return layer.out_features(); });
+  }
+  std::size_t weight_bytes() const {
+    return visit([](const auto& layer) { return layer.weight_bytes(); });
+  }
+
+  /// W X + b for X [in, T], without a tape. Throws ShapeError.
+  Activation<float> operator()(const Activation<float>& x) const {
+    return visit([&](const auto& layer) -> Activation<float> { return layer(x); });
+  }
+  /// The same, recorded where a gradient is needed.
+  Var<float> operator()(const Var<float>& x) {
+    return visit([&](auto& layer) { return layer(x); });
+  }
+  Activation<float> product(const Activation<float>& x) const {
+    return visit([&](const auto& layer) -> Activation<float> { return layer.product(x); });
+  }
+  Activation<float> transposed_product(const Activation<float>& g) const {
+    return visit([&](const auto& layer) -> Activation<float> { return layer.transposed_product(g); });
+  }
+
+  /// Rows ids of the weight as columns [in, T]: an embedding table in any format. Throws ValueError.
+  Activation<float> embed(std::span<const std::int32_t> ids) const {
+    return visit([&](const auto& layer) { return embedding_forward<float>(layer.source(), ids); });
+  }
+  /// The same, recorded on the tape, if there is one, while the weight is trainable.
+  Var<float> embed(Tape<float>* tape, std::span<const std::int32_t> ids) {
+    if (auto* dense = get_if<Linear<float>>()) return embedding(tape, dense->weight(), ids);
+    return tape ? tape->input(embed(ids)) : Var<float>(embed(ids));
+  }
+
+  /// Makes a dense weight trainable, or freezes it; of the others the bias alone.
+  void set_trainable(bool trainable) {
+    visit([&](auto& layer) { layer.set_trainable(trainable); });
+  }
+  bool weight_trainable() const {
+    return visit([](const auto& layer) { return layer.weight_trainable(); });
+  }
+  Compute compute() const {
+    return visit([](const auto& layer) { return layer.compute(); });
+  }
+  void set_compute(Compute compute) {
+    visit([&](auto& layer) { layer.set_compute(compute); });
+  }
+  Parameter<float>& bias() {
+    return visit([](auto& layer) -> Parameter<float>& { return layer.bias(); });
+  }
+  template <class Visitor>
+  void visit_parameters(const Visitor& visitor) {
+    visit([&](auto& layer) { layer.visit_parameters(visitor); });
+  }
+
+ private:
+  Variant layer_;
+};
+
+/// adapted_forward for the layer that is held, so that base and update stay one operation.
+template <class Weights>
+Var<float> adapted_forward(AnyLinear& layer, Weights& update, const Var<float>& x) {
+  return layer.visit([&](auto& held) { return adapted_forward(held, update, x); });
+}
+template <class Weights>
+Activation<float> adapted_forward(const AnyLinear& layer, const Weights& update, const Activation<float>& x) {
+  return layer.visit([&](const auto& held) -> Activation<float> { return adapted_forward(held, update, x); });
+}
+
+/// Cross-entropy of the logits W X of a head in any format, never [vocabulary, T] whole; recorded where a gradient is needed.
+inline Var<float> linear_cross_entropy(AnyLinear& head, const Var<float>& x, std::span<const std::int32_t> targets) {
+  if (auto* dense = head.get_if<Linear<float>>()) return linear_cross_entropy(dense->weight(), x, targets, dense->compute());
+  return head.visit([&](auto& layer) { return linear_cross_entropy(layer.source(), x, targets, layer.compute()); });
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI

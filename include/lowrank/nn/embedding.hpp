@@ -1,0 +1,77 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <lowrank/autograd/parameter.hpp>
+#include <lowrank/autograd/tape.hpp>
+#include <lowrank/kernels/source.hpp>
+#include <lowrank/nn/init.hpp>
+#include <lowrank/nn/parameter.hpp>
+#include <lowrank/ops/embedding.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// Rows ids of a table [vocabulary, dim] as columns [dim, T]; recorded on the tape, if there is one, while the table is trainable.
+template <class S, class Device = Cpu>
+Var<S, Device> embedding(Tape<S, Device>* tape, Parameter<S>& table, std::span<const std::int32_t> ids) {
+  const DenseSource<S> source(table.value.data(), table.rows(), table.cols());
+  Array<S, Device> y = embedding_forward<S>(source, ids);
+  if (tape == nullptr) return Var<S, Device>(std::move(y));
+  if (!table.needs_grad()) return tape->input(std::move(y));
+  auto backward = [table = &table, ids = std::vector<std::int32_t>(ids.begin(), ids.end())](auto& flow) {
+    embedding_backward(table->gradient(), ids, flow.gradient());
+  };
+  return tape->record(std::move(y), {}, std::move(backward), true);
+}
+
+/// Table of a vector a token, trainable: ids to [dim, T].
+template <class S = float>
+class Embedding {
+ public:
+  using Scalar = S;
+
+  /// Table [vocabulary, dim].
+  explicit Embedding(Weight<S> table) {
+    table_.name = "weight";
+    table_.value = std::move(table);
+  }
+  /// Drawn from N(0, 1).
+  Embedding(Index vocabulary, Index dim, std::uint64_t seed = 0) : Embedding(drawn(vocabulary, dim, seed)) {}
+
+  Index vocabulary() const { return table_.rows(); }
+  Index dim() const { return table_.cols(); }
+
+  /// Column t is row ids[t], without a tape. Throws ValueError for an id outside the table.
+  Activation<S> operator()(std::span<const std::int32_t> ids) const {
+    return embedding_forward<S>(DenseSource<S>(table_.value.data(), vocabulary(), dim()), ids);
+  }
+  /// The same, recorded on the tape.
+  template <class Device>
+  Var<S, Device> operator()(Tape<S, Device>& tape, std::span<const std::int32_t> ids) {
+    return embedding(&tape, table_, ids);
+  }
+
+  Parameter<S>& table() { return table_; }
+  const Parameter<S>& table() const { return table_; }
+  void set_trainable(bool trainable) { table_.trainable = trainable; }
+
+  template <class Visitor>
+  void visit_parameters(const Visitor& visitor) {
+    visitor(table_);
+  }
+
+ private:
+  static Weight<S> drawn(Index vocabulary, Index dim, std::uint64_t seed) {
+    check<ValueError>(vocabulary > 0 && dim > 0, "embedding", "vocabulary = ", vocabulary, ", dim = ", dim, "; both must be positive");
+    Weight<S> table(vocabulary, dim);
+    fill_normal(table, 1.0, Random(seed));
+    return table;
+  }
+
+  Parameter<S> table_;
+};
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -1,0 +1,117 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include <lowrank/core/buffer.hpp>
+#include <lowrank/nn/linear_layer.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// A dense matrix [rows, cols] of float, bfloat16 or half in a Buffer, owned or mapped; copies share it.
+template <class Element>
+class StoredMatrix : public DenseSource<Element> {
+ public:
+  StoredMatrix(Index rows, Index cols, Buffer buffer) : DenseSource<Element>(buffer.as<Element>(), rows, cols), buffer_(std::move(buffer)) {
+    check<ShapeError>(rows >= 0 && cols >= 0 && buffer_.size() == static_cast<std::size_t>(rows * cols) * sizeof(Element), "stored_matrix",
+                      "the buffer has ", buffer_.size(), " bytes but [", rows, ", ", cols, "] of ", sizeof(Element), " bytes each needs ",
+                      static_cast<std::size_t>(rows * cols) * sizeof(Element));
+    check<ValueError>(reinterpret_cast<std::uintptr_t>(buffer_.data()) % alignof(Element) == 0, "stored_matrix",
+                      "the bytes are not aligned for their element type; copy them into Buffer::allocate");
+  }
+  std::size_t bytes() const { return buffer_.size(); }
+
+ private:
+  Buffer buffer_;
+};
+
+namespace detail {
+// What products read: a stored dense matrix as the plain DenseSource that they know, any other source as it is.
+template <class Matrix>
+const Matrix& source_of(const Matrix& matrix) {
+  return matrix;
+}
+template <class Element>
+DenseSource<Element> source_of(const StoredMatrix<Element>& matrix) {
+  return matrix;
+}
+}  // namespace detail
+
+/// Frozen layer Y = W X + b over any source that is a value: nothing of W is ever trained, copied dense or kept for the backward pass.
+template <Source Matrix, class S = float>
+class SourceLinear {
+ public:
+  using Scalar = S;
+
+  /// Weight [out, in], bias [out] or none (frozen until set otherwise).
+  explicit SourceLinear(Matrix weight, Vector<S> bias = {}) : weight_(std::move(weight)) {
+    check<ShapeError>(bias.size() == 0 || bias.size() == weight_.rows(), "linear", "bias is [", bias.size(), "] but the weight is [",
+                      weight_.rows(), ", ", weight_.cols(), "]; the bias must have one number an output");
+    bias_.name = "bias";
+    bias_.value = bias;
+    bias_.trainable = false;
+  }
+
+  Index in_features() const { return weight_.cols(); }
+  Index out_features() const { return weight_.rows(); }
+
+  /// W X + b for X [in, T], without a tape. Throws ShapeError.
+  template <MatrixLike X>
+  Activation<S> operator()(const X& x) const {
+    auto y = product(x);
+    detail::add_bias(y, bias_);
+    return y;
+  }
+  /// The same, recorded if X needs a gradient. Keeps nothing of X.
+  template <class Device>
+  Var<S, Device> operator()(const Var<S, Device>& x) {
+    return detail::frozen_linear("linear", source(), bias_, x, compute_);
+  }
+
+  /// W X [out, T].
+  template <MatrixLike X>
+  Activation<S> product(const X& x) const {
+    detail::check_input("linear", x.rows(), x.cols(), in_features());
+    return multiply(source(), x, compute_);
+  }
+  /// Wᵀ G [in, T].
+  template <MatrixLike G>
+  Activation<S> transposed_product(const G& g) const {
+    detail::check_input("linear transposed", g.rows(), g.cols(), out_features());
+    return multiply_transposed(source(), g, compute_);
+  }
+
+  decltype(auto) source() const { return detail::source_of(weight_); }
+  const Matrix& weight() const { return weight_; }
+  /// Bytes of the weight as it is stored.
+  std::size_t weight_bytes() const { return static_cast<std::size_t>(weight_.bytes()); }
+  /// Empty when the layer has none.
+  Parameter<S>& bias() { return bias_; }
+  const Parameter<S>& bias() const { return bias_; }
+
+  static constexpr bool weight_trainable() { return false; }
+  /// The bias alone can be trained; the weight is frozen for good.
+  void set_trainable(bool trainable) { bias_.trainable = trainable; }
+  Compute compute() const { return compute_; }
+  void set_compute(Compute compute) { compute_ = compute; }
+
+  template <class Visitor>
+  void visit_parameters(const Visitor& visitor) {
+    if (!bias_.empty()) visitor(bias_);
+  }
+
+ private:
+  Matrix weight_;
+  Parameter<S> bias_;
+  Compute compute_ = Compute::fp32;
+};
+
+/// Frozen dense layer over a Buffer: a bfloat16, half or float tensor used straight from its mapped file.
+template <class Element, class S = float>
+class FrozenLinear : public SourceLinear<StoredMatrix<Element>, S> {
+ public:
+  using SourceLinear<StoredMatrix<Element>, S>::SourceLinear;
+};
+
+}  // namespace lowrank::inline LOWRANK_ABI

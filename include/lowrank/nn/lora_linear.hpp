@@ -1,0 +1,107 @@
+#pragma once
+
+#include <utility>
+
+#include <lowrank/nn/lora.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// Any linear layer with a trainable low-rank update: Y = W X + b + s B (A X).
+template <class Base, int Rank = Dynamic>
+class LoraLinear {
+  static_assert(
+      LinearLayer<Base>,
+      "LoraLinear<Base, Rank>: Base must be a linear layer: Linear, FrozenLinear, QuantizedLinear, AnyLinear, LoraLinear, or a type "
+      "of yours that meets the concept LinearLayer (nn/linear_layer.hpp lists what it must have)");
+
+ public:
+  explicit LoraLinear(const Base&, const LoraOptions& = {}) {}
+};
+
+/// The layer itself, for a Base that is one.
+///
+///   LoraLinear layer{QuantizedLinear{q}, {.rank = 16, .alpha = 32}};
+/// Freezes the base; A is drawn, B = 0, so the layer begins as its base. A value: copies share a quantized base's bytes and own A and B.
+/// Layers nest. Rank static or Dynamic. Hu et al. 2021.
+template <LinearLayer Base, int Rank>
+class LoraLinear<Base, Rank> {
+  static_assert(Rank == Dynamic || Rank > 0, "LoraLinear<Base, Rank>: Rank must be positive or Dynamic");
+
+ public:
+  using Scalar = typename Base::Scalar;
+  static constexpr int static_in_features = detail::static_in<Base>(), static_out_features = detail::static_out<Base>();
+  using Update = LoraWeights<Scalar, Rank, static_in_features, static_out_features>;
+
+  explicit LoraLinear(Base base, const LoraOptions& options = {})
+      : base_(std::move(base)),
+        update_(make_lora<Scalar, Rank, static_in_features, static_out_features>(base_.in_features(), base_.out_features(), options)) {
+    base_.set_trainable(false);
+  }
+
+  Index in_features() const { return base_.in_features(); }
+  Index out_features() const { return base_.out_features(); }
+  Index rank() const { return update_.rank(); }
+
+  /// W X + b + s B (A X) for X [in, T], without a tape: nothing is kept, nothing dropped out. Throws ShapeError.
+  template <MatrixLike X>
+  auto operator()(const X& x) const {
+    return adapted_forward(base_, update_, x);
+  }
+  /// The same, recorded; dropout is active on a tape. Keeps X and A X.
+  template <class Device>
+  Var<Scalar, Device> operator()(const Var<Scalar, Device>& x) {
+    return adapted_forward(base_, update_, x);
+  }
+
+  /// (W + s B A) X [out, T].
+  template <MatrixLike X>
+  Activation<Scalar> product(const X& x) const {
+    Activation<Scalar> y = base_.product(x);
+    accumulate_product(y, update_.view().b_source(), multiply(update_.view().a_source(), x, compute()), update_.scale, compute());
+    return y;
+  }
+  /// (W + s B A)ᵀ G [in, T].
+  template <MatrixLike G>
+  Activation<Scalar> transposed_product(const G& g) const {
+    Activation<Scalar> x = base_.transposed_product(g);
+    accumulate_transposed_product(x, update_.view().a_source(), multiply_transposed(update_.view().b_source(), g, compute()), update_.scale,
+                                  compute());
+    return x;
+  }
+
+  Parameter<Scalar, Rank, static_in_features>& a() { return update_.a; }
+  const Parameter<Scalar, Rank, static_in_features>& a() const { return update_.a; }
+  Parameter<Scalar, static_out_features, Rank>& b() { return update_.b; }
+  const Parameter<Scalar, static_out_features, Rank>& b() const { return update_.b; }
+  Scalar scale() const { return update_.scale; }
+  void set_scale(Scalar scale) { update_.scale = scale; }
+  Update& update() { return update_; }
+  const Update& update() const { return update_; }
+  Base& base() { return base_; }
+  const Base& base() const { return base_; }
+
+  /// Freezes the base and the update, or makes the update trainable; the base stays frozen (base().set_trainable() frees it).
+  void set_trainable(bool trainable) {
+    if (!trainable) base_.set_trainable(false);
+    update_.set_trainable(trainable);
+  }
+  Compute compute() const { return detail::compute_of(base_); }
+  void set_compute(Compute compute) { base_.set_compute(compute); }
+
+  template <class Visitor>
+  void visit_parameters(const Visitor& visitor) {
+    base_.visit_parameters(visitor);
+    update_.visit_parameters(visitor);
+  }
+
+ private:
+  Base base_;
+  Update update_;
+};
+
+template <class Base>
+LoraLinear(Base) -> LoraLinear<Base>;
+template <class Base>
+LoraLinear(Base, LoraOptions) -> LoraLinear<Base>;
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cmath>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <lowrank/core/types.hpp>
+#include <lowrank/error.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// Modules by name: nothing; a list of paths or of their dotted ends; or one regular expression for whole paths ("all-linear" for every
+/// linear module but the output head).
+using ModuleNames = std::variant<std::monostate, std::vector<std::string>, std::string>;
+
+/// Exceptions by module, in the order in which they are tried: regular expression for the path's dotted end, and value.
+template <class T>
+using Patterns = std::vector<std::pair<std::string, T>>;
+
+/// What an adapter is, field by field as PEFT's LoraConfig; defaults are PEFT's.
+struct LoraConfig {
+  Index rank = 8;      // "r"
+  double alpha = 8;    // "lora_alpha"
+  double dropout = 0;  // "lora_dropout", on the adapter's input, in training only
+  bool use_rslora = false;
+  bool use_dora = false;
+  bool lora_bias = false;       // B has a bias of its own
+  bool fan_in_fan_out = false;  // the base stores its weight as [in, out]; A and B do not change
+  std::string bias = "none";    // which biases of the base are trained: none, all, lora_only
+  ModuleNames target_modules, exclude_modules;
+  std::vector<Index> layers_to_transform;   // empty: all
+  std::vector<std::string> layers_pattern;  // names of the list of layers that those numbers count
+  Patterns<Index> rank_pattern;
+  Patterns<double> alpha_pattern;
+  std::vector<std::string> modules_to_save;  // trained as full copies
+  std::optional<std::string> base_model;     // "base_model_name_or_path"
+  std::optional<std::string> task_type;
+  std::map<std::string, std::string> json;  // every key of the file it came from, as JSON: what is not above is written back unchanged
+};
+
+/// Factor of the update: alpha / r, or alpha / sqrt(r) with rank stabilization (Kalajdzievski 2023).
+inline double lora_scale(Index rank, double alpha, bool use_rslora) {
+  const auto r = static_cast<double>(rank);
+  return alpha / (use_rslora ? std::sqrt(r) : r);
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI

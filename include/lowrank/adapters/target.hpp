@@ -1,0 +1,221 @@
+#pragma once
+
+#include <algorithm>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <lowrank/adapters/adapter.hpp>
+#include <lowrank/adapters/config.hpp>
+#include <lowrank/adapters/path_pattern.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// A module of a model that an adapter may change: its path and the sizes of its weight [out, in] (an embedding: [dim, vocabulary]).
+struct ModuleShape {
+  std::string path;
+  Index in = 0, out = 0;
+};
+
+namespace detail {
+
+inline bool ends_with_name(std::string_view path, std::string_view name) {
+  return path == name || (path.size() > name.size() && path.ends_with(name) && path[path.size() - name.size() - 1] == '.');
+}
+
+/// Whether one of the dotted parts of a path, or several in a row, are that name.
+inline bool contains_name(std::string_view path, std::string_view name) {
+  if (name.empty()) return false;
+  for (std::size_t at = path.find(name); at != std::string_view::npos; at = path.find(name, at + 1)) {
+    const std::size_t end = at + name.size();
+    if ((at == 0 || path[at - 1] == '.') && (end == path.size() || path[end] == '.')) return true;
+  }
+  return false;
+}
+
+inline bool is_all_linear(const ModuleNames& names) {
+  const auto* text = std::get_if<std::string>(&names);
+  constexpr std::string_view keyword = "all-linear";
+  return text && std::equal(text->begin(), text->end(), keyword.begin(), keyword.end(),
+                            [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b; });
+}
+
+/// A list of names or a regular expression, compiled.
+class NameMatcher {
+ public:
+  NameMatcher(const ModuleNames& names, std::string_view field) : names_(names), all_(is_all_linear(names)) {
+    if (const auto* text = std::get_if<std::string>(&names_); text && !all_) pattern_.emplace(*text, field);
+  }
+  bool is_none() const { return std::holds_alternative<std::monostate>(names_); }
+  bool is_list() const { return std::holds_alternative<std::vector<std::string>>(names_); }
+  bool is_exact(std::string_view path) const { return is_list() && std::find(list().begin(), list().end(), path) != list().end(); }
+  bool matches(std::string_view path) const {
+    if (all_) return true;
+    if (pattern_) return pattern_->matches(path);
+    return is_list() && std::any_of(list().begin(), list().end(), [&](const auto& name) { return ends_with_name(path, name); });
+  }
+
+ private:
+  const std::vector<std::string>& list() const { return std::get<std::vector<std::string>>(names_); }
+
+  ModuleNames names_;
+  bool all_;
+  std::optional<PathPattern> pattern_;
+};
+
+}  // namespace detail
+
+/// Whether a configuration names a module, by PEFT's rules.
+///
+/// Excluded modules and modules_to_save never match; then a list matches equal paths or dotted ends (the latter in the chosen layers
+/// only), a regular expression whole paths, "all-linear" everything. Throws ValueError for expressions that cannot be read.
+class TargetMatcher {
+ public:
+  explicit TargetMatcher(const LoraConfig& config)
+      : targets_(config.target_modules, "target_modules"),
+        excluded_(config.exclude_modules, "exclude_modules"),
+        saved_(config.modules_to_save),
+        layers_(config.layers_to_transform) {
+    for (const std::string& name : config.layers_pattern) layer_lists_.push_back(PathPattern::ending(name, "layers_pattern"));
+  }
+
+  bool operator()(std::string_view path) const {
+    if (excluded_.matches(path)) return false;
+    if (std::any_of(saved_.begin(), saved_.end(), [&](const auto& name) { return detail::contains_name(path, name); })) return false;
+    if (targets_.is_exact(path)) return true;
+    if (!targets_.matches(path)) return false;
+    return !targets_.is_list() || layers_.empty() || in_chosen_layer(path);
+  }
+
+ private:
+  /// The first number among the path's parts is the layer; without layers_pattern it has two parts or more before it.
+  bool in_chosen_layer(std::string_view path) const {
+    std::size_t part = 0, begin = 0;
+    for (std::size_t end = path.find('.'); end != std::string_view::npos; begin = end + 1, end = path.find('.', begin), ++part) {
+      const std::string_view text = path.substr(begin, end - begin);
+      if (text.empty() || text.size() > 9 || !std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; })) continue;
+      if (!names_layers(part, path.substr(0, begin ? begin - 1 : 0))) continue;
+      return std::find(layers_.begin(), layers_.end(), static_cast<Index>(std::stol(std::string(text)))) != layers_.end();
+    }
+    return false;
+  }
+  bool names_layers(std::size_t part, std::string_view before) const {
+    if (layer_lists_.empty()) return part >= 2;
+    return part >= 1 && std::any_of(layer_lists_.begin(), layer_lists_.end(), [&](const auto& list) { return list.matches(before); });
+  }
+
+  detail::NameMatcher targets_, excluded_;
+  std::vector<std::string> saved_;
+  std::vector<Index> layers_;
+  std::vector<PathPattern> layer_lists_;
+};
+
+/// Exceptions by module (rank_pattern, alpha_pattern): the first key for which `(.*\.)?(KEY)$` matches the path decides.
+template <class T>
+class PatternTable {
+ public:
+  PatternTable(const Patterns<T>& patterns, std::string_view field) : field_(field) {
+    for (const auto& [key, value] : patterns) rows_.push_back({key, value, PathPattern::ending(key, field)});
+  }
+
+  /// The exception for a module, or the general value.
+  T value(std::string_view path, T general) const {
+    for (const Row& row : rows_)
+      if (row.pattern.matches(path)) return row.value;
+    return general;
+  }
+
+  /// A sentence when two keys match a module and disagree: then their order matters, which sorting the file would change.
+  std::optional<std::string> overlap(std::string_view path) const {
+    const Row* first = nullptr;
+    for (const Row& row : rows_) {
+      if (!row.pattern.matches(path)) continue;
+      if (!first) first = &row;
+      if (row.value != first->value)
+        return concat(field_, ": \"", first->key, "\" (", first->value, ") and \"", row.key, "\" (", row.value, ") both match ", path,
+                      "; the first one counts");
+    }
+    return std::nullopt;
+  }
+
+ private:
+  struct Row {
+    std::string key;
+    T value;
+    PathPattern pattern;
+  };
+  std::string field_;
+  std::vector<Row> rows_;
+};
+
+namespace detail {
+
+/// Levenshtein's distance: insertions, deletions and replacements that make b of a.
+inline std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i + 1);
+    for (std::size_t j = 0; j < b.size(); ++j)
+      diagonal = std::exchange(row[j + 1], std::min({diagonal + (a[i] != b[j]), row[j] + 1, row[j + 1] + 1}));
+  }
+  return row.back();
+}
+
+inline std::string_view last_part(std::string_view path) { return path.substr(path.rfind('.') + 1); }
+
+/// The last parts of the paths that differ, nearest to the name first, as "a, b, c".
+inline std::string near_names(std::string_view name, std::span<const ModuleShape> modules) {
+  std::vector<std::pair<std::size_t, std::string_view>> found;
+  for (const ModuleShape& module : modules) {
+    const std::string_view part = last_part(module.path);
+    const std::pair entry(edit_distance(last_part(name).substr(0, 100), part), part);
+    if (std::find(found.begin(), found.end(), entry) == found.end()) found.push_back(entry);
+  }
+  std::sort(found.begin(), found.end());
+  std::string text;
+  for (std::size_t i = 0; i < std::min<std::size_t>(found.size(), 8); ++i) text += (i ? ", " : "") + std::string(found[i].second);
+  return text;
+}
+
+}  // namespace detail
+
+/// Paths of the modules that a configuration names, in the model's order. Every name of a list must match something.
+///
+/// Throws ValueError, with the nearest names that the model has, when a name or the whole selection matches nothing.
+inline std::vector<std::string> select_targets(const LoraConfig& config, std::span<const ModuleShape> modules) {
+  if (const auto* names = std::get_if<std::vector<std::string>>(&config.target_modules))
+    for (const std::string& name : *names)
+      check<ValueError>(std::any_of(modules.begin(), modules.end(), [&](const auto& m) { return detail::ends_with_name(m.path, name); }),
+                        "target_modules", "no module is named \"", name.substr(0, 80), "\"; the model has ",
+                        detail::near_names(name, modules));
+  const TargetMatcher is_target(config);
+  std::vector<std::string> paths;
+  for (const ModuleShape& module : modules)
+    if (is_target(module.path)) paths.push_back(module.path);
+  check<ValueError>(!paths.empty(), "target_modules", "the selection matches none of the model's ", modules.size(), " modules; it has ",
+                    detail::near_names("", modules));
+  return paths;
+}
+
+/// Throws ShapeError unless the adapter fits a model with these modules, naming the first one that is unknown, of another size, or named
+/// by the configuration but without tensors in the adapter.
+inline void check_fits(const Adapter& adapter, std::span<const ModuleShape> modules) {
+  for (const auto& [path, layer] : adapter.layers) {
+    const auto module = std::find_if(modules.begin(), modules.end(), [&](const auto& m) { return m.path == path; });
+    check<ShapeError>(module != modules.end(), "adapter", "it changes ", path,
+                      ", which the model does not have; near names: ", detail::near_names(path, modules),
+                      "; was it trained on another base?");
+    check<ShapeError>(module->in == layer.in() && module->out == layer.out(), "adapter", path, " is [", module->out, ", ", module->in,
+                      "] in the model but the adapter was made for [", layer.out(), ", ", layer.in(), "]; was it trained on another base?");
+  }
+  if (std::holds_alternative<std::monostate>(adapter.config.target_modules) || detail::is_all_linear(adapter.config.target_modules)) return;
+  const TargetMatcher is_target(adapter.config);
+  for (const ModuleShape& module : modules)
+    check<ShapeError>(!is_target(module.path) || adapter.layers.contains(module.path), "adapter", "its configuration names ", module.path,
+                      " but it has no tensors for it; the file is incomplete or was trained on a smaller base");
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -117,6 +117,9 @@ class AnyLinear {
   Parameter<float>& bias() {
     return visit([](auto& layer) -> Parameter<float>& { return layer.bias(); });
   }
+  const Parameter<float>& bias() const {
+    return visit([](const auto& layer) -> const Parameter<float>& { return layer.bias(); });
+  }
   template <class Visitor>
   void visit_parameters(const Visitor& visitor) {
     visit([&](auto& layer) { layer.visit_parameters(visitor); });

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include <transformer/adapters.hpp>
+#include <transformer/load.hpp>
+#include <transformer/model.hpp>
+#include <transformer/tokenizer.hpp>
+
+#include <cli/report.hpp>
+
+namespace cli {
+
+using transformer::Llama;
+using transformer::LoraSet;
+using transformer::Tokenizer;
+
+/// Options that every command has.
+struct Common {
+  std::string compute = "auto", device = "cpu";
+  int threads = 0;
+  std::uint64_t seed = 0;
+  std::string json;
+};
+
+inline void add_common(CLI::App& command, Common& options) {
+  command.add_option("--compute", options.compute, "how products compute: fp32, bf16, int8 (inference) or auto")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16", "int8"}))
+      ->capture_default_str();
+  command.add_option("--threads", options.threads, "threads; 0: all cores")->check(CLI::Range(0, 1024))->capture_default_str();
+  command.add_option("--device", options.device, "where to run")->check(CLI::IsMember({"cpu"}))->capture_default_str();
+  command.add_option("--seed", options.seed, "seed of every random choice")->capture_default_str();
+  command.add_option("--json", options.json, "writes the results to this file as JSON");
+}
+
+/// A model with what is needed to use it.
+struct Session {
+  std::string name;
+  Llama model;
+  std::optional<Tokenizer> tokenizer;
+  lowrank::Compute compute = lowrank::Compute::fp32;
+
+  const Tokenizer& need_tokenizer() const {
+    lowrank::check<lowrank::FormatError>(tokenizer.has_value(), "model", name, " has no tokenizer; add tokenizer.json, or use evaluate --ids");
+    return *tokenizer;
+  }
+};
+
+/// Opens `demo`, a .gguf file or a Hugging Face folder and applies the common options to it.
+Session open_session(const std::string& name, const Common& common, transformer::Base base = transformer::Base::native,
+                     const char* automatic_compute = "auto");
+
+/// Adapters given as PATH or PATH:scale, summed; null when there are none.
+std::unique_ptr<LoraSet> open_adapters(const Llama& model, const std::vector<std::string>& specs);
+
+/// Fields that every report has.
+nlohmann::ordered_json common_report(const Session& session, const LoraSet* lora);
+
+void add_demo(CLI::App& app);
+void add_finetune(CLI::App& app);
+void add_generate(CLI::App& app);
+void add_evaluate(CLI::App& app);
+void add_adapter(CLI::App& app);
+void add_pretrain(CLI::App& app);
+
+}  // namespace cli

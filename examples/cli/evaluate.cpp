@@ -1,0 +1,82 @@
+#include <cstdio>
+
+#include <lowrank/io/safetensors.hpp>
+
+#include <transformer/train.hpp>
+
+#include <cli/common.hpp>
+
+namespace cli {
+namespace {
+
+struct Options {
+  Common common;
+  std::string model, data, ids, logits;
+  std::vector<std::string> adapters;
+  Index sequence = 0;
+};
+
+/// The logits of int32 ids [B, T], written as float32 [B, T, vocabulary].
+void write_logits(const Options& o, Session& session, LoraSet* lora) {
+  namespace safetensors = lowrank::safetensors;
+  using lowrank::FormatError;
+  const auto file = safetensors::File::open(o.ids);
+  const auto& ids = file.at("ids");
+  lowrank::check<FormatError>(ids.dtype == lowrank::DType::i32 && ids.shape.size() == 2 && ids.size() > 0, "evaluate", o.ids,
+                              ": ids must be int32 [sequences, tokens], not empty; it is ", lowrank::dtype_name(ids.dtype), ' ',
+                              lowrank::shape_text(ids.shape));
+  const Index sequences = ids.shape[0], length = ids.shape[1], vocabulary = session.model.config.vocabulary;
+  std::vector<float> logits;
+  for (Index i = 0; i < sequences; ++i) {
+    const std::span row(ids.bytes.as<std::int32_t>() + i * length, static_cast<std::size_t>(length));
+    const auto part = session.model.logits(row, 1, {.lora = lora});
+    logits.insert(logits.end(), part.value().data(), part.value().data() + part.value().size());
+  }
+  const auto tensor = lowrank::make_tensor<float>("logits", {sequences, length, vocabulary}, logits);
+  safetensors::write(o.logits, {&tensor, 1});
+}
+
+void run(const Options& o) {
+  Common common = o.common;
+  Session session = open_session(o.model, common, transformer::Base::native, "evaluate");
+  const auto lora = open_adapters(session.model, o.adapters);
+  auto json = common_report(session, lora.get());
+  if (!o.ids.empty()) {
+    write_logits(o, session, lora.get());
+    json["peak_rss_bytes"] = peak_memory();
+  }
+  if (!o.data.empty()) {
+    const Index length = o.sequence > 0 ? std::min(o.sequence, session.model.config.context) : std::min<Index>(session.model.config.context, 1024);
+    const auto examples = transformer::load_evaluation(session.need_tokenizer(), o.data, length);
+    const auto result = transformer::evaluate(session.model, lora.get(), examples);
+    std::printf("mean negative log-likelihood %.4f nats a token, perplexity %.3f, over %ld tokens\n", result.mean_nll, result.perplexity(),
+                static_cast<long>(result.tokens));
+    json["mean_nll"] = result.mean_nll;
+    json["perplexity"] = result.perplexity();
+    json["tokens"] = result.tokens;
+    json["peak_rss_bytes"] = peak_memory();
+  }
+  write_json(o.common.json, json);
+}
+
+}  // namespace
+
+void add_evaluate(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("evaluate", "measures how well a model predicts a text, or writes its logits");
+  command->add_option("--model", o->model, "a .gguf file, a Hugging Face folder, or demo")->required();
+  command->add_option("--adapter", o->adapters, "a PEFT folder, as PATH or PATH:scale; may be repeated");
+  auto* data = command->add_option("--data", o->data, "text to predict");
+  auto* ids = command->add_option("--ids", o->ids, "safetensors file with int32 ids [sequences, tokens]");
+  auto* logits = command->add_option("--logits", o->logits, "safetensors file to write float32 logits [sequences, tokens, vocabulary] to");
+  command->add_option("--sequence", o->sequence, "tokens that are read together; 0: the context, at most 1024")->check(CLI::NonNegativeNumber)->capture_default_str();
+  ids->needs(logits);
+  logits->needs(ids);
+  add_common(*command, o->common);
+  command->callback([o, data, ids] {
+    if (data->count() + ids->count() == 0) throw CLI::RequiredError("--data or --ids");
+    run(*o);
+  });
+}
+
+}  // namespace cli

@@ -1,0 +1,172 @@
+#include <algorithm>
+#include <cstdio>
+
+#include <lowrank/io/peft.hpp>
+#include <lowrank/optim/adamw.hpp>
+
+#include <transformer/train.hpp>
+
+#include <cli/checkpoint.hpp>
+#include <cli/common.hpp>
+
+namespace cli {
+namespace {
+
+struct Options {
+  Common common;
+  std::string model, data, evaluation_data, out, format = "peft", base = "native", targets = "all-linear", method = "lora", init = "default";
+  std::string checkpoint, plot, schedule = "linear";
+  Index rank = 16, sequence = 128, checkpoint_every = 50;
+  double alpha = 0, dropout = 0;
+  bool rslora = false, resume = false;
+  transformer::TrainOptions train;
+};
+
+void add_training_options(CLI::App& command, Options& o) {
+  command.add_option("--steps", o.train.steps, "optimizer steps")->check(CLI::Range(1, 1 << 30))->capture_default_str();
+  command.add_option("--batch", o.train.batch, "sequences a step")->check(CLI::Range(1, 1 << 16))->capture_default_str();
+  command.add_option("--sequence", o.sequence, "tokens a sequence")->check(CLI::Range(1, 1 << 24))->capture_default_str();
+  command.add_option("--learning-rate", o.train.learning_rate, "peak learning rate of AdamW")->check(CLI::PositiveNumber)->capture_default_str();
+  command.add_option("--warmup", o.train.warmup, "steps of linear warm-up")->check(CLI::NonNegativeNumber)->capture_default_str();
+  command.add_option("--schedule", o.schedule, "learning rate after warm-up")
+      ->check(CLI::IsMember({"linear", "cosine", "constant"}))
+      ->capture_default_str();
+  command.add_option("--weight-decay", o.train.weight_decay, "decoupled weight decay")->check(CLI::NonNegativeNumber)->capture_default_str();
+  command.add_option("--clip", o.train.clip_norm, "largest norm of the gradient; 0: none")->check(CLI::NonNegativeNumber)->capture_default_str();
+  command.add_option("--checkpoint", o.checkpoint, "folder for checkpoints");
+  command.add_option("--checkpoint-every", o.checkpoint_every, "steps between checkpoints")->check(CLI::Range(1, 1 << 30))->capture_default_str();
+  command.add_flag("--resume", o.resume, "goes on from the checkpoint in --checkpoint");
+  command.add_option("--plot", o.plot, "writes the loss curve to this .svg file");
+}
+
+void add_options(CLI::App& command, Options& o) {
+  command.add_option("--model", o.model, "a .gguf file, a Hugging Face folder, or demo")->required();
+  command.add_option("--data", o.data, "a text file, or .jsonl with text, or with prompt and completion")->required();
+  command.add_option("--evaluation-data", o.evaluation_data, "held-out data; default: a tenth of --data");
+  command.add_option("--out", o.out, "folder (peft) or file (gguf) for the adapter")->required();
+  command.add_option("--format", o.format, "how the adapter is saved")->check(CLI::IsMember({"peft", "gguf"}))->capture_default_str();
+  command.add_option("--base", o.base, "format of the frozen base")->check(CLI::IsMember({"native", "nf4", "fp32", "bf16"}))->capture_default_str();
+  command.add_option("--rank", o.rank, "rank of the update")->check(CLI::Range(1, 1 << 16))->capture_default_str();
+  command.add_option("--alpha", o.alpha, "scale of the update is alpha / rank; default: twice the rank")->check(CLI::PositiveNumber);
+  command.add_option("--targets", o.targets, "all-linear, names separated by commas (q_proj,v_proj), or a regular expression")->capture_default_str();
+  command.add_option("--method", o.method, "kind of update")->check(CLI::IsMember({"lora"}))->capture_default_str();
+  command.add_flag("--rslora", o.rslora, "scale is alpha / sqrt(rank)");
+  command.add_option("--init", o.init, "start of A")->check(CLI::IsMember({"default", "gaussian"}))->capture_default_str();
+  command.add_option("--dropout", o.dropout, "share of the adapter's input that is dropped in training")->check(CLI::Range(0.0, 0.99))->capture_default_str();
+  add_training_options(command, o);
+  add_common(command, o.common);
+}
+
+lowrank::LoraConfig lora_config(const Options& o) {
+  lowrank::LoraConfig config;
+  config.rank = o.rank;
+  config.alpha = o.alpha > 0 ? o.alpha : 2.0 * static_cast<double>(o.rank);
+  config.dropout = o.dropout;
+  config.use_rslora = o.rslora;
+  config.base_model_name_or_path = o.model;
+  config.task_type = "CAUSAL_LM";
+  config.targets = lowrank::TargetSpec::parse(o.targets);
+  return config;
+}
+
+transformer::Dataset load_datasets(const Options& o, const Tokenizer& tokenizer) {
+  transformer::Dataset data = transformer::load_data(tokenizer, o.data, o.sequence);
+  if (!o.evaluation_data.empty()) data.held_out = transformer::load_evaluation(tokenizer, o.evaluation_data, o.sequence);
+  return data;
+}
+
+struct Course {
+  std::vector<double> losses, seconds;
+  double tokens = 0;
+};
+
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
+  return values[values.size() / 2];
+}
+
+/// Trains and keeps checkpoints; returns what happened in this run and, from the checkpoint, before it.
+Course run_training(const Options& o, Session& session, LoraSet& lora, const transformer::Dataset& data) {
+  const auto parameters = transformer::parameters(session.model, lora);
+  lowrank::AdamW<float> optimizer(parameters, {.learning_rate = o.train.learning_rate, .weight_decay = o.train.weight_decay});
+  Course course;
+  Index first = 0;
+  if (o.resume) first = load_checkpoint(o.checkpoint, run_key(o.model, o.data, o.train, o.sequence), parameters, optimizer, course.losses);
+  Progress progress(o.train.steps, "step");
+  transformer::train(
+      session.model, &lora, optimizer, parameters, data.train, o.train,
+      [&](const transformer::StepReport& step) {
+        course.losses.push_back(step.loss);
+        course.seconds.push_back(step.seconds);
+        course.tokens += static_cast<double>(step.tokens);
+        progress.show(step.step + 1, step.loss, static_cast<double>(step.tokens) / step.seconds);
+        const bool due = (step.step + 1) % o.checkpoint_every == 0 || step.step + 1 == o.train.steps;
+        if (!o.checkpoint.empty() && due)
+          save_checkpoint(o.checkpoint, run_key(o.model, o.data, o.train, o.sequence), step.step + 1, parameters, optimizer, course.losses);
+      },
+      first);
+  return course;
+}
+
+void save(const Options& o, const Session& session, const LoraSet& lora, const lowrank::LoraConfig& config) {
+  if (o.format == "gguf") return transformer::save_gguf_adapter(session.model, lora, config, o.out);
+  lowrank::peft::save(transformer::to_adapter(session.model, lora, config), o.out);
+}
+
+void report(const Options& o, const Session& session, const LoraSet& lora, const Course& course, double before, double after, bool has_held_out) {
+  double seconds = 0;
+  for (const double step : course.seconds) seconds += step;
+  auto json = common_report(session, &lora);
+  json["steps"] = o.train.steps;
+  json["loss_first"] = course.losses.front();
+  json["loss_last"] = course.losses.back();
+  json["loss_curve"] = course.losses;
+  json["evaluation_loss_before"] = has_held_out ? nlohmann::ordered_json(before) : nlohmann::ordered_json();
+  json["evaluation_loss_after"] = has_held_out ? nlohmann::ordered_json(after) : nlohmann::ordered_json();
+  json["seconds"] = seconds;
+  json["step_seconds_median"] = median(course.seconds);
+  json["tokens_per_second"] = seconds > 0 ? course.tokens / seconds : 0;
+  Table table({"", "before", "after"});
+  table.add({"loss of a training batch", format("%.4f", course.losses.front()), format("%.4f", course.losses.back())});
+  if (has_held_out) table.add({"loss on held-out text", format("%.4f", before), format("%.4f", after)});
+  table.print();
+  std::printf("  %s trained %lld of %lld parameters (%.2f %%), %.3f s a step, peak memory %s\n", o.out.c_str(), json["trainable_parameters"].get<long long>(),
+              json["total_parameters"].get<long long>(), json["trainable_percent"].get<double>(), median(course.seconds), human_bytes(peak_memory()).c_str());
+  write_json(o.common.json, json);
+}
+
+void run(const Options& given) {
+  Options o = given;
+  o.train.seed = o.common.seed;
+  o.train.schedule = o.schedule == "cosine" ? transformer::Schedule::cosine
+                     : o.schedule == "linear" ? transformer::Schedule::linear
+                                              : transformer::Schedule::constant;
+  lowrank::check<lowrank::ValueError>(!o.resume || !o.checkpoint.empty(), "finetune", "--resume needs --checkpoint DIR");
+  Session session = open_session(o.model, o.common, transformer::parse_base(o.base), "train");
+  lowrank::check<lowrank::ValueError>(o.sequence <= session.model.config.context, "finetune", "--sequence ", o.sequence,
+                                      " exceeds the model's context of ", session.model.config.context);
+  const transformer::Dataset data = load_datasets(o, session.need_tokenizer());
+  const lowrank::LoraConfig config = lora_config(o);
+  LoraSet lora = transformer::new_lora(session.model, config, o.init == "gaussian", o.common.seed);
+  ensure_writable(o.out, o.format == "peft");
+  const bool has_held_out = !data.held_out.empty();
+  if (!has_held_out) std::fprintf(stderr, "no held-out text: %s is too short to hold a part back\n", o.data.c_str());
+  const double before = has_held_out ? transformer::evaluate(session.model, &lora, data.held_out).mean_nll : 0;
+  const Course course = run_training(o, session, lora, data);
+  save(o, session, lora, config);
+  const double after = has_held_out ? transformer::evaluate(session.model, &lora, data.held_out).mean_nll : 0;
+  if (!o.plot.empty()) write_text(o.plot, loss_svg(course.losses, "training loss, nats a token"));
+  report(o, session, lora, course, before, after, has_held_out);
+}
+
+}  // namespace
+
+void add_finetune(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("finetune", "trains a low-rank adapter on a frozen model and saves it");
+  add_options(*command, *options);
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace cli

@@ -1,0 +1,57 @@
+#include <cstdio>
+
+#include <transformer/generate.hpp>
+
+#include <cli/common.hpp>
+
+namespace cli {
+namespace {
+
+struct Options {
+  Common common;
+  std::string model, prompt;
+  std::vector<std::string> adapters;
+  transformer::GenerateOptions generate;
+};
+
+void run(Options o) {
+  o.generate.sampler.seed = o.common.seed;
+  transformer::Sampler{o.generate.sampler};  // refuses wrong options before the model is read
+  Session session = open_session(o.model, o.common, transformer::Base::native, "generate");
+  const auto lora = open_adapters(session.model, o.adapters);
+  const Tokenizer& tokenizer = session.need_tokenizer();
+  std::printf("%s", o.prompt.c_str());
+  std::fflush(stdout);
+  const auto result = transformer::generate(session.model, lora.get(), tokenizer, tokenizer.encode(o.prompt), o.generate, [](std::string_view piece) {
+    std::fwrite(piece.data(), 1, piece.size(), stdout);
+    std::fflush(stdout);
+  });
+  std::printf("\n");
+  const double rate = result.seconds > 0 ? static_cast<double>(result.ids.size()) / result.seconds : 0;
+  std::fprintf(stderr, "%zu tokens, %.1f tokens/s\n", result.ids.size(), rate);
+  auto json = common_report(session, lora.get());
+  json["text"] = result.text;
+  json["prompt_tokens"] = result.prompt_tokens;
+  json["generated_tokens"] = result.ids.size();
+  json["generated_ids"] = result.ids;
+  json["tokens_per_second"] = rate;
+  write_json(o.common.json, json);
+}
+
+}  // namespace
+
+void add_generate(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("generate", "continues a prompt");
+  command->add_option("--model", o->model, "a .gguf file, a Hugging Face folder, or demo")->required();
+  command->add_option("--adapter", o->adapters, "a PEFT folder, as PATH or PATH:scale; may be repeated, the updates add up");
+  command->add_option("--prompt", o->prompt, "the text to continue")->required();
+  command->add_option("--tokens", o->generate.tokens, "at most so many new tokens")->check(CLI::Range(1, 1 << 24))->capture_default_str();
+  command->add_option("--temperature", o->generate.sampler.temperature, "0: the most likely token")->check(CLI::NonNegativeNumber)->capture_default_str();
+  command->add_option("--top-k", o->generate.sampler.top_k, "draw from the k most likely; 0: all")->check(CLI::NonNegativeNumber)->capture_default_str();
+  command->add_option("--top-p", o->generate.sampler.top_p, "draw from the most likely that hold this probability")->check(CLI::Range(0.0, 1.0))->capture_default_str();
+  add_common(*command, o->common);
+  command->callback([o] { run(*o); });
+}
+
+}  // namespace cli

@@ -204,7 +204,7 @@ inline std::vector<std::string> select_targets(const LoraConfig& config, std::sp
 /// by the configuration but without tensors in the adapter.
 inline void check_fits(const Adapter& adapter, std::span<const ModuleShape> modules) {
   for (const auto& [path, layer] : adapter.layers) {
-    const auto module = std::find_if(modules.begin(), modules.end(), [&](const auto& m) { return m.path == path; });
+    const auto module = std::find_if(modules.begin(), modules.end(), [&wanted = path](const auto& m) { return m.path == wanted; });
     check<ShapeError>(module != modules.end(), "adapter", "it changes ", path,
                       ", which the model does not have; near names: ", detail::near_names(path, modules),
                       "; was it trained on another base?");

@@ -102,7 +102,7 @@ class StateReader {
     const auto cols = rows ? json::as_index(shape[1]) : std::nullopt;
     const auto size = cols ? checked_product(*rows, *cols) : std::nullopt;
     require(size && *size > 0 && *size <= std::numeric_limits<Index>::max() / 2, "shape", "[out, in], whole and positive");
-    return {*rows, *cols};
+    return {rows.value_or(0), cols.value_or(0)};
   }
   float nested_offset() const {
     require(json::as_index(value("nested_blocksize")) == DoubleQuant::nested_block, "nested_blocksize", DoubleQuant::nested_block);

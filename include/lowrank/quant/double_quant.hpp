@@ -26,8 +26,8 @@ inline std::array<float, 256> dynamic_map(bool is_signed = true) {
   for (int i = 0; i < 7; ++i) {
     const int n = is_signed ? 1 << i : 2 << i;
     const float step = 0.9f / static_cast<float>(n), scale = static_cast<float>(std::pow(10.0, i - 6));
-    const auto point = [&](int k) {  // from the nearer end, as torch.linspace
-      return k < (n + 1) / 2 ? 0.1f + step * static_cast<float>(k) : 1.0f - step * static_cast<float>(n - k);
+    const auto point = [&](int k) {  // from the nearer end and fused, as torch.linspace
+      return k < (n + 1) / 2 ? std::fma(step, static_cast<float>(k), 0.1f) : std::fma(-step, static_cast<float>(n - k), 1.0f);
     };
     for (int k = 0; k < n; ++k) {
       const float value = scale * ((point(k) + point(k + 1)) / 2);

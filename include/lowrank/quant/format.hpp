@@ -65,7 +65,7 @@ void store(std::byte* to, T value) {
 
 /// Throws ShapeError unless sizes are not negative and their product can be counted.
 inline void check_sizes(std::string_view format, Index rows, Index cols) {
-  check<ShapeError>(rows >= 0 && cols >= 0 && (cols == 0 || rows <= std::numeric_limits<Index>::max() / 8 / cols), format,
+  check<ShapeError>(rows >= 0 && cols >= 0 && (cols == 0 || rows <= std::numeric_limits<Index>::max() / 1024 / cols), format,
                     "a matrix cannot be [", rows, ", ", cols, "]; sizes must not be negative and must fit in memory");
 }
 

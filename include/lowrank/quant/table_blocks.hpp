@@ -51,13 +51,15 @@ struct Search {
 /// bitsandbytes' storage: 4-bit codes of the flattened matrix, weight 2i in the high nibble of byte i, 2i + 1 in the low one, and a
 /// scale for each `Format::block` consecutive weights; blocks may straddle rows, the last one may be short.
 ///
-/// The rule is that of bitsandbytes' CUDA kernel (the constants of Format::encode): t = w · (1 / absmax), in fp32. Its CPU path differs
-/// from it, and so do its golden bytes, in four cases:
+/// The rule is that of bitsandbytes' CUDA kernel (the constants of Format::encode): t = w · (1 / absmax), in fp32. Where its CPU path
+/// gives other bytes or values:
 /// 1. a zero block: codes 0 here (NF4 byte 0x00, decoding to -0); the CPU path writes NF4 byte 0x77;
-/// 2. a short last block: the CPU path divides by absmax where CUDA multiplies by the reciprocal, which can move a weight that lies
-///    within rounding of a threshold; if it is a zero block, the CPU path stores absmax 1e-38, here it is 0;
-/// 3. FP4, a negative weight on a threshold: the smaller magnitude here, the larger one in the CPU path;
-/// 4. FP4, |t| below the first threshold: sign and code 0 here (a negative t keeps its sign bit); the CPU path swaps +0 and -0.
+/// 2. a short last block: the CPU path divides by absmax, which can move a weight that lies within rounding of a threshold; and it
+///    stores absmax 1e-38 where that block is zero;
+/// 3. FP4, a weight within 20 ulp of a threshold: CUDA's constants and its tie rule (smaller magnitude) against midpoints of signed codes;
+/// 4. FP4, |t| below the first threshold: +0 and -0 here keep the sign of t; the CPU path has them swapped;
+/// 5. DoubleQuant: the nearest 8-bit code here; the CPU path takes the code nearest to t rounded to 65,536 bins;
+/// 6. dequantization with cols no multiple of the block but of 16: its AVX-512 path takes scale row · ⌊cols / block⌋ + col / block.
 /// Departures from CUDA: weights that are not finite are an error (CUDA turns NaN into -absmax), and a block whose maximum is
 /// subnormal is stored as the zero block that CUDA computes with it.
 template <class Format>

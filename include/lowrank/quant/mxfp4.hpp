@@ -1,0 +1,29 @@
+#pragma once
+
+#include <array>
+#include <cmath>
+
+#include <lowrank/quant/iq4.hpp>
+#include <lowrank/quant/row_blocks.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// OCP's MXFP4 in ggml's order, read only: w = 2^(e - 127) · E2M1[q], 32 weights in 17 bytes, 4.25 bits a weight.
+///
+/// Byte 0 is the exponent e, bytes 1 … 16 the codes: weight j in the low nibble of byte j, weight j + 16 in the high one. Bit 3 of a
+/// code is its sign. OCP calls e = 255 NaN; ggml reads it as 2^128 and so does this, in halves: 2^127 · (2 · E2M1).
+struct MXFP4 {
+  static constexpr std::string_view name = "MXFP4";
+  static constexpr Index block = 32, block_bytes = 17;
+  static constexpr double bits_per_weight = 8.0 * block_bytes / block;
+  using Storage = RowBlocks<MXFP4>;
+
+  static constexpr std::array<float, 16> doubled_e2m1 = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+  static void decode(const std::byte* from, float* out) {
+    const float half_scale = std::ldexp(1.0f, static_cast<int>(from[0]) - 128);
+    quant::decode_nibble_halves(from + 1, doubled_e2m1, half_scale, out);
+  }
+};
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+
+#include <lowrank/quant/row_blocks.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+namespace quant {
+
+/// 32 codes of 5 bits: 4 bytes with the fifth bit of weight j at bit j, then 16 bytes of low nibbles, weight j beside weight j + 16.
+inline int five_bits(const std::byte* from, Index i) {
+  const auto top = (load<std::uint32_t>(from) >> i) & 1u;
+  const auto pair = static_cast<unsigned>(from[4 + i % 16]);
+  return static_cast<int>((i < 16 ? pair & 15u : pair >> 4) | top << 4);
+}
+
+}  // namespace quant
+
+/// ggml's Q5_0, read only: w = d · (q - 16), 32 weights in 22 bytes: half d, 32 codes of 5 bits.
+struct Q5_0 {
+  static constexpr std::string_view name = "Q5_0";
+  static constexpr Index block = 32, block_bytes = 22;
+  static constexpr double bits_per_weight = 8.0 * block_bytes / block;
+  using Storage = RowBlocks<Q5_0>;
+
+  static void decode(const std::byte* from, float* out) {
+    const float d = quant::load<half>(from);
+    for (Index i = 0; i < block; ++i) out[i] = d * static_cast<float>(quant::five_bits(from + 2, i) - 16);
+  }
+};
+
+/// ggml's Q5_1, read only: w = d · q + m, 32 weights in 24 bytes: half d, half m, 32 codes of 5 bits.
+struct Q5_1 {
+  static constexpr std::string_view name = "Q5_1";
+  static constexpr Index block = 32, block_bytes = 24;
+  static constexpr double bits_per_weight = 8.0 * block_bytes / block;
+  using Storage = RowBlocks<Q5_1>;
+
+  static void decode(const std::byte* from, float* out) {
+    const float d = quant::load<half>(from), m = quant::load<half>(from + 2);
+    for (Index i = 0; i < block; ++i) out[i] = d * static_cast<float>(quant::five_bits(from + 4, i)) + m;
+  }
+};
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -64,8 +64,9 @@ GradcheckReport gradcheck(const Function& function, std::vector<Activation<doubl
   tape.backward(output, weights);
 
   const auto loss = [&] {
+    Tape<double> trial;  // constants on a tape: what acts in training only (dropout) acts here
     std::vector<Var<double>> constants;
-    for (const auto& input : inputs) constants.emplace_back(input);
+    for (const auto& input : inputs) constants.push_back(trial.input(input));
     return function(constants).value().cwiseProduct(weights).sum();
   };
   GradcheckReport report;

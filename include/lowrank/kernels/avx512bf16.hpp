@@ -1,0 +1,133 @@
+#pragma once
+
+/// AVX-512 with BF16: a word holds two neighbours of the depth, and vdpbf16ps multiplies both and adds them to a float sum.
+
+#if defined(__x86_64__)
+
+#include <lowrank/kernels/avx512.hpp>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512bf16,avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c"))), \
+                             apply_to = function)
+#else
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12's own intrinsics start from an undefined register
+#pragma GCC push_options
+#pragma GCC target("avx512bf16,avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")
+#endif
+
+namespace lowrank::inline LOWRANK_ABI::kernels::avx512bf16 {
+
+using avx512::columns, avx512::first_lanes, avx512::lanes, avx512::vectors;
+
+/// Lanes of 8: words of 8 rows, transposed as words.
+inline void pack_8_rows(const float* from, Index stride, Index count, Index depth, float scale, Word* panel, Index step) {
+  const __m512 factor = _mm512_set1_ps(scale);
+  for (Index k = 0; k < depth; k += 16) {
+    const Index length = depth - k < 16 ? depth - k : 16;
+    __m256i rows[8];
+    LOWRANK_UNROLL
+    for (Index i = 0; i < 8; ++i) {
+      const float* row = from + (i < count ? i : 0) * stride + k;  // a missing lane repeats lane 0
+      const __m512 numbers = _mm512_maskz_loadu_ps(first_lanes(length), row);
+      rows[i] = (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(numbers, factor));
+    }
+    avx2::transpose(rows);
+    avx2::store_words<8>(rows, (length + 1) / 2, panel + k / 2 * step, step);
+  }
+}
+
+inline void pack_rows(const float* from, Index stride, Index count, Index depth, float scale, Word* panel, Index step) {
+  pack_8_rows(from, stride, count, depth, scale, panel, step);
+  if (count > 8) pack_8_rows(from + 8 * stride, stride, count - 8, depth, scale, panel + 8, step);
+}
+
+/// Two neighbours of the depth, 16 lanes each, interleaved to words.
+inline __m512i interleaved(__m512 even, __m512 odd) {
+  const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh(odd, even);  // even in the lower half of the register
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3,
+                                         18, 2, 17, 1, 16, 0);
+  return _mm512_permutexvar_epi16(order, halves);
+}
+
+template <Index Lanes>
+void pack_columns(const float* from, Index stride, Index count, Index depth, float scale, Word* panel, Index step) {
+  const __m512 factor = _mm512_set1_ps(scale);
+  const __mmask16 mask = first_lanes(count < Lanes ? count : Lanes), stored = first_lanes(Lanes);
+  for (Index k = 0; k < depth; k += 2) {
+    const __m512 even = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, from + k * stride), factor);
+    const __m512 odd = k + 1 < depth ? _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, from + (k + 1) * stride), factor) : _mm512_setzero_ps();
+    _mm512_mask_storeu_epi32(panel + k / 2 * step, stored, interleaved(even, odd));
+  }
+}
+
+template <int Vectors, int Columns>
+void multiply_tile(Index words, Index rows, Index column_count, const Word* a, const Word* b, float* c, Index ldc, bool accumulate) {
+  const __mmask16 last = first_lanes(rows - (Vectors - 1) * lanes);
+  __m512 sum[Columns][Vectors];
+  LOWRANK_UNROLL
+  for (int j = 0; j < Columns; ++j) {
+    LOWRANK_UNROLL
+    for (int v = 0; v < Vectors; ++v)
+      sum[j][v] = accumulate && j < column_count ? _mm512_maskz_loadu_ps(v == Vectors - 1 ? last : first_lanes(16), c + j * ldc + v * lanes)
+                                                 : _mm512_setzero_ps();
+  }
+  for (Index k = 0; k < words; ++k, a += Vectors * lanes, b += columns) {
+    __m512i row[Vectors];
+    LOWRANK_UNROLL
+    for (int v = 0; v < Vectors; ++v) row[v] = _mm512_loadu_si512(a + v * lanes);
+    LOWRANK_UNROLL
+    for (int j = 0; j < Columns; ++j) {
+      const __m512i token = _mm512_set1_epi32(static_cast<int>(b[j]));
+      LOWRANK_UNROLL
+      for (int v = 0; v < Vectors; ++v) sum[j][v] = _mm512_dpbf16_ps(sum[j][v], (__m512bh)row[v], (__m512bh)token);
+    }
+  }
+  LOWRANK_UNROLL
+  for (int j = 0; j < Columns; ++j) {
+    if (j >= column_count) break;
+    LOWRANK_UNROLL
+    for (int v = 0; v < Vectors; ++v) _mm512_mask_storeu_ps(c + j * ldc + v * lanes, v == Vectors - 1 ? last : first_lanes(16), sum[j][v]);
+  }
+}
+
+template <int Vectors>
+void multiply_columns(Index words, Index rows, Index column_count, const Word* a, const Word* b, float* c, Index ldc, bool accumulate) {
+  if (column_count <= 2) return multiply_tile<Vectors, 2>(words, rows, column_count, a, b, c, ldc, accumulate);
+  if (column_count <= 4) return multiply_tile<Vectors, 4>(words, rows, column_count, a, b, c, ldc, accumulate);
+  multiply_tile<Vectors, 8>(words, rows, column_count, a, b, c, ldc, accumulate);
+}
+
+inline void multiply(Index words, Index vector_count, Index rows, Index column_count, const Word* a, const Word* b, float* c, Index ldc,
+                     bool accumulate) {
+  if (vector_count == 1) return multiply_columns<1>(words, rows, column_count, a, b, c, ldc, accumulate);
+  if (vector_count == 2) return multiply_columns<2>(words, rows, column_count, a, b, c, ldc, accumulate);
+  multiply_columns<3>(words, rows, column_count, a, b, c, ldc, accumulate);
+}
+
+inline constexpr KernelTable table = {.name = "avx512bf16",
+                                      .lanes = lanes,
+                                      .vectors = vectors,
+                                      .columns = columns,
+                                      .fp32 = avx512::panel_kernels<false>(),
+                                      .bf16 = {.unit = 2,
+                                               .pack_rows = pack_rows,
+                                               .pack_columns = pack_columns<lanes>,
+                                               .pack_token_rows = pack_8_rows,
+                                               .pack_token_columns = pack_columns<columns>,
+                                               .multiply = multiply},
+                                      .decode_blocks = avx2::decode_blocks,
+                                      .decode_turned = avx512::decode_turned,
+                                      .widen_bfloat16 = avx2::widen_bfloat16,
+                                      .widen_half = avx2::widen_half};
+
+}  // namespace lowrank::inline LOWRANK_ABI::kernels::avx512bf16
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#pragma GCC diagnostic pop
+#endif
+
+#endif  // defined(__x86_64__)

@@ -1,0 +1,113 @@
+#pragma once
+
+/// One description for every block-quantized format: element = table[code] * scale + offset, a scale and an offset a group.
+///
+/// NF4, FP4, Q4_0, Q4_1, Q4_K, IQ4_NL and MXFP4 differ in the table, in the order of the nibbles and in how a scale is stored; Q8_0 has
+/// signed bytes in place of the table. A kernel that decodes this struct decodes them all. It points at memory that others own.
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include <lowrank/core/types.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// How codes lie in memory.
+enum class CodeOrder : std::uint8_t {
+  nibble_pairs,   ///< one run over the flattened matrix; of two neighbours the first is the high nibble (bitsandbytes)
+  nibble_halves,  ///< in blocks; byte j of a run of `run` bytes holds element j (low nibble) and element j + run (high nibble) (ggml)
+  bytes,          ///< in blocks; a signed byte an element, which is its own table entry (Q8_0)
+};
+
+struct BlockSource {
+  /// Writes scale[i] and offset[i] of the groups first + i, i < count; group g covers the flattened elements [g * group, (g + 1) * group).
+  using ReadScales = void (*)(const BlockSource& source, Index first, Index count, float* scale, float* offset);
+
+  const std::byte* data = nullptr;  ///< codes (nibble_pairs), or blocks that hold codes and scales
+  Index row_count = 0, col_count = 0;
+  CodeOrder order = CodeOrder::nibble_pairs;
+  Index group = 64;  ///< elements that share a scale; for blocks a divisor of `block`
+
+  // Blocks: `block` elements in `block_bytes` bytes, codes at byte `codes_at`. Rows hold whole blocks.
+  Index block = 32, block_bytes = 18, codes_at = 2;
+  Index run = 16;  ///< nibble_halves: bytes of a run, which hold 2 * run elements
+
+  std::array<float, 16> table{};
+  ReadScales read_scales = nullptr;
+  const float* scales = nullptr;              ///< one a group, when stored as an array
+  const std::uint8_t* scale_codes = nullptr;  ///< double quantization: scale = scale_map[code] * block_scales[group / 256] + scale_offset
+  const float* scale_map = nullptr;
+  float scale_offset = 0;
+  Index scale_at = 0, offset_at = -1;  ///< half-precision scale and offset inside a block; -1: no offset
+
+  Index rows() const { return row_count; }
+  Index cols() const { return col_count; }
+  /// Whether every row begins with a new group.
+  bool rows_hold_whole_groups() const { return col_count % group == 0; }
+
+  /// Address of the block that holds a flattened element.
+  const std::byte* block_of(Index element) const { return data + element / block * block_bytes; }
+
+  /// The 4-bit code of a flattened element.
+  unsigned nibble(Index element) const {
+    if (order == CodeOrder::nibble_pairs) {
+      const auto byte = static_cast<unsigned>(data[element / 2]);
+      return element % 2 == 0 ? byte >> 4 : byte & 15u;
+    }
+    const Index inside = element % block, position = inside % (2 * run);
+    const auto byte = static_cast<unsigned>(block_of(element)[codes_at + inside / (2 * run) * run + position % run]);
+    return position < run ? byte & 15u : byte >> 4;
+  }
+  /// The number that stands for a flattened element before scaling.
+  float unscaled(Index element) const {
+    if (order == CodeOrder::bytes) return static_cast<float>(static_cast<std::int8_t>(block_of(element)[codes_at + element % block]));
+    return table[nibble(element)];
+  }
+
+  template <class Scalar>
+  void decode(Index row, Index count, Index col, Index length, Scalar* out, Index stride) const {
+    for (Index i = 0; i < count; ++i) {
+      const Index begin = (row + i) * col_count + col;
+      for (Index j = 0; j < length;) {
+        const Index g = (begin + j) / group, end = (g + 1) * group - begin;
+        float scale, offset;
+        read_scales(*this, g, 1, &scale, &offset);
+        for (; j < length && j < end; ++j)
+          out[i * stride + j] = static_cast<Scalar>(unscaled(begin + j)) * static_cast<Scalar>(scale) + static_cast<Scalar>(offset);
+      }
+    }
+  }
+};
+
+/// Readers of scales for the common ways of storing them.
+struct ArrayScales {  ///< float32, one a group
+  static void read(const BlockSource& s, Index first, Index count, float* scale, float* offset) {
+    for (Index i = 0; i < count; ++i) scale[i] = s.scales[first + i], offset[i] = 0;
+  }
+};
+struct DoubleQuantizedScales {  ///< bitsandbytes: 8-bit codes of the dynamic map, a float32 scale for 256 of them, one offset
+  static void read(const BlockSource& s, Index first, Index count, float* scale, float* offset) {
+    for (Index i = 0; i < count; ++i) {
+      scale[i] = s.scale_map[s.scale_codes[first + i]] * s.scales[(first + i) / 256] + s.scale_offset;
+      offset[i] = 0;
+    }
+  }
+};
+struct HalfScales {  ///< ggml: half precision inside each block
+  static float half_at(const std::byte* from) {
+    half value;
+    std::memcpy(&value.bits, from, sizeof value.bits);
+    return value;
+  }
+  static void read(const BlockSource& s, Index first, Index count, float* scale, float* offset) {
+    for (Index i = 0; i < count; ++i) {
+      const std::byte* at = s.block_of((first + i) * s.group);
+      scale[i] = half_at(at + s.scale_at);
+      offset[i] = s.offset_at < 0 ? 0.0f : half_at(at + s.offset_at);
+    }
+  }
+};
+
+}  // namespace lowrank::inline LOWRANK_ABI

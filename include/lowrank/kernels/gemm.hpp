@@ -1,0 +1,173 @@
+#pragma once
+
+/// The packed driver: Y = source · X for many tokens. It owns blocking and threads; a target's table owns the arithmetic.
+///
+/// Loops, outermost first: slices of tokens, whose activations are packed once; blocks of rows, one task each for the threads; blocks of
+/// depth, for which the rows' panels are packed (and quantized codes decoded) once and stay in the second-level cache; panels of
+/// tokens, whose words stay in the first-level cache; panels of rows. Goto and van de Geijn 2008, "Anatomy of high-performance matrix
+/// multiplication".
+///
+/// Every element is one chain of fused multiply-adds in the order of depth, whatever the blocking: the same bits for any number of
+/// threads, any cache size and any neighbours.
+
+#include <lowrank/core/parallel.hpp>
+#include <lowrank/kernels/dispatch.hpp>
+#include <lowrank/kernels/pack.hpp>
+
+namespace lowrank::inline LOWRANK_ABI::kernels {
+
+/// What happens to a product P = source · X [rows, tokens]: Y = row_scale ∘ (P + Y if accumulate) + bias.
+struct Options {
+  Compute compute = Compute::fp32;
+  bool accumulate = false;
+  const float* row_scale = nullptr;  ///< [rows]: each row's factor
+  const float* bias = nullptr;       ///< [rows]: added to each token
+};
+
+namespace detail {
+
+struct PackedTokens {};
+struct PackedRows {};
+
+/// How one product is cut.
+struct Blocking {
+  Index depth;        ///< of a block; a multiple of every unit
+  Index rows;         ///< of a task; a multiple of the panel's rows
+  Index tokens;       ///< of a task; a multiple of the panel's columns
+  Index token_slice;  ///< packed at once
+  bool parallel;
+
+  Blocking(const KernelTable& table, const PanelKernels& kernels, Index row_count, Index depth_count, Index token_count) {
+    const Index threads = thread_count();
+    const Index work = row_count * depth_count * (token_count + 2);
+    parallel = threads > 1 && work > (Index{1} << 18);
+    const Index word = static_cast<Index>(sizeof(Word));
+    // A panel of tokens fills half of L1; the panels of a task's rows fill 3/8 of L2.
+    depth = std::max<Index>(cache_sizes().l1 / 2 / (table.columns * word), 64) * kernels.unit;
+    depth = round_up(std::max<Index>(1, ceil_div(depth_count, std::max<Index>(1, ceil_div(depth_count, depth)))), 64);
+    const Index fitting = cache_sizes().l2 * 3 / 8 / (depth / kernels.unit * word) / table.rows();
+    const Index panels = ceil_div(row_count, table.rows()), wanted = parallel ? 4 * threads : 1;
+    rows = std::clamp<Index>(std::min(fitting, panels / wanted), 1, 8) * table.rows();
+    token_slice = round_up(std::clamp<Index>((Index{16} << 20) / (depth_count * word / kernels.unit + 1), 64, 1024), table.columns);
+    tokens = std::min(token_slice, round_up(token_count, table.columns));
+    const Index tasks = ceil_div(row_count, rows);
+    if (parallel && tasks < 2 * threads) {  // few rows: cut the tokens too, down to 32 a task
+      const Index parts = ceil_div(2 * threads, tasks);
+      tokens = std::min(tokens, std::max<Index>(round_up(ceil_div(tokens, parts), table.columns), 32));
+    }
+  }
+};
+
+inline void finish(const Options& options, Index row, Index rows, Index columns, float* y, Index ldy) {
+  for (Index j = 0; j < columns; ++j) {
+    float* out = y + j * ldy;
+    if (options.row_scale != nullptr)
+      for (Index i = 0; i < rows; ++i) out[i] *= options.row_scale[row + i];
+    if (options.bias != nullptr)
+      for (Index i = 0; i < rows; ++i) out[i] += options.bias[row + i];
+  }
+}
+
+/// One product; its members are the loops.
+struct Product {
+  const KernelTable& table;
+  const PanelKernels& kernels;
+  const Pieces& pieces;
+  std::span<const Columns> x;
+  float* y;
+  Index ldy;
+  const Options& options;
+  Blocking blocking;
+  Word* packed_tokens = nullptr;
+  Index token_words = 0;  ///< words of one packed panel of tokens
+
+  template <class Body>
+  void for_each(Index count, const Body& body) const {
+    if (blocking.parallel) return parallel_for(count, body);
+    for (Index i = 0; i < count; ++i) body(i);
+  }
+
+  void run(Index tokens) {
+    token_words = ceil_div(pieces.depth(), kernels.unit) * table.columns;
+    for (Index begin = 0; begin < tokens; begin += blocking.token_slice) slice(begin, std::min(blocking.token_slice, tokens - begin));
+  }
+
+  void slice(Index begin, Index count) {
+    const Index panels = ceil_div(count, table.columns);
+    packed_tokens = Scratch<PackedTokens>::get<Word>(panels * token_words + 16);
+    const Index grain = std::max<Index>(1, 32 / table.columns);
+    const auto pack = [&](Index piece) {
+      for (Index p = piece * grain; p < std::min(panels, (piece + 1) * grain); ++p)
+        pack_tokens(table, kernels, x, begin + p * table.columns, std::min(table.columns, count - p * table.columns),
+                    packed_tokens + p * token_words);
+    };
+    if (panels > grain)
+      for_each(ceil_div(panels, grain), pack);
+    else
+      pack(0);
+    const Index row_tasks = ceil_div(pieces.rows(), blocking.rows), token_tasks = ceil_div(count, blocking.tokens);
+    for_each(row_tasks * token_tasks, [&](Index task) {
+      const Index row = task / token_tasks * blocking.rows, token = task % token_tasks * blocking.tokens;
+      block(row, std::min(blocking.rows, pieces.rows() - row), begin, token, std::min(blocking.tokens, count - token));
+    });
+  }
+
+  /// Rows [row, row + rows) times tokens [first + token, + count); `first` is where the packed slice begins.
+  void block(Index row, Index rows, Index first, Index token, Index count) const {
+    const LeftPacker packer{table, kernels, pieces};
+    const Index panel_words = ceil_div(blocking.depth, kernels.unit) * table.rows();
+    Word* packed = Scratch<PackedRows>::get<Word>(ceil_div(rows, table.rows()) * panel_words);
+    Index depth = 0;
+    do {
+      const Index length = std::min(blocking.depth, pieces.depth() - depth), words = ceil_div(length, kernels.unit);
+      const bool is_last = depth + length == pieces.depth(), accumulate = depth > 0 || options.accumulate;
+      for (Index r = 0; r < rows; r += table.rows())
+        packer.pack(row + r, std::min(table.rows(), rows - r), depth, length, packed + r / table.rows() * panel_words);
+      for (Index t = token; t < token + count; t += table.columns) {
+        const Word* b = packed_tokens + t / table.columns * token_words + depth / kernels.unit * table.columns;
+        const Index columns = std::min(table.columns, token + count - t);
+        for (Index r = 0; r < rows; r += table.rows()) {
+          const Index height = std::min(table.rows(), rows - r);
+          float* c = y + (first + t) * ldy + row + r;
+          kernels.multiply(words, ceil_div(height, table.lanes), height, columns, packed + r / table.rows() * panel_words, b, c, ldy,
+                           accumulate);
+          if (is_last && (options.row_scale != nullptr || options.bias != nullptr)) finish(options, row + r, height, columns, c, ldy);
+        }
+      }
+      depth += length;
+    } while (depth < pieces.depth());
+  }
+};
+
+}  // namespace detail
+
+/// Y = source · X by packed panels, for any number of tokens; see multiply.
+inline void multiply_packed(const Pieces& source, std::span<const Columns> x, Index tokens, float* y, Index ldy, const Options& options) {
+  const KernelTable& table = current_table();
+  const PanelKernels& kernels = options.compute == Compute::fp32 ? table.fp32 : table.bf16;
+  detail::Product product{table, kernels, source, x, y, ldy, options, {table, kernels, source.rows(), source.depth(), tokens}};
+  product.run(tokens);
+}
+
+/// Y = source · X: source [rows, depth], X [depth, tokens] stacked from parts, Y [rows, tokens] with a token a column, `ldy` apart.
+///
+/// options choose the arithmetic and what is done with the product. Compute::int8 rounds as bf16 does where there are more than a few
+/// tokens. Y must not overlap X. Throws ShapeError. Cost: 2 rows depth tokens FLOPs, one pass over the source for up to 1024 tokens.
+template <Source S>
+void multiply(const S& source, std::span<const Columns> x, Index tokens, float* y, Index ldy, const Options& options = {}) {
+  Index depth = 0;
+  for (const Columns& part : x) depth += part.depth;
+  check<ShapeError>(depth == source.cols(), "multiply", "the source is [", source.rows(), ", ", source.cols(), "] but x is [", depth, ", ",
+                    tokens, "]; the depth of x must be the columns of the source");
+  if (source.rows() == 0 || tokens == 0) return;
+  multiply_packed(Pieces(source), x, tokens, y, ldy, options);
+}
+
+/// The same for one activation with its tokens `ldx` apart.
+template <Source S>
+void multiply(const S& source, const float* x, Index ldx, Index tokens, float* y, Index ldy, const Options& options = {}) {
+  const Columns part{x, ldx, source.cols()};
+  multiply(source, std::span(&part, 1), tokens, y, ldy, options);
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI::kernels

@@ -1,0 +1,67 @@
+#pragma once
+
+/// What a target (an instruction set) supplies: functions on plain pointers, gathered in a table. The driver knows nothing else of it.
+///
+/// Panels. The driver cuts the left factor into panels of `rows()` rows and the activation into panels of `columns` tokens, both stored
+/// depth first: word k of lane i lies at panel[k * step + i]. A word has 32 bits: one float, or for native bf16 the two neighbours
+/// 2 k (low half) and 2 k + 1 (high half) of the depth, zero past its end. A micro-kernel then reads both panels front to back:
+///
+///            columns                      a: left panel  [words][vectors * lanes]
+///          ┌─────────┐                    b: right panel [words][columns]
+///   lanes  │ c[0]    │ vectors            c[v][j] += a[k][v] * broadcast(b[k][j])   for each word k
+///   each   │ c[1]    │
+///          └─────────┘
+
+#include <cstdint>
+
+#include <lowrank/kernels/blocks.hpp>
+
+#if defined(__clang__)
+#define LOWRANK_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define LOWRANK_UNROLL _Pragma("GCC unroll 32")
+#else
+#define LOWRANK_UNROLL
+#endif
+
+namespace lowrank::inline LOWRANK_ABI::kernels {
+
+using Word = std::uint32_t;
+
+/// Kernels for one panel format.
+struct PanelKernels {
+  /// Packs numbers: element (i, k), i < count, k < depth, is scale * from[i * stride + k] (rows) or scale * from[k * stride + i]
+  /// (columns). Lanes from count on hold anything.
+  using Pack = void (*)(const float* from, Index stride, Index count, Index depth, float scale, Word* panel, Index step);
+  /// c[j * ldc + i] (+)= sum over words; only i < rows, j < columns are touched. a has `vectors` vectors a word.
+  using Multiply = void (*)(Index words, Index vectors, Index rows, Index columns, const Word* a, const Word* b, float* c, Index ldc,
+                            bool accumulate);
+
+  Index unit;                                ///< depth in a word: 1 or 2
+  Pack pack_rows, pack_columns;              ///< left factor, `lanes` lanes
+  Pack pack_token_rows, pack_token_columns;  ///< activation, `columns` lanes
+  Multiply multiply;
+};
+
+struct KernelTable {
+  /// out[j] = element (row, col + j), j < length.
+  using DecodeBlocks = void (*)(const BlockSource& from, Index row, Index col, Index length, float* out);
+  /// The same turned: out[j * lanes + i] = element (row + i, col + j), i < count, j < length; col and length are multiples of 32 and rows
+  /// hold whole groups. Lanes from count on hold anything. Codes of `lanes` rows are transposed as bytes, four times less work than
+  /// transposing floats.
+  using DecodeTurned = void (*)(const BlockSource& from, Index row, Index count, Index col, Index length, float* out);
+  using Widen = void (*)(const void* from, Index length, float* out);
+
+  const char* name;
+  Index lanes;    ///< floats in a vector
+  Index vectors;  ///< vectors in the rows of a full panel
+  Index columns;  ///< tokens in a panel
+  PanelKernels fp32, bf16;
+  DecodeBlocks decode_blocks;
+  DecodeTurned decode_turned;  ///< may be null
+  Widen widen_bfloat16, widen_half;
+
+  Index rows() const { return lanes * vectors; }
+};
+
+}  // namespace lowrank::inline LOWRANK_ABI::kernels

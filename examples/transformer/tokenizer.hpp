@@ -84,6 +84,9 @@ inline Tokenizer::Tokenizer(TokenizerData data) : data_(std::move(data)) {
   check_ids();
   collect_tokens();
   if (data_.model != TokenizerModel::scored_pairs) collect_merges();
+  data_.tokens = {};
+  data_.kinds = {};
+  data_.added = {};
   // Each once; the first, which the file names as end of text, stays first.
   std::vector<std::int32_t> ends;
   for (const std::int32_t id : data_.ends)

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -32,9 +33,12 @@ class AddedTokens {
     std::int32_t id;  ///< negative: plain text
   };
 
-  /// Of two tokens with the same text the first counts.
+  /// Of two tokens with the same text the first counts. Throws FormatError for one that is too long.
   void add(AddedToken token) {
     if (token.text.empty()) return;
+    lowrank::check<lowrank::FormatError>(token.text.size() <= longest, "tokenizer", "an added token has ", token.text.size(), " bytes; ",
+                                         longest, " at most are possible");
+    begins_[static_cast<unsigned char>(token.text[0])] = true;
     std::uint32_t node = 0;
     for (const char byte : token.text) {
       const auto [edge, fresh] = edges_.try_emplace(key(node, byte), static_cast<std::uint32_t>(ends_.size()));
@@ -75,6 +79,7 @@ class AddedTokens {
   }
 
  private:
+  static constexpr std::size_t longest = 1024;  // keeps a search linear in the text
   static constexpr std::uint32_t no_token = 0xFFFFFFFF;
 
   static std::uint64_t key(std::uint32_t node, char byte) {
@@ -83,6 +88,7 @@ class AddedTokens {
 
   const AddedToken* longest_at(std::string_view text, std::size_t position, bool parse_special) const {
     const AddedToken* best = nullptr;
+    if (!begins_[static_cast<unsigned char>(text[position])]) return best;
     std::uint32_t node = 0;
     for (; position < text.size(); ++position) {
       const auto edge = edges_.find(key(node, text[position]));
@@ -118,6 +124,7 @@ class AddedTokens {
   static bool begins_with_word(std::string_view text) { return !text.empty() && is_word(text.front()) && blank_at(text, 0) == 0; }
 
   std::vector<AddedToken> tokens_;
+  std::array<bool, 256> begins_{};                          // whether some token begins with the byte
   std::vector<std::uint32_t> ends_{no_token};               // the token that ends at each node of the trie
   std::unordered_map<std::uint64_t, std::uint32_t> edges_;  // (node, byte) to node
 };

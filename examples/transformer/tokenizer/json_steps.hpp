@@ -63,12 +63,14 @@ inline const Json& part(const Json& root, const char* key) {
 inline void add_normalizer(const Json& root, Normalizer& normalizer) {
   for_each_step(part(root, "normalizer"), "normalizers", [&](const Json& step) {
     const std::string type = text_of(step, "type");
-    if (type == "Prepend")
+    if (type == "NFC")
+      normalizer.add_nfc();
+    else if (type == "Prepend")
       normalizer.add_prefix(text_of(step, "prepend"));
     else if (type == "Replace" && member(step, "pattern").is_object() && step.at("pattern").contains("String"))
       normalizer.add_replacement(text_of(step.at("pattern"), "String"), text_of(step, "content"));
     else
-      refuse("normalizer", step, "Prepend, Replace of a string, and Sequence");
+      refuse("normalizer", step, "NFC, Prepend, Replace of a string, and Sequence");
   });
 }
 

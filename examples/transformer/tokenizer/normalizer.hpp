@@ -5,25 +5,30 @@
 #include <utility>
 #include <vector>
 
+#include <transformer/tokenizer/nfc.hpp>
 #include <lowrank/error.hpp>
 
 namespace transformer {
 
-/// What is done to plain text before it is cut: a prefix, and one string put for another.
+/// What is done to plain text before it is cut: a prefix, one string put for another, normalization form C.
 class Normalizer {
  public:
-  void add_prefix(std::string prefix) { steps_.push_back({"", std::move(prefix)}); }
+  void add_prefix(std::string prefix) { steps_.push_back({"", std::move(prefix), false}); }
   void add_replacement(std::string from, std::string to) {
     lowrank::check<lowrank::FormatError>(!from.empty(), "tokenizer", "a normalizer replaces an empty string; name what it replaces");
-    steps_.push_back({std::move(from), std::move(to)});
+    steps_.push_back({std::move(from), std::move(to), false});
   }
+
+  void add_nfc() { steps_.push_back({"", "", true}); }
 
   bool empty() const { return steps_.empty(); }
 
   std::string operator()(std::string_view text) const {
     std::string result(text);
-    for (const auto& [from, to] : steps_) {
-      if (from.empty())
+    for (const auto& [from, to, nfc] : steps_) {
+      if (nfc)
+        result = to_nfc(result);
+      else if (from.empty())
         result.insert(0, result.empty() ? "" : to);
       else
         result = replace(result, from, to);
@@ -43,7 +48,11 @@ class Normalizer {
     }
   }
 
-  std::vector<std::pair<std::string, std::string>> steps_;  // (from, to); an empty `from` is a prefix
+  struct Step {
+    std::string from, to;  // an empty `from`: `to` is a prefix
+    bool nfc = false;
+  };
+  std::vector<Step> steps_;
 };
 
 }  // namespace transformer

@@ -6,6 +6,7 @@
 #include <new>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -26,87 +27,93 @@ using lowrank::ValueError;
 /// Three classes differ: \s is White_Space (PCRE2 adds U+180E), \w has marks, decimal digits and connectors (PCRE2 10.42 has all numbers
 /// and the low line), \h is a hexadecimal digit. What has no equal (class intersection, nested classes, possessive intervals, \K, \G, \X,
 /// \R, \y, verbs) throws FormatError rather than split texts in another way.
-inline std::string to_pcre2(std::string_view pattern) {
-  const auto refuse = [&](std::string_view what) {
-    fail<FormatError>("tokenizer", "the pattern ", lowrank::name_text(pattern), " uses ", what,
-                      ", which this tokenizer cannot match as its makers meant it");
-  };
-  constexpr std::string_view space = R"(\p{Z}\x09-\x0D\x{85})", word = R"(\p{L}\p{M}\p{Nd}\p{Pc})", hexadecimal = "0-9A-Fa-f";
-  if (pattern.starts_with("(*")) refuse("a verb (*…)");
-  std::string result;
-  bool in_class = false;
-  const auto put = [&](std::string_view members, bool negated) {
-    if (in_class && negated) refuse("\\S, \\W or \\H inside a class");
-    result += in_class ? std::string(members) : (negated ? "[^" : "[") + std::string(members) + "]";
-  };
-  for (std::size_t i = 0; i < pattern.size(); ++i) {
-    const char c = pattern[i];
-    const char next = i + 1 < pattern.size() ? pattern[i + 1] : '\0';
-    if (c == '\\') {
-      ++i;
-      switch (next) {
-        case 's':
-        case 'S':
-          put(space, next == 'S');
-          break;
-        case 'w':
-        case 'W':
-          put(word, next == 'W');
-          break;
-        case 'h':
-        case 'H':
-          put(hexadecimal, next == 'H');
-          break;
-        case 'K':
-        case 'G':
-        case 'X':
-        case 'R':
-        case 'y':
-        case 'Y':
-        case 'Q':
-        case 'C':
-          refuse(std::string("\\") + next);
-          break;
-        case 'p':
-        case 'P':
-        case 'x': {  // \p{Name} and \x{2028} are copied whole
-          const std::size_t end = pattern.find('}', i);
-          const bool braces = pattern.substr(i + 1).starts_with('{') && end != std::string_view::npos;
-          const std::size_t length = braces ? end + 1 - i : 1;
-          (result += c) += pattern.substr(i, length);
-          i += length - 1;
-          break;
-        }
-        default:
-          (result += c) += next;
-      }
-      if (i >= pattern.size()) refuse("a backslash at its end");
-      continue;
+class PatternTranslator {
+ public:
+  explicit PatternTranslator(std::string_view pattern) : pattern_(pattern) {}
+
+  std::string operator()() {
+    if (pattern_.starts_with("(*")) refuse("a verb (*…)");
+    while (position_ < pattern_.size()) {
+      if (at(0) == '\\')
+        escape();
+      else if (in_class_)
+        class_member();
+      else if (at(0) == '[')
+        begin_class();
+      else if (at(0) == '}' && at(1) == '+')
+        refuse("a possessive interval {…}+");
+      else
+        copy(1);
     }
-    if (in_class) {
-      if (c == '[' && next != ':') refuse("a class inside a class");
-      if (c == '&' && next == '&') refuse("an intersection of classes");
-      if (c == '[') {  // [:alpha:], copied whole
-        const std::size_t end = pattern.find(":]", i);
-        if (end == std::string_view::npos) refuse("a class inside a class");
-        result += pattern.substr(i, end + 2 - i);
-        i = end + 1;
-        continue;
-      }
-      if (c == ']') in_class = false;
-    } else if (c == '[') {
-      in_class = true;
-      result += c;
-      if (next == '^') result += pattern[++i];
-      if (i + 1 < pattern.size() && pattern[i + 1] == ']') (result += '\\') += pattern[++i];
-      continue;
-    } else if (c == '}' && next == '+') {
-      refuse("a possessive interval {…}+");
-    }
-    result += c;
+    return std::move(result_);
   }
-  return result;
-}
+
+ private:
+  [[noreturn]] void refuse(std::string_view what) const {
+    fail<FormatError>("tokenizer", "the pattern ", lowrank::name_text(pattern_), " uses ", what,
+                      ", which this tokenizer cannot match as its makers meant it");
+  }
+  char at(std::size_t ahead) const { return position_ + ahead < pattern_.size() ? pattern_[position_ + ahead] : '\0'; }
+  void copy(std::size_t count) {
+    result_ += pattern_.substr(position_, count);
+    position_ += count;
+  }
+
+  void escape() {
+    switch (at(1)) {
+      case 's':
+      case 'S':
+        return put_class(R"(\p{Z}\x09-\x0D\x{85})");
+      case 'w':
+      case 'W':
+        return put_class(R"(\p{L}\p{M}\p{Nd}\p{Pc})");
+      case 'h':
+      case 'H':
+        return put_class("0-9A-Fa-f");
+      case 'p':
+      case 'P':
+      case 'x': {  // \p{Name} and \x{2028} are copied whole
+        const std::size_t end = at(2) == '{' ? pattern_.find('}', position_) : std::string_view::npos;
+        return copy(end == std::string_view::npos ? 2 : end + 1 - position_);
+      }
+      case '\0':
+        refuse("a backslash at its end");
+      default:
+        if (std::string_view("KGXRyYQC").find(at(1)) != std::string_view::npos) refuse(std::string("\\") + at(1));
+        copy(2);
+    }
+  }
+
+  /// The class of an escape; a capital letter is its negation.
+  void put_class(std::string_view members) {
+    const bool negated = at(1) < 'a';
+    if (in_class_ && negated) refuse("\\S, \\W or \\H inside a class");
+    result_ += in_class_ ? std::string(members) : (negated ? "[^" : "[") + std::string(members) + "]";
+    position_ += 2;
+  }
+
+  void begin_class() {
+    in_class_ = true;
+    copy(at(1) == '^' ? 2 : 1);
+    if (at(0) != ']') return;
+    result_ += '\\';  // a bracket that closes nothing yet is a member
+    copy(1);
+  }
+
+  void class_member() {
+    const std::size_t end = at(0) == '[' && at(1) == ':' ? pattern_.find(":]", position_) : std::string_view::npos;
+    if (end != std::string_view::npos) return copy(end + 2 - position_);  // [:alpha:]
+    if (at(0) == '[') refuse("a class inside a class");
+    if (at(0) == '&' && at(1) == '&') refuse("an intersection of classes");
+    if (at(0) == ']') in_class_ = false;
+    copy(1);
+  }
+
+  std::string_view pattern_;
+  std::size_t position_ = 0;
+  bool in_class_ = false;
+  std::string result_;
+};
 
 /// A compiled PCRE2 pattern with Unicode properties; copies share it, and threads may match at once.
 class Pattern {
@@ -115,7 +122,7 @@ class Pattern {
 
   /// Throws FormatError with PCRE2's own words when the pattern is not valid.
   explicit Pattern(std::string_view pattern, Kind kind = Kind::regex) : text_(pattern) {
-    const std::string spelled = kind == Kind::regex ? to_pcre2(pattern) : text_;
+    const std::string spelled = kind == Kind::regex ? PatternTranslator(pattern)() : text_;
     std::unique_ptr<pcre2_compile_context, Free> context(pcre2_compile_context_create(nullptr));
     if (!context) throw std::bad_alloc();
     pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);

@@ -1,0 +1,34 @@
+#pragma once
+
+/// Everything for the CPU, from the bottom layer up. Files need nlohmann-json; where it is missing io/ is left out.
+
+#include <lowrank/config.hpp>
+#include <lowrank/error.hpp>
+
+#include <lowrank/core/buffer.hpp>
+#include <lowrank/core/device.hpp>
+#include <lowrank/core/matrix.hpp>
+#include <lowrank/core/parallel.hpp>
+#include <lowrank/core/random.hpp>
+#include <lowrank/core/types.hpp>
+
+#include <lowrank/quant.hpp>
+
+#include <lowrank/ops/activation.hpp>
+#include <lowrank/ops/attention.hpp>
+#include <lowrank/ops/embedding.hpp>
+#include <lowrank/ops/linear.hpp>
+#include <lowrank/ops/lora.hpp>
+#include <lowrank/ops/loss.hpp>
+#include <lowrank/ops/norm.hpp>
+#include <lowrank/ops/product.hpp>
+#include <lowrank/ops/rope.hpp>
+
+#include <lowrank/autograd.hpp>
+#include <lowrank/nn.hpp>
+#include <lowrank/optim.hpp>
+
+#include <lowrank/adapters.hpp>
+#if __has_include(<nlohmann/json.hpp>)
+#include <lowrank/io.hpp>
+#endif

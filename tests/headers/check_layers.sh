@@ -1,0 +1,63 @@
+#!/bin/sh
+# Checks each #include of include/lowrank against layers.txt; each module header must be reached by lowrank.hpp. sh check_layers.sh ROOT
+cd "$1/include/lowrank" || exit 1
+find . -name '*.hpp' | sed 's|^\./||' | LC_ALL=C sort | awk -v table="$1/tests/layers.txt" '
+  function layer_of(file,   prefix) {
+    if (file in layer) return layer[file]
+    for (prefix in layer) if (prefix ~ /\/$/ && index(file, prefix) == 1) return layer[prefix]
+    return 0
+  }
+  function allowed(file, header,   prefix) {
+    if (header !~ /[.\/]/) return 1  # the standard library
+    for (prefix in allow) if (index(file, prefix) == 1 && index(allow[prefix], " " header " ")) return 1
+    return 0
+  }
+  function complain(text) { print text; ++wrong }
+  function visit(file,   i, count, list) {  # depth first; a file met again on its own path closes a circle
+    if (state[file] == 2) return
+    if (state[file] == 1) { complain("lowrank/" file " includes itself in a circle"); return }
+    state[file] = 1
+    count = split(includes[file], list, " ")
+    for (i = 1; i <= count; ++i) visit(list[i])
+    state[file] = 2
+  }
+  BEGIN {
+    while ((getline line < table) > 0) {
+      count = split(line, word, " ")
+      if (word[1] == "layer") { ++depth; for (i = 2; i <= count; ++i) layer[word[i]] = depth }
+      if (word[1] == "allow") { allow[word[2]] = " "; for (i = 3; i <= count; ++i) allow[word[2]] = allow[word[2]] word[i] " " }
+    }
+    if (!depth) complain("no layers in " table)
+  }
+  {
+    file = $0
+    files[++total] = file
+    if (!layer_of(file)) complain("lowrank/" file " belongs to no layer of tests/layers.txt")
+    first = ""; region = 0
+    while ((getline line < file) > 0) {
+      if (first == "") first = line
+      if (line ~ /pragma GCC push_options|pragma clang attribute push/) region = 1
+      if (line ~ /pragma GCC pop_options|pragma clang attribute pop/) region = 0
+      if (region && line ~ /^namespace .*LOWRANK_ABI/) complain("lowrank/" file " opens the tagged namespace inside a target region")
+      if (line !~ /^[ \t]*#[ \t]*include/) continue
+      header = line
+      sub(/^[^<"]*[<"]/, "", header); sub(/[>"].*$/, "", header)
+      if (line ~ /include[ \t]*"/) complain("lowrank/" file " includes \"" header "\"; write <lowrank/…>")
+      else if (header ~ /^lowrank\//) {
+        sub(/^lowrank\//, "", header)
+        includes[file] = includes[file] " " header
+        if (!layer_of(header) || layer_of(header) > layer_of(file)) complain("lowrank/" file " includes lowrank/" header ", which lies above it")
+      } else if (!allowed(file, header)) complain("lowrank/" file " may not include <" header ">")
+    }
+    close(file)
+    if (first != "#pragma once") complain("lowrank/" file " does not begin with #pragma once")
+  }
+  END {
+    for (i = 1; i <= total; ++i) if (files[i] != "lowrank.hpp") visit(files[i])
+    for (i = 1; i <= total; ++i) state[files[i]] = 0
+    visit("lowrank.hpp")
+    for (i = 1; i <= total; ++i)
+      if (state[files[i]] != 2 && files[i] !~ /^(cuda|dist|mpi)[.\/]/) complain("lowrank.hpp does not reach lowrank/" files[i])
+    print total " headers, " depth " layers, " wrong + 0 " violations"
+    exit wrong > 0
+  }'

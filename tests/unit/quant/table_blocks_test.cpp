@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <string>
 #include <vector>
@@ -29,7 +30,8 @@ std::vector<std::uint8_t> codes_of(const QuantizedMatrix<Format>& q) {
 template <class Format>
 void check_shapes() {
   CAPTURE(Format::block);
-  for (const auto& [rows, cols] : {std::pair<Index, Index>{1, 1}, {0, 5}, {5, 0}, {1, 31}, {3, 43}, {7, 64}, {2, 4097}, {130, 1}}) {
+  for (const auto& size : {std::pair<Index, Index>{1, 1}, {0, 5}, {5, 0}, {1, 31}, {3, 43}, {7, 64}, {2, 4097}, {130, 1}}) {
+    const Index rows = size.first, cols = size.second;
     CAPTURE(rows);
     CAPTURE(cols);
     const Weight<float> w = normal(rows, cols);
@@ -194,6 +196,15 @@ TEST_CASE("storage of the wrong size is refused; copies share their bytes") {
   const auto copy = q;
   CHECK(copy.storage().codes().data() == q.storage().codes().data());
   CHECK(QuantizedMatrix<Nf4<64>>().bytes() == 0);
+}
+
+TEST_CASE("scales need not be aligned in their file") {
+  const auto q = quantize<Nf4<32>>(normal(2, 40));
+  const std::size_t size = q.storage().scales().bytes();
+  Buffer file = Buffer::allocate(size + 1);
+  std::memcpy(file.mutable_as<std::byte>() + 1, q.storage().scales().absmax().data(), size);
+  const QuantizedMatrix<Nf4<32>> mapped(2, 40, q.storage().codes(), file.slice(1, size));
+  CHECK(dequantize(mapped) == dequantize(q));
 }
 
 TEST_CASE("concepts: what is a format, what can be written") {

@@ -110,10 +110,11 @@ struct DoubleQuant {
     }
     static Storage encode(std::string_view format, std::span<const float> absmax);
 
-    /// The scale of a block. Two roundings, unless the compiler fuses them (then one; the last bit may differ).
+    /// The scale of a block, in two roundings: volatile keeps a compiler that may use FMA from making them one here and not there.
     float operator[](Index block) const {
       const float nested = quant::load<float>(nested_absmax_.data() + 4 * (block / nested_block));
-      return map_[static_cast<std::size_t>(absmax_.data()[block])] * nested + offset_;
+      const volatile float rest = map_[static_cast<std::size_t>(absmax_.data()[block])] * nested;
+      return rest + offset_;
     }
     std::size_t bytes() const { return absmax_.size() + nested_absmax_.size() + (absmax_.empty() ? 0 : sizeof(offset_)); }
     const Buffer& absmax() const { return absmax_; }

@@ -189,9 +189,8 @@ inline void decode_stretch(const BlockSource& s, Index begin, Index length, cons
   for (; j < length; ++j) out[j] = s.unscaled(begin + j) * scale + offset;
 }
 
-inline void decode_blocks(const BlockSource& s, Index row, Index col, Index length, float* out) {
-  const Table table(s.table.data());
-  const Index begin = row * s.col_count + col;
+inline void decode_row(const BlockSource& s, Index row, Index col, Index length, const Table& table, float* out) {
+  const Index begin = row * s.pitch + col;
   for (Index j = 0; j < length;) {
     const Index at = begin + j, g = at / s.group;
     Index stretch = (g + 1) * s.group - at;
@@ -202,6 +201,11 @@ inline void decode_blocks(const BlockSource& s, Index row, Index col, Index leng
     decode_stretch(s, at, stretch, table, scale, offset, out + j);
     j += stretch;
   }
+}
+
+inline void decode_blocks(const BlockSource& s, Index row, Index count, Index col, Index length, float* out, Index stride) {
+  const Table table(s.table.data());
+  for (Index i = 0; i < count; ++i) decode_row(s, row + i, col, length, table, out + i * stride);
 }
 
 inline void widen_bfloat16(const void* from, Index length, float* out) {
@@ -228,6 +232,7 @@ constexpr PanelKernels panel_kernels() {
           .pack_columns = pack_columns<lanes, Rounded>,
           .pack_token_rows = pack_rows<columns, Rounded>,
           .pack_token_columns = pack_columns<columns, Rounded>,
+          .pack_blocks = nullptr,
           .multiply = multiply};
 }
 
@@ -238,7 +243,6 @@ inline constexpr KernelTable table = {.name = "avx2",
                                       .fp32 = panel_kernels<false>(),
                                       .bf16 = panel_kernels<true>(),
                                       .decode_blocks = decode_blocks,
-                                      .decode_turned = nullptr,
                                       .widen_bfloat16 = widen_bfloat16,
                                       .widen_half = widen_half};
 

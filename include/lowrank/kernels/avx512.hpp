@@ -91,11 +91,11 @@ inline void multiply(Index words, Index vector_count, Index rows, Index column_c
   multiply_columns<3>(words, rows, column_count, a, b, c, ldc, accumulate);
 }
 
-/// out[q * 16 + i] = byte q of row i, for 16 bytes of 16 rows; missing rows repeat row 0.
+/// Writes 16 bytes of 16 rows column by column: out[z] lane l holds byte 4 z + l of rows 0 … 15; missing rows repeat row 0.
 ///
 /// Register z holds rows z, 4 + z, 8 + z, 12 + z, one a 128-bit lane. Two rounds of byte and word unpacking bring the four rows of a lane
 /// together, then one permutation of the 16 double words brings the four lanes together: 28 instructions for 256 bytes.
-inline void transpose_bytes(const std::byte* from, Index stride, Index count, std::byte* out) {
+inline void transpose_bytes(const std::byte* from, Index stride, Index count, __m512i* out) {
   __m512i z[4];
   LOWRANK_UNROLL
   for (Index i = 0; i < 4; ++i) {
@@ -110,74 +110,151 @@ inline void transpose_bytes(const std::byte* from, Index stride, Index count, st
   }
   const __m512i t0 = _mm512_unpacklo_epi8(z[0], z[1]), t1 = _mm512_unpackhi_epi8(z[0], z[1]);
   const __m512i t2 = _mm512_unpacklo_epi8(z[2], z[3]), t3 = _mm512_unpackhi_epi8(z[2], z[3]);
-  const __m512i words[4] = {_mm512_unpacklo_epi16(t0, t2), _mm512_unpackhi_epi16(t0, t2), _mm512_unpacklo_epi16(t1, t3),
-                            _mm512_unpackhi_epi16(t1, t3)};
   const __m512i turn = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  LOWRANK_UNROLL
-  for (int i = 0; i < 4; ++i) _mm512_storeu_si512(out + 64 * i, _mm512_permutexvar_epi32(turn, words[i]));
+  out[0] = _mm512_permutexvar_epi32(turn, _mm512_unpacklo_epi16(t0, t2));
+  out[1] = _mm512_permutexvar_epi32(turn, _mm512_unpackhi_epi16(t0, t2));
+  out[2] = _mm512_permutexvar_epi32(turn, _mm512_unpacklo_epi16(t1, t3));
+  out[3] = _mm512_permutexvar_epi32(turn, _mm512_unpackhi_epi16(t1, t3));
 }
 
-/// Scales and offsets of the group that holds column col, for 16 rows.
+/// Scales and offsets of one group each of 16 rows.
 struct Scales {
-  __m512 scale, offset;
-};
-inline Scales load_scales(const BlockSource& s, Index row, Index count, Index col) {
   alignas(64) float scale[16], offset[16];
-  const Index groups = s.col_count / s.group, first = row * groups + col / s.group;
-  if (s.read_scales == ArrayScales::read) {
-    for (Index i = 0; i < 16; ++i) scale[i] = s.scales[first + (i < count ? i : 0) * groups];
-    return {_mm512_load_ps(scale), _mm512_setzero_ps()};
-  }
-  if (s.read_scales == HalfScales::read) {
-    alignas(32) std::uint16_t scale_bits[16], offset_bits[16] = {};
-    const Index row_bytes = s.col_count / s.block * s.block_bytes;
-    const std::byte* at = s.data + row * row_bytes + col / s.block * s.block_bytes;
-    for (Index i = 0; i < 16; ++i) {
-      const std::byte* block = at + (i < count ? i : 0) * row_bytes;
-      std::memcpy(&scale_bits[i], block + s.scale_at, 2);
-      if (s.offset_at >= 0) std::memcpy(&offset_bits[i], block + s.offset_at, 2);
+
+  /// Of the group that holds column col in rows row … row + count - 1; missing rows repeat the first.
+  void load(const BlockSource& s, Index row, Index count, Index col) {
+    const Index groups = s.pitch / s.group, first = row * groups + col / s.group;
+    if (s.read_scales == ArrayScales::read) {
+      for (Index i = 0; i < 16; ++i) scale[i] = s.scales[first + (i < count ? i : 0) * groups];
+      _mm512_store_ps(offset, _mm512_setzero_ps());
+    } else if (s.read_scales == HalfScales::read) {
+      alignas(32) std::uint16_t scale_bits[16], offset_bits[16] = {};
+      const Index row_bytes = s.row_bytes();
+      const std::byte* at = s.data + row * row_bytes + col / s.block * s.block_bytes;
+      for (Index i = 0; i < 16; ++i) std::memcpy(&scale_bits[i], at + (i < count ? i : 0) * row_bytes + s.scale_at, 2);
+      if (s.offset_at >= 0)
+        for (Index i = 0; i < 16; ++i) std::memcpy(&offset_bits[i], at + (i < count ? i : 0) * row_bytes + s.offset_at, 2);
+      _mm512_store_ps(scale, _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(scale_bits))));
+      _mm512_store_ps(offset, _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(offset_bits))));
+    } else {
+      for (Index i = 0; i < 16; ++i) s.read_scales(s, first + (i < count ? i : 0) * groups, 1, scale + i, offset + i);
     }
-    return {_mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(scale_bits))),
-            _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(offset_bits)))};
   }
-  for (Index i = 0; i < 16; ++i) s.read_scales(s, first + (i < count ? i : 0) * groups, 1, scale + i, offset + i);
-  return {_mm512_load_ps(scale), _mm512_load_ps(offset)};
+};
+
+/// Address of the codes of the 16 elements that begin at column col (a multiple of 16) of a row, and their shift in nibble_halves.
+struct CodePlace {
+  const std::byte* bytes;
+  unsigned shift;
+
+  CodePlace(const BlockSource& s, Index row, Index col) {
+    bytes = s.data + row * s.row_bytes();
+    shift = 0;
+    if (s.order == CodeOrder::nibble_pairs) {
+      bytes += col / 2;
+      return;
+    }
+    const Index inside = col % s.block;
+    bytes += col / s.block * s.block_bytes + s.codes_at;
+    if (s.order == CodeOrder::bytes) {
+      bytes += inside;
+      return;
+    }
+    const Index position = inside % (2 * s.run);
+    bytes += inside / (2 * s.run) * s.run + position % s.run;
+    shift = position < s.run ? 0 : 4;
+  }
+};
+
+/// codes[16 k + i] = code of element (row + i, col + k), k < 32, one a byte; col is a multiple of 32.
+inline void load_codes(const BlockSource& s, Index row, Index count, Index col, std::uint8_t* codes) {
+  const Index row_bytes = s.row_bytes();
+  const __m512i nibble = _mm512_set1_epi8(15);
+  __m512i turned[4];
+  if (s.order == CodeOrder::nibble_pairs) {
+    transpose_bytes(CodePlace(s, row, col).bytes, row_bytes, count, turned);
+    const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+    LOWRANK_UNROLL
+    for (int z = 0; z < 4; ++z) {
+      const __m512i even = _mm512_and_si512(_mm512_srli_epi16(turned[z], 4), nibble), odd = _mm512_and_si512(turned[z], nibble);
+      _mm512_store_si512(codes + 128 * z, _mm512_permutex2var_epi64(even, first, odd));
+      _mm512_store_si512(codes + 128 * z + 64, _mm512_permutex2var_epi64(even, second, odd));
+    }
+    return;
+  }
+  const std::byte* turned_from = nullptr;
+  for (Index part = 0; part < 2; ++part) {
+    const CodePlace place(s, row, col + 16 * part);
+    if (place.bytes != turned_from) transpose_bytes(place.bytes, row_bytes, count, turned);
+    turned_from = place.bytes;  // a run of 16 bytes holds both parts
+    LOWRANK_UNROLL
+    for (int z = 0; z < 4; ++z) {
+      __m512i part_codes = turned[z];
+      if (s.order == CodeOrder::nibble_halves)
+        part_codes = _mm512_and_si512(place.shift == 0 ? part_codes : _mm512_srli_epi16(part_codes, 4), nibble);
+      _mm512_store_si512(codes + 256 * part + 64 * z, part_codes);
+    }
+  }
 }
 
-inline void decode_turned(const BlockSource& s, Index row, Index count, Index col, Index length, float* out) {
+/// What 16 codes stand for, before scaling: an entry of the table, or for Q8_0 the signed byte itself.
+inline __m512 numbers_of(const std::uint8_t* codes, bool is_table, __m512 table) {
+  const __m128i bytes = _mm_load_si128(reinterpret_cast<const __m128i*>(codes));
+  return is_table ? _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(bytes), table) : _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+}
+
+template <bool Rounded>
+void pack_blocks(const BlockSource& s, Index row, Index count, Index col, Index depth, float scale, Word* panel, Index step) {
+  const __m512 table = _mm512_loadu_ps(s.table.data()), factor = _mm512_set1_ps(scale);
+  const bool is_table = s.order != CodeOrder::bytes;
+  alignas(64) std::uint8_t codes[512];
+  Scales scales;
+  for (Index k = 0; k < depth; k += 32) {
+    if (k == 0 || (col + k) % s.group == 0) scales.load(s, row, count, col + k);
+    load_codes(s, row, count, col + k, codes);
+    const __m512 slope = _mm512_mul_ps(_mm512_load_ps(scales.scale), factor);
+    const __m512 offset = _mm512_mul_ps(_mm512_load_ps(scales.offset), factor);
+    LOWRANK_UNROLL
+    for (Index q = 0; q < 32; ++q) {
+      const __m512 value = _mm512_fmadd_ps(numbers_of(codes + 16 * q, is_table, table), slope, offset);
+      _mm512_storeu_ps(panel + (k + q) * step, Rounded ? round_to_bfloat16(value) : value);
+    }
+  }
+}
+
+/// 16 elements of a row from column col on (a multiple of 16), before scaling.
+inline __m512 unscaled_16(const BlockSource& s, CodePlace place, __m512 table) {
+  if (s.order == CodeOrder::nibble_pairs) {
+    const __m128i pairs = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(place.bytes));
+    const __m512i twice = _mm512_cvtepu8_epi32(_mm_unpacklo_epi8(pairs, pairs));
+    const __m512i shift = _mm512_set1_epi64(4);  // even lanes by 4, odd lanes by 0
+    return _mm512_permutexvar_ps(_mm512_srlv_epi32(twice, shift), table);
+  }
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(place.bytes));
+  if (s.order == CodeOrder::bytes) return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+  return _mm512_permutexvar_ps(_mm512_srl_epi32(_mm512_cvtepu8_epi32(bytes), _mm_cvtsi32_si128(static_cast<int>(place.shift))), table);
+}
+
+inline void decode_blocks(const BlockSource& s, Index row, Index count, Index col, Index length, float* out, Index stride) {
+  if (!s.rows_hold_whole_groups() || col % 16 != 0 || s.group % 16 != 0)
+    return avx2::decode_blocks(s, row, count, col, length, out, stride);
   const __m512 table = _mm512_loadu_ps(s.table.data());
-  const bool pairs = s.order == CodeOrder::nibble_pairs, halves = s.order == CodeOrder::nibble_halves;
-  const Index row_bytes = pairs ? s.col_count / 2 : s.col_count / s.block * s.block_bytes;
-  Scales scales = load_scales(s, row, count, col);
-  alignas(64) std::byte turned[256];
-  const std::byte* last = nullptr;
-  for (Index j = 0; j < length;) {
-    const Index at = col + j;
-    if (j > 0 && at % s.group == 0) scales = load_scales(s, row, count, at);
-    const Index inside = at % s.block, position = inside % (2 * s.run);  // of nibble_halves
-    const std::byte* bytes = s.data + row * row_bytes;
-    if (pairs)
-      bytes += at / 2;
-    else
-      bytes += at / s.block * s.block_bytes + s.codes_at + (halves ? inside / (2 * s.run) * s.run + position % s.run : inside);
-    if (bytes != last) transpose_bytes(bytes, row_bytes, count, turned);
-    last = bytes;
-    const __m128i shift = _mm_cvtsi32_si128(halves && position >= s.run ? 4 : 0);
-    for (Index q = 0; q < 16; ++q) {
-      const __m128i codes = _mm_load_si128(reinterpret_cast<const __m128i*>(turned + 16 * q));
-      if (pairs) {
-        const __m512i both = _mm512_cvtepu8_epi32(codes);
-        const __m512 even = _mm512_permutexvar_ps(_mm512_srli_epi32(both, 4), table), odd = _mm512_permutexvar_ps(both, table);
-        _mm512_storeu_ps(out + (j + 2 * q) * lanes, _mm512_fmadd_ps(even, scales.scale, scales.offset));
-        _mm512_storeu_ps(out + (j + 2 * q + 1) * lanes, _mm512_fmadd_ps(odd, scales.scale, scales.offset));
-      } else {
-        const __m512 number = halves ? _mm512_permutexvar_ps(_mm512_srl_epi32(_mm512_cvtepu8_epi32(codes), shift), table)
-                                     : _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes));
-        _mm512_storeu_ps(out + (j + q) * lanes, _mm512_fmadd_ps(number, scales.scale, scales.offset));
+  const Index row_bytes = s.row_bytes();
+  Scales scales;
+  for (Index i = 0; i < count; i += 16) {
+    const Index rows = count - i < 16 ? count - i : 16;
+    for (Index j = 0; j + 16 <= length; j += 16) {
+      if (j == 0 || (col + j) % s.group == 0) scales.load(s, row + i, rows, col + j);
+      CodePlace place(s, row + i, col + j);
+      for (Index r = 0; r < rows; ++r, place.bytes += row_bytes) {
+        const __m512 value =
+            _mm512_fmadd_ps(unscaled_16(s, place, table), _mm512_set1_ps(scales.scale[r]), _mm512_set1_ps(scales.offset[r]));
+        _mm512_storeu_ps(out + (i + r) * stride + j, value);
       }
     }
-    j += pairs ? 32 : 16;
   }
+  const Index done = length / 16 * 16;
+  if (done < length) avx2::decode_blocks(s, row, count, col + done, length - done, out + done, stride);
 }
 
 template <bool Rounded>
@@ -187,6 +264,7 @@ constexpr PanelKernels panel_kernels() {
           .pack_columns = pack_columns<Rounded>,
           .pack_token_rows = avx2::pack_rows<columns, Rounded>,
           .pack_token_columns = avx2::pack_columns<columns, Rounded>,
+          .pack_blocks = pack_blocks<Rounded>,
           .multiply = multiply};
 }
 
@@ -196,8 +274,7 @@ inline constexpr KernelTable table = {.name = "avx512",
                                       .columns = columns,
                                       .fp32 = panel_kernels<false>(),
                                       .bf16 = panel_kernels<true>(),
-                                      .decode_blocks = avx2::decode_blocks,
-                                      .decode_turned = decode_turned,
+                                      .decode_blocks = decode_blocks,
                                       .widen_bfloat16 = avx2::widen_bfloat16,
                                       .widen_half = avx2::widen_half};
 

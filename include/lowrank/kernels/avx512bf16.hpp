@@ -61,6 +61,26 @@ void pack_columns(const float* from, Index stride, Index count, Index depth, flo
   }
 }
 
+/// As avx512::pack_blocks, two elements of the depth at a time.
+inline void pack_blocks(const BlockSource& s, Index row, Index count, Index col, Index depth, float scale, Word* panel, Index step) {
+  const __m512 table = _mm512_loadu_ps(s.table.data()), factor = _mm512_set1_ps(scale);
+  const bool is_table = s.order != CodeOrder::bytes;
+  alignas(64) std::uint8_t codes[512];
+  avx512::Scales scales;
+  for (Index k = 0; k < depth; k += 32) {
+    if (k == 0 || (col + k) % s.group == 0) scales.load(s, row, count, col + k);
+    avx512::load_codes(s, row, count, col + k, codes);
+    const __m512 slope = _mm512_mul_ps(_mm512_load_ps(scales.scale), factor);
+    const __m512 offset = _mm512_mul_ps(_mm512_load_ps(scales.offset), factor);
+    LOWRANK_UNROLL
+    for (Index q = 0; q < 16; ++q) {
+      const __m512 even = _mm512_fmadd_ps(avx512::numbers_of(codes + 32 * q, is_table, table), slope, offset);
+      const __m512 odd = _mm512_fmadd_ps(avx512::numbers_of(codes + 32 * q + 16, is_table, table), slope, offset);
+      _mm512_storeu_si512(panel + (k / 2 + q) * step, interleaved(even, odd));
+    }
+  }
+}
+
 template <int Vectors, int Columns>
 void multiply_tile(Index words, Index rows, Index column_count, const Word* a, const Word* b, float* c, Index ldc, bool accumulate) {
   const __mmask16 last = first_lanes(rows - (Vectors - 1) * lanes);
@@ -115,9 +135,9 @@ inline constexpr KernelTable table = {.name = "avx512bf16",
                                                .pack_columns = pack_columns<lanes>,
                                                .pack_token_rows = pack_8_rows,
                                                .pack_token_columns = pack_columns<columns>,
+                                               .pack_blocks = pack_blocks,
                                                .multiply = multiply},
-                                      .decode_blocks = avx2::decode_blocks,
-                                      .decode_turned = avx512::decode_turned,
+                                      .decode_blocks = avx512::decode_blocks,
                                       .widen_bfloat16 = avx2::widen_bfloat16,
                                       .widen_half = avx2::widen_half};
 

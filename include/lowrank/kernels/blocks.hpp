@@ -27,6 +27,7 @@ struct BlockSource {
 
   const std::byte* data = nullptr;  ///< codes (nibble_pairs), or blocks that hold codes and scales
   Index row_count = 0, col_count = 0;
+  Index pitch = 0;  ///< elements from one row to the next: col_count, or more where rows end inside a block
   CodeOrder order = CodeOrder::nibble_pairs;
   Index group = 64;  ///< elements that share a scale; for blocks a divisor of `block`
 
@@ -45,7 +46,9 @@ struct BlockSource {
   Index rows() const { return row_count; }
   Index cols() const { return col_count; }
   /// Whether every row begins with a new group.
-  bool rows_hold_whole_groups() const { return col_count % group == 0; }
+  bool rows_hold_whole_groups() const { return pitch % group == 0; }
+  /// Bytes from one row to the next; rows hold whole groups.
+  Index row_bytes() const { return order == CodeOrder::nibble_pairs ? pitch / 2 : pitch / block * block_bytes; }
 
   /// Address of the block that holds a flattened element.
   const std::byte* block_of(Index element) const { return data + element / block * block_bytes; }
@@ -69,7 +72,7 @@ struct BlockSource {
   template <class Scalar>
   void decode(Index row, Index count, Index col, Index length, Scalar* out, Index stride) const {
     for (Index i = 0; i < count; ++i) {
-      const Index begin = (row + i) * col_count + col;
+      const Index begin = (row + i) * pitch + col;
       for (Index j = 0; j < length;) {
         const Index g = (begin + j) / group, end = (g + 1) * group - begin;
         float scale, offset;

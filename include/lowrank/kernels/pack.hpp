@@ -58,6 +58,7 @@ inline constexpr Index max_panel_rows = 64, max_panel_columns = 16, tile_depth =
 inline void decode_piece(const KernelTable& table, const Piece& piece, Index row, Index count, Index col, Index length, float* out,
                          Index stride) {
   if (piece.kind == Piece::Kind::other) return piece.decode(piece.data, row, count, col, length, out, stride);
+  if (piece.kind == Piece::Kind::blocks) return table.decode_blocks(piece.blocks, row, count, col, length, out, stride);
   for (Index i = 0; i < count; ++i) {
     const Index at = (row + i) * piece.stride + col;
     switch (piece.kind) {
@@ -70,8 +71,7 @@ inline void decode_piece(const KernelTable& table, const Piece& piece, Index row
       case Piece::Kind::half:
         table.widen_half(static_cast<const half*>(piece.data) + at, length, out + i * stride);
         break;
-      default:
-        table.decode_blocks(piece.blocks, row + i, col, length, out + i * stride);
+      default: break;
     }
   }
 }
@@ -153,9 +153,9 @@ struct LeftPacker {
     if (p.kind == Piece::Kind::fp32) return pack_floats(p, i, rows, k, length, out, step);
     if (p.transposed) return pack_turned(p, i, rows, k, length, out, step);
     Index done = 0;
-    if (p.kind == Piece::Kind::blocks && table.decode_turned != nullptr && p.blocks.rows_hold_whole_groups() && k % 32 == 0) {
+    if (p.kind == Piece::Kind::blocks && kernels.pack_blocks != nullptr && p.blocks.rows_hold_whole_groups() && k % 32 == 0) {
       done = length / 32 * 32;
-      pack_blocks(p, i, rows, k, done, out, step);
+      for_lanes(rows, [&](Index v, Index lanes) { kernels.pack_blocks(p.blocks, i + v, lanes, k, done, p.scale, out + v, step); });
     }
     alignas(64) float tile[max_panel_columns * tile_depth * 2];
     for (; done < length; done += tile_depth) {
@@ -185,17 +185,6 @@ struct LeftPacker {
       decode_piece(table, p, k + done, count, i, rows, tile, max_panel_rows);
       for_lanes(rows, [&](Index v, Index lanes) {
         kernels.pack_columns(tile + v, max_panel_rows, lanes, count, p.scale, out + done / kernels.unit * step + v, step);
-      });
-    }
-  }
-
-  void pack_blocks(const Piece& p, Index i, Index rows, Index k, Index length, Word* out, Index step) const {
-    alignas(64) float tile[max_panel_columns * tile_depth];
-    for (Index done = 0; done < length; done += tile_depth) {
-      const Index count = std::min(tile_depth, length - done);
-      for_lanes(rows, [&](Index v, Index lanes) {
-        table.decode_turned(p.blocks, i + v, lanes, k + done, count, tile);
-        kernels.pack_columns(tile, table.lanes, lanes, count, p.scale, out + done / kernels.unit * step + v, step);
       });
     }
   }

@@ -44,8 +44,8 @@ inline void multiply(Index words, Index vector_count, Index rows, Index column_c
   for (Index j = 0; j < column_count; ++j) std::copy_n(sum[j], rows, c + j * ldc);
 }
 
-inline void decode_blocks(const BlockSource& from, Index row, Index col, Index length, float* out) {
-  from.decode(row, 1, col, length, out, length);
+inline void decode_blocks(const BlockSource& from, Index row, Index count, Index col, Index length, float* out, Index stride) {
+  from.decode(row, count, col, length, out, stride);
 }
 
 template <class Element>
@@ -61,6 +61,7 @@ constexpr PanelKernels panel_kernels() {
           .pack_columns = pack_columns<lanes, Rounded>,
           .pack_token_rows = pack_rows<columns, Rounded>,
           .pack_token_columns = pack_columns<columns, Rounded>,
+          .pack_blocks = nullptr,
           .multiply = multiply};
 }
 
@@ -71,7 +72,6 @@ inline constexpr KernelTable table = {.name = "scalar",
                                       .fp32 = panel_kernels<false>(),
                                       .bf16 = panel_kernels<true>(),
                                       .decode_blocks = decode_blocks,
-                                      .decode_turned = nullptr,
                                       .widen_bfloat16 = widen<bfloat16>,
                                       .widen_half = widen<half>};
 

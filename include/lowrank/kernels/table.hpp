@@ -33,6 +33,9 @@ struct PanelKernels {
   /// Packs numbers: element (i, k), i < count, k < depth, is scale * from[i * stride + k] (rows) or scale * from[k * stride + i]
   /// (columns). Lanes from count on hold anything.
   using Pack = void (*)(const float* from, Index stride, Index count, Index depth, float scale, Word* panel, Index step);
+  /// Packs scale times rows [row, row + count), columns [col, col + depth) of blocks straight from their codes, transposing bytes instead of
+  /// floats. col and depth are multiples of 32, count at most `lanes`, and rows hold whole groups.
+  using PackBlocks = void (*)(const BlockSource& from, Index row, Index count, Index col, Index depth, float scale, Word* panel, Index step);
   /// c[j * ldc + i] (+)= sum over words; only i < rows, j < columns are touched. a has `vectors` vectors a word.
   using Multiply = void (*)(Index words, Index vectors, Index rows, Index columns, const Word* a, const Word* b, float* c, Index ldc,
                             bool accumulate);
@@ -40,16 +43,13 @@ struct PanelKernels {
   Index unit;                                ///< depth in a word: 1 or 2
   Pack pack_rows, pack_columns;              ///< left factor, `lanes` lanes
   Pack pack_token_rows, pack_token_columns;  ///< activation, `columns` lanes
+  PackBlocks pack_blocks;                    ///< may be null
   Multiply multiply;
 };
 
 struct KernelTable {
-  /// out[j] = element (row, col + j), j < length.
-  using DecodeBlocks = void (*)(const BlockSource& from, Index row, Index col, Index length, float* out);
-  /// The same turned: out[j * lanes + i] = element (row + i, col + j), i < count, j < length; col and length are multiples of 32 and rows
-  /// hold whole groups. Lanes from count on hold anything. Codes of `lanes` rows are transposed as bytes, four times less work than
-  /// transposing floats.
-  using DecodeTurned = void (*)(const BlockSource& from, Index row, Index count, Index col, Index length, float* out);
+  /// out[i * stride + j] = element (row + i, col + j), i < count, j < length.
+  using DecodeBlocks = void (*)(const BlockSource& from, Index row, Index count, Index col, Index length, float* out, Index stride);
   using Widen = void (*)(const void* from, Index length, float* out);
 
   const char* name;
@@ -58,7 +58,6 @@ struct KernelTable {
   Index columns;  ///< tokens in a panel
   PanelKernels fp32, bf16;
   DecodeBlocks decode_blocks;
-  DecodeTurned decode_turned;  ///< may be null
   Widen widen_bfloat16, widen_half;
 
   Index rows() const { return lanes * vectors; }

@@ -42,7 +42,7 @@ inline Blocks pairs(Index rows, Index cols, Index group, bool doubly, std::uint6
   Blocks b;
   fill(b.data, static_cast<std::size_t>((rows * cols + 1) / 2), random);
   const auto groups = static_cast<std::size_t>(ceil_div(rows * cols, group));
-  b.source = {.data = b.data.data(), .row_count = rows, .col_count = cols, .order = CodeOrder::nibble_pairs, .group = group};
+  b.source = {.data = b.data.data(), .row_count = rows, .col_count = cols, .pitch = cols, .order = CodeOrder::nibble_pairs, .group = group};
   std::copy_n(nf4, 16, b.source.table.begin());
   if (doubly) {
     b.codes.resize(groups);
@@ -78,6 +78,7 @@ inline Blocks ggml(Index rows, Index cols, int bits, bool has_offset, std::uint6
   b.source = {.data = b.data.data(),
               .row_count = rows,
               .col_count = cols,
+              .pitch = cols,
               .order = bits == 4 ? CodeOrder::nibble_halves : CodeOrder::bytes,
               .group = 32,
               .block = 32,

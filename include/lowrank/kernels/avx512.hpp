@@ -125,7 +125,7 @@ struct Scales {
   void load(const BlockSource& s, Index row, Index count, Index col) {
     const Index groups = s.pitch / s.group, first = row * groups + col / s.group;
     if (s.read_scales == ArrayScales::read) {
-      for (Index i = 0; i < 16; ++i) scale[i] = s.scales[first + (i < count ? i : 0) * groups];
+      for (Index i = 0; i < 16; ++i) scale[i] = ArrayScales::float_at(s.scales, first + (i < count ? i : 0) * groups);
       _mm512_store_ps(offset, _mm512_setzero_ps());
     } else if (s.read_scales == HalfScales::read) {
       alignas(32) std::uint16_t scale_bits[16], offset_bits[16] = {};

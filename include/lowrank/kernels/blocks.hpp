@@ -37,7 +37,7 @@ struct BlockSource {
 
   std::array<float, 16> table{};
   ReadScales read_scales = nullptr;
-  const float* scales = nullptr;              ///< one a group, when stored as an array
+  const std::byte* scales = nullptr;          ///< float32, one a group, when stored as an array (a file's need not be aligned)
   const std::uint8_t* scale_codes = nullptr;  ///< double quantization: scale = scale_map[code] * block_scales[group / 256] + scale_offset
   const float* scale_map = nullptr;
   float scale_offset = 0;
@@ -86,14 +86,19 @@ struct BlockSource {
 
 /// Readers of scales for the common ways of storing them.
 struct ArrayScales {  ///< float32, one a group
+  static float float_at(const std::byte* from, Index i) {
+    float value;
+    std::memcpy(&value, from + 4 * i, sizeof value);
+    return value;
+  }
   static void read(const BlockSource& s, Index first, Index count, float* scale, float* offset) {
-    for (Index i = 0; i < count; ++i) scale[i] = s.scales[first + i], offset[i] = 0;
+    for (Index i = 0; i < count; ++i) scale[i] = float_at(s.scales, first + i), offset[i] = 0;
   }
 };
 struct DoubleQuantizedScales {  ///< bitsandbytes: 8-bit codes of the dynamic map, a float32 scale for 256 of them, one offset
   static void read(const BlockSource& s, Index first, Index count, float* scale, float* offset) {
     for (Index i = 0; i < count; ++i) {
-      scale[i] = s.scale_map[s.scale_codes[first + i]] * s.scales[(first + i) / 256] + s.scale_offset;
+      scale[i] = s.scale_map[s.scale_codes[first + i]] * ArrayScales::float_at(s.scales, (first + i) / 256) + s.scale_offset;
       offset[i] = 0;
     }
   }

@@ -71,7 +71,8 @@ inline void decode_piece(const KernelTable& table, const Piece& piece, Index row
       case Piece::Kind::half:
         table.widen_half(static_cast<const half*>(piece.data) + at, length, out + i * stride);
         break;
-      default: break;
+      default:
+        break;
     }
   }
 }

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <concepts>
+#include <type_traits>
 
 #include <lowrank/kernels/blocks.hpp>
 #include <lowrank/kernels/source.hpp>
@@ -90,14 +91,25 @@ class Pieces {
                     { s.source() } -> Source;
                   }) {
       place(s.source(), frame);  // points into s, which outlives the call
+    } else if constexpr (requires { s.visit_source([](const auto&) {}); }) {
+      s.visit_source([&](const auto& simple) {
+        if constexpr (std::is_same_v<std::decay_t<decltype(simple)>, S>)
+          place_other(simple, frame);
+        else
+          place(simple, frame);
+      });
     } else {
-      Piece& piece = add(s.rows(), s.cols(), frame);
-      piece.kind = Piece::Kind::other;
-      piece.data = &s;
-      piece.decode = [](const void* source, Index row, Index count, Index col, Index length, float* out, Index stride) {
-        static_cast<const S*>(source)->decode(row, count, col, length, out, stride);
-      };
+      place_other(s, frame);
     }
+  }
+  template <Source S>
+  void place_other(const S& s, Frame frame) {
+    Piece& piece = add(s.rows(), s.cols(), frame);
+    piece.kind = Piece::Kind::other;
+    piece.data = &s;
+    piece.decode = [](const void* source, Index row, Index count, Index col, Index length, float* out, Index stride) {
+      static_cast<const S*>(source)->decode(row, count, col, length, out, stride);
+    };
   }
 
   template <class Element>

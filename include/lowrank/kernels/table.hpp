@@ -33,9 +33,10 @@ struct PanelKernels {
   /// Packs numbers: element (i, k), i < count, k < depth, is scale * from[i * stride + k] (rows) or scale * from[k * stride + i]
   /// (columns). Lanes from count on hold anything.
   using Pack = void (*)(const float* from, Index stride, Index count, Index depth, float scale, Word* panel, Index step);
-  /// Packs scale times rows [row, row + count), columns [col, col + depth) of blocks straight from their codes, transposing bytes instead of
-  /// floats. col and depth are multiples of 32, count at most `lanes`, and rows hold whole groups.
-  using PackBlocks = void (*)(const BlockSource& from, Index row, Index count, Index col, Index depth, float scale, Word* panel, Index step);
+  /// Packs scale times rows [row, row + count), columns [col, col + depth) of blocks straight from their codes, transposing bytes instead
+  /// of floats. col and depth are multiples of 32, count at most `lanes`, and rows hold whole groups.
+  using PackBlocks = void (*)(const BlockSource& from, Index row, Index count, Index col, Index depth, float scale, Word* panel,
+                              Index step);
   /// c[j * ldc + i] (+)= sum over words; only i < rows, j < columns are touched. a has `vectors` vectors a word.
   using Multiply = void (*)(Index words, Index vectors, Index rows, Index columns, const Word* a, const Word* b, float* c, Index ldc,
                             bool accumulate);

@@ -1,12 +1,12 @@
 #pragma once
 
-#include <lowrank/kernels/source.hpp>
+#include <lowrank/kernels/gemm.hpp>
 #include <lowrank/ops/view.hpp>
 
 /// All products of the library with a source: Y = W X, Y = Wᵀ G, and the outer product of a weight's gradient.
 ///
-/// A source is decoded a tile at a time into a buffer of the thread; no dense copy of it ever exists. The work is cut into pieces by the
-/// shapes alone, so the bits of a result do not depend on the number of threads.
+/// In float they are the packed kernels' products. In double, which checks gradients, a source is decoded a tile at a time and multiplied
+/// by Eigen. No dense copy of a source ever exists, and the bits of a result do not depend on the number of threads.
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -85,9 +85,16 @@ void for_each_piece(Index rows, Index tokens, const Body& body) {
   });
 }
 
-inline void check_compute(const char* operation, Compute compute) {
-  check<ValueError>(compute != Compute::int8, operation,
-                    "Compute::int8 is for inference with the packed kernels only; pass Compute::fp32 or Compute::bf16");
+template <class S>
+void check_compute(const char* operation, Compute compute) {
+  check<ValueError>(compute != Compute::int8 || std::is_same_v<S, float>, operation,
+                    "Compute::int8 is for inference in float only; pass Compute::fp32 or Compute::bf16");
+}
+
+/// Y (+)= source X in float.
+template <Source W>
+void packed_product(ActivationRef<float> y, const W& source, const ActivationView<float>& x, Compute compute, bool accumulate) {
+  kernels::multiply(source, x.data(), x.outerStride(), x.cols(), y.data(), y.outerStride(), {.compute = compute, .accumulate = accumulate});
 }
 
 /// Y += scale · W X for X as it is.
@@ -134,8 +141,9 @@ void accumulate_product(Y& y, const W& source, const ActivationView<S>& x, std::
   check<ShapeError>(source.cols() == x.rows() && y.rows() == source.rows() && y.cols() == x.cols(), "multiply", "source is [",
                     source.rows(), ", ", source.cols(), "], x is [", x.rows(), ", ", x.cols(), "], y is [", y.rows(), ", ", y.cols(),
                     "]; source is [out, in], x must be [in, tokens] and y [out, tokens]");
-  detail::check_compute("multiply", compute);
+  detail::check_compute<S>("multiply", compute);
   if (y.size() == 0) return;
+  if constexpr (std::is_same_v<S, float>) return detail::packed_product(y, scaled(source, scale), x, compute, true);
   if (compute == Compute::bf16) return detail::add_source_product<S>(y, source, detail::rounded<S>(x), scale, compute);
   detail::add_source_product<S>(y, source, x, scale, compute);
 }
@@ -149,8 +157,9 @@ void accumulate_transposed_product(Y& y, const W& source, const ActivationView<S
   check<ShapeError>(source.rows() == g.rows() && y.rows() == source.cols() && y.cols() == g.cols(), "multiply_transposed", "source is [",
                     source.rows(), ", ", source.cols(), "], g is [", g.rows(), ", ", g.cols(), "], y is [", y.rows(), ", ", y.cols(),
                     "]; source is [out, in], g must be [out, tokens] and y [in, tokens]");
-  detail::check_compute("multiply_transposed", compute);
+  detail::check_compute<S>("multiply_transposed", compute);
   if (y.size() == 0) return;
+  if constexpr (std::is_same_v<S, float>) return detail::packed_product(y, scaled(transposed(source), scale), g, compute, true);
   if (compute == Compute::bf16) return detail::add_transposed_product<S>(y, source, detail::rounded<S>(g), scale, compute);
   detail::add_transposed_product<S>(y, source, g, scale, compute);
 }
@@ -158,26 +167,51 @@ void accumulate_transposed_product(Y& y, const W& source, const ActivationView<S
 /// W X. W [out, in] any source, X [in, T]; gives [out, T].
 template <Source W, MatrixLike X, class S = ScalarOf<X>>
 Activation<S> multiply(const W& source, const X& x, Compute compute = Compute::fp32) {
-  Activation<S> y = Activation<S>::Zero(source.rows(), x.cols());
-  accumulate_product(y, source, x, S(1), compute);
-  return y;
+  if constexpr (std::is_same_v<S, float>) {
+    check<ShapeError>(source.cols() == x.rows(), "multiply", "source is [", source.rows(), ", ", source.cols(), "], x is [", x.rows(), ", ",
+                      x.cols(), "]; source is [out, in], x must be [in, tokens]");
+    Activation<S> y(source.rows(), x.cols());
+    detail::packed_product(y, source, x, compute, false);
+    return y;
+  } else {
+    Activation<S> y = Activation<S>::Zero(source.rows(), x.cols());
+    accumulate_product(y, source, x, S(1), compute);
+    return y;
+  }
 }
 
 /// Wᵀ G. W [out, in] any source, G [out, T]; gives [in, T].
 template <Source W, MatrixLike X, class S = ScalarOf<X>>
 Activation<S> multiply_transposed(const W& source, const X& g, Compute compute = Compute::fp32) {
-  Activation<S> y = Activation<S>::Zero(source.cols(), g.cols());
-  accumulate_transposed_product(y, source, g, S(1), compute);
-  return y;
+  if constexpr (std::is_same_v<S, float>) {
+    check<ShapeError>(source.rows() == g.rows(), "multiply_transposed", "source is [", source.rows(), ", ", source.cols(), "], g is [",
+                      g.rows(), ", ", g.cols(), "]; source is [out, in], g must be [out, tokens]");
+    Activation<S> y(source.cols(), g.cols());
+    detail::packed_product(y, transposed(source), g, compute, false);
+    return y;
+  } else {
+    Activation<S> y = Activation<S>::Zero(source.cols(), g.cols());
+    accumulate_transposed_product(y, source, g, S(1), compute);
+    return y;
+  }
 }
 
 /// dW += scale · G Xᵀ: the gradient of a weight [out, in] from G [out, T] and X [in, T]. Throws ShapeError.
 template <MatrixLike G, class S = ScalarOf<G>>
-void accumulate_outer(WeightRef<S> dw, const G& gradient, const ActivationView<S>& x, std::type_identity_t<S> scale = S(1)) {
+void accumulate_outer(WeightRef<S> dw, const G& gradient, const ActivationView<S>& x, std::type_identity_t<S> scale = S(1),
+                      Compute compute = Compute::fp32) {
   const ActivationView<S> g(gradient);
   check<ShapeError>(dw.rows() == g.rows() && dw.cols() == x.rows() && g.cols() == x.cols(), "accumulate_outer", "dw is [", dw.rows(), ", ",
                     dw.cols(), "], g is [", g.rows(), ", ", g.cols(), "], x is [", x.rows(), ", ", x.cols(),
                     "]; dw must be [out, in], g [out, tokens] and x [in, tokens]");
+  if constexpr (std::is_same_v<S, float>) {
+    // dW is row-major, so its memory is dWᵀ column-major, and dWᵀ += X Gᵀ: the source X is the transpose of its bytes [T, in].
+    const DenseSource<float> tokens(x.data(), x.cols(), x.rows(), x.outerStride());
+    const kernels::Columns turned{g.data(), g.outerStride(), g.cols(), true};
+    kernels::multiply(scaled(transposed(tokens), scale), std::span(&turned, 1), dw.rows(), dw.data(), dw.outerStride(),
+                      {.compute = compute, .accumulate = true});
+    return;
+  }
   const Index tile = 2 * detail::tile_rows;
   const Index row_tiles = ceil_div(dw.rows(), tile), col_tiles = ceil_div(dw.cols(), tile);
   parallel_for(row_tiles * col_tiles, [&](Index piece) {

@@ -60,7 +60,7 @@ inline Blocks pairs(Index rows, Index cols, Index group, bool doubly, std::uint6
     for (float& s : b.scales) s = random.uniform(0.5f, 1.0f);
     b.source.read_scales = ArrayScales::read;
   }
-  b.source.scales = b.scales.data();
+  b.source.scales = reinterpret_cast<const std::byte*>(b.scales.data());
   return b;
 }
 

@@ -10,42 +10,28 @@
 #include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/nn/linear.hpp>
 #include <lowrank/nn/lora.hpp>
-#include <lowrank/nn/quantized_linear.hpp>
-#include <lowrank/quant/double_quant.hpp>
-#include <lowrank/quant/fp4.hpp>
-#include <lowrank/quant/nf4.hpp>
-#include <lowrank/quant/q4_0.hpp>
-#include <lowrank/quant/q4_1.hpp>
-#include <lowrank/quant/q8_0.hpp>
+#include <lowrank/quant/any_matrix.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
-namespace detail {
-template <class... Formats>
-using AnyLinearOf =
-    std::variant<Linear<float>, FrozenLinear<float>, FrozenLinear<bfloat16>, FrozenLinear<half>, QuantizedLinear<Formats>...>;
-
-// The formats that a model file may hold: a new one is added here.
-using AnyLinearVariant = AnyLinearOf<Nf4<64>, Nf4<128>, Nf4<64, DoubleQuant>, Nf4<128, DoubleQuant>, Fp4<64>, Fp4<128>,
-                                     Fp4<64, DoubleQuant>, Fp4<128, DoubleQuant>, Q4_0, Q4_1, Q8_0>;
-
-template <class Candidate, class Variant>
-inline constexpr bool is_alternative = false;
-template <class Candidate, class... Layers>
-inline constexpr bool is_alternative<Candidate, std::variant<Layers...>> = (std::is_same_v<Candidate, Layers> || ...);
-}  // namespace detail
-
-/// A linear layer whose weight format is known at run time only: one of Linear<float> (the one kind that can be trained), a frozen dense
-/// weight or a quantized one. The choice is made once a product, never inside a kernel.
+/// A linear layer whose weight format is known at run time only: Linear<float> (the one kind that can be trained), or a frozen matrix of
+/// any format. The choice is made once a product, never inside a kernel.
 class AnyLinear {
  public:
   using Scalar = float;
-  using Variant = detail::AnyLinearVariant;
+  using Variant = std::variant<Linear<float>, SourceLinear<AnyMatrix>>;
 
   /// An empty layer, to be assigned.
   AnyLinear() : layer_(Linear<float>(Weight<float>())) {}
-  template <class Layer>
-  requires detail::is_alternative<Layer, Variant> AnyLinear(Layer layer) : layer_(std::move(layer)) {}
+  AnyLinear(Linear<float> layer) : layer_(std::move(layer)) {}
+  AnyLinear(SourceLinear<AnyMatrix> layer) : layer_(std::move(layer)) {}
+  /// A QuantizedLinear or FrozenLinear; its weight is shared, not copied.
+  template <class Matrix>
+  AnyLinear(SourceLinear<Matrix> layer) : AnyLinear(AnyMatrix(layer.weight()), layer.bias().value) {
+    set_compute(layer.compute());
+  }
+  /// A frozen weight [out, in] with a bias [out], or none.
+  explicit AnyLinear(AnyMatrix weight, Vector<float> bias = {}) : layer_(SourceLinear<AnyMatrix>(std::move(weight), std::move(bias))) {}
 
   /// Calls f with the layer that is held.
   template <class F>

@@ -21,6 +21,7 @@ class StoredMatrix : public DenseSource<Element> {
                       "the bytes are not aligned for their element type; copy them into Buffer::allocate");
   }
   std::size_t bytes() const { return buffer_.size(); }
+  DenseSource<Element> source() const { return *this; }
 
  private:
   Buffer buffer_;
@@ -72,12 +73,14 @@ class SourceLinear {
   /// W X [out, T].
   template <MatrixLike X>
   Activation<S> product(const X& x) const {
+    detail::check_scalar<X, S>();
     detail::check_input("linear", x.rows(), x.cols(), in_features());
     return multiply(source(), x, compute_);
   }
   /// Wᵀ G [in, T].
   template <MatrixLike G>
   Activation<S> transposed_product(const G& g) const {
+    detail::check_scalar<G, S>();
     detail::check_input("linear transposed", g.rows(), g.cols(), out_features());
     return multiply_transposed(source(), g, compute_);
   }

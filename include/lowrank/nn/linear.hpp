@@ -73,6 +73,7 @@ class Linear {
   /// W X [out, T].
   template <MatrixLike X>
   auto product(const X& x) const {
+    detail::check_scalar<X, S>();
     detail::check_input("linear", x.rows(), x.cols(), in_features());
     if constexpr (is_static) {
       return Activation<S, Out, X::ColsAtCompileTime>(weight_.value * x);
@@ -83,6 +84,7 @@ class Linear {
   /// Wᵀ G [in, T].
   template <MatrixLike G>
   auto transposed_product(const G& g) const {
+    detail::check_scalar<G, S>();
     detail::check_input("linear transposed", g.rows(), g.cols(), out_features());
     if constexpr (is_static) {
       return Activation<S, In, G::ColsAtCompileTime>(weight_.value.transpose() * g);

@@ -57,6 +57,13 @@ constexpr int static_out() {
   return Dynamic;
 }
 
+// Misuse of a layer's call operator in one sentence.
+template <class X, class S>
+constexpr void check_scalar() {
+  static_assert(std::is_same_v<typename X::Scalar, S>,
+                "layer(x): x must have the layer's scalar; write layer(x.cast<float>()), or make the layer with Scalar = double");
+}
+
 inline void check_input(const char* layer, Index rows, Index cols, Index in) {
   check<ShapeError>(rows == in, layer, "x is [", rows, ", ", cols, "] but the layer expects in = ", in, "; x is [in, tokens]");
 }

@@ -45,6 +45,7 @@ class LoraLinear<Base, Rank> {
   /// W X + b + s B (A X) for X [in, T], without a tape: nothing is kept, nothing dropped out. Throws ShapeError.
   template <MatrixLike X>
   auto operator()(const X& x) const {
+    detail::check_scalar<X, Scalar>();
     return adapted_forward(base_, update_, x);
   }
   /// The same, recorded; dropout is active on a tape. Keeps X and A X.

@@ -6,7 +6,7 @@
 namespace lowrank::inline LOWRANK_ABI {
 
 /// Frozen layer Y = W X + b over a quantized weight; copies share the bytes. S is the scalar of activations.
-template <QuantFormat Format, class S = float>
+template <class Format, class S = float>
 class QuantizedLinear : public SourceLinear<QuantizedMatrix<Format>, S> {
  public:
   using SourceLinear<QuantizedMatrix<Format>, S>::SourceLinear;

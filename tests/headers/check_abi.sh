@@ -7,7 +7,7 @@ wrong=0
 expand() { "$compiler" -x c++ -std=c++20 -E -P -I"$include" -isystem "$eigen" $1 - 2>/dev/null | sed -n 's/^ *ABI_IS //p'; }
 
 while read -r flags; do
-  "$compiler" $flags -x c++ -std=c++20 -fsyntax-only -isystem "$eigen" -include Eigen/Core /dev/null 2>/dev/null || continue  # another machine
+  "$compiler" $flags -x c++ -E /dev/null > /dev/null 2>&1 || continue  # a flag of another machine
   before=$(printf '#include <lowrank/config.hpp>\nABI_IS LOWRANK_ABI\n' | expand "$flags")
   around=$(printf '#include <lowrank/config.hpp>\n#include <Eigen/Core>\nABI_IS LOWRANK_ABI\n' | expand "$flags")
   after=$(printf '#include <Eigen/Core>\n#include <lowrank/config.hpp>\nABI_IS LOWRANK_ABI\n' | expand "$flags")

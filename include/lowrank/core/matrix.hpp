@@ -2,6 +2,8 @@
 
 /// The library's only door to Eigen/Core: the shapes of the paper as Eigen types.
 
+#include <type_traits>
+
 #include <lowrank/core/types.hpp>
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -22,7 +24,7 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-static_assert(Dynamic == Eigen::Dynamic);
+static_assert(Dynamic == Eigen::Dynamic && std::is_same_v<Index, Eigen::Index>);
 
 namespace detail {
 // Eigen allows a one-column matrix in column-major order only, and a one-row matrix in row-major order only.

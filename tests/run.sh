@@ -1,0 +1,17 @@
+#!/bin/sh
+# Builds and runs all tests: under the sanitizers, then in Release with the tests of the build itself.
+# sh tests/run.sh [CMake options]. On Debian and Ubuntu it installs what is missing.
+set -eu
+cd "$(dirname "$0")/.."
+. tests/support/shell.sh
+
+need_compiler
+need doctest-dev has_header doctest/doctest.h
+need libpcre2-dev has_header pcre2.h
+install_missing
+
+for kind in sanitize test; do
+  phase "configuring: $kind" cmake --preset $kind "$@"
+  phase "building: $kind, $(jobs) at a time" cmake --build --preset $kind --parallel "$(jobs)"
+  ctest --preset $kind --parallel "$(jobs)"
+done

@@ -1,0 +1,26 @@
+#include <doctest/doctest.h>
+
+#include <string>
+#include <type_traits>
+
+#include <lowrank/error.hpp>
+
+using namespace lowrank;
+
+TEST_CASE("an error begins with its operation and prints every part") {
+  CHECK_THROWS_WITH_AS(fail<ShapeError>("linear", "x is [", 512, ", ", 8, "]"), "[linear] x is [512, 8]", ShapeError);
+  CHECK_THROWS_WITH_AS(check<ValueError>(false, "scale", 0.5, ' ', std::string("given")), "[scale] 0.5 given", ValueError);
+  CHECK_NOTHROW(check<ValueError>(true, "scale", "nothing"));
+}
+
+TEST_CASE("every error is an Error and a std::runtime_error") {
+  static_assert(std::is_base_of_v<std::runtime_error, Error>);
+  CHECK_THROWS_AS(fail<ShapeError>("op"), Error);
+  CHECK_THROWS_AS(fail<ValueError>("op"), Error);
+  CHECK_THROWS_AS(fail<FormatError>("op"), Error);
+  CHECK_THROWS_AS(fail<IoError>("op"), std::runtime_error);
+}
+
+TEST_CASE("concat joins what a stream prints") {
+  CHECK(concat("a", 1, 'b', 2.5, std::string("c")) == "a1b2.5c");
+}

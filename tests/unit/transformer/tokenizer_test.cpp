@@ -49,7 +49,8 @@ TEST_CASE("tokenizer.json gives the reference's ids") {
 TEST_CASE("GGUF metadata gives the reference's ids") {
   const std::vector<std::pair<std::string, std::string>> cases{
       {"gpt2", "gpt-2"}, {"smollm", "smollm"}, {"llama3", "llama-bpe"}, {"llama", ""}};
-  for (const auto& [name, pre] : cases) {
+  for (const auto& entry : cases) {
+    const std::string &name = entry.first, &pre = entry.second;
     CAPTURE(name);
     check_ids(from_metadata(metadata_of(read_json(golden(name) / "tokenizer.json"), pre)), Expected(name));
   }

@@ -8,14 +8,14 @@
 
 #include <lowrank/kernels/scalar.hpp>
 
+namespace lowrank::inline LOWRANK_ABI::kernels::avx2 {
+
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c")
 #endif
-
-namespace lowrank::inline LOWRANK_ABI::kernels::avx2 {
 
 inline constexpr Index lanes = 8, vectors = 3, columns = 4;
 
@@ -246,12 +246,12 @@ inline constexpr KernelTable table = {.name = "avx2",
                                       .widen_bfloat16 = widen_bfloat16,
                                       .widen_half = widen_half};
 
-}  // namespace lowrank::inline LOWRANK_ABI::kernels::avx2
-
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
 #pragma GCC pop_options
 #endif
+
+}  // namespace lowrank::inline LOWRANK_ABI::kernels::avx2
 
 #endif  // defined(__x86_64__)

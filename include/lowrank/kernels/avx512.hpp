@@ -6,6 +6,8 @@
 
 #include <lowrank/kernels/avx2.hpp>
 
+namespace lowrank::inline LOWRANK_ABI::kernels::avx512 {
+
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c"))), apply_to = function)
 #else
@@ -14,8 +16,6 @@
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")
 #endif
-
-namespace lowrank::inline LOWRANK_ABI::kernels::avx512 {
 
 inline constexpr Index lanes = 16, vectors = 3, columns = 8;
 

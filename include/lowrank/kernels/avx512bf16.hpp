@@ -6,6 +6,8 @@
 
 #include <lowrank/kernels/avx512.hpp>
 
+namespace lowrank::inline LOWRANK_ABI::kernels::avx512bf16 {
+
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512bf16,avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c"))), \
                              apply_to = function)
@@ -15,8 +17,6 @@
 #pragma GCC push_options
 #pragma GCC target("avx512bf16,avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")
 #endif
-
-namespace lowrank::inline LOWRANK_ABI::kernels::avx512bf16 {
 
 using avx512::columns, avx512::first_lanes, avx512::lanes, avx512::vectors;
 

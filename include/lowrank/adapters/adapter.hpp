@@ -13,11 +13,11 @@ namespace lowrank::inline LOWRANK_ABI {
 
 /// The update of one module: W becomes W + scale · B A. Tensors keep the element type and the bytes of their file.
 struct LoraTensors {
-  StoredTensor a;                         // [r, in]; of an embedding [r, vocabulary]
-  StoredTensor b;                         // [out, r]; of an embedding [dim, r]
-  double scale = 1;                       // alpha / r, or alpha / sqrt(r)
-  std::optional<StoredTensor> magnitude;  // DoRA's m [out]
-  std::optional<StoredTensor> bias;       // of B [out]
+  StoredTensor a;                              // [r, in]; of an embedding [r, vocabulary]
+  StoredTensor b;                              // [out, r]; of an embedding [dim, r]
+  double scale = 1;                            // alpha / r, or alpha / sqrt(r)
+  std::optional<StoredTensor> magnitude = {};  // DoRA's m [out]
+  std::optional<StoredTensor> bias = {};       // of B [out]
   bool is_embedding = false;
 
   Index rank() const { return a.shape.at(0); }
@@ -27,10 +27,10 @@ struct LoraTensors {
 
 /// A set of low-rank updates by module path, such as "model.layers.0.self_attn.q_proj", and what was trained beside them.
 struct Adapter {
-  LoraConfig config;
-  std::map<std::string, LoraTensors> layers;
-  std::vector<StoredTensor> saved;  // full tensors by path: modules_to_save, embeddings that were resized, trained biases
-  std::vector<std::string> notes;   // what a reader should know, such as patterns that overlap
+  LoraConfig config = {};
+  std::map<std::string, LoraTensors> layers = {};
+  std::vector<StoredTensor> saved = {};  // full tensors by path: modules_to_save, embeddings that were resized, trained biases
+  std::vector<std::string> notes = {};   // what a reader should know, such as patterns that overlap
 
   /// Numbers that training may change.
   Index parameter_count() const {

@@ -31,15 +31,15 @@ struct LoraConfig {
   bool lora_bias = false;       // B has a bias of its own
   bool fan_in_fan_out = false;  // the base stores its weight as [in, out]; A and B do not change
   std::string bias = "none";    // which biases of the base are trained: none, all, lora_only
-  ModuleNames target_modules, exclude_modules;
-  std::vector<Index> layers_to_transform;   // empty: all
-  std::vector<std::string> layers_pattern;  // names of the list of layers that those numbers count
-  Patterns<Index> rank_pattern;
-  Patterns<double> alpha_pattern;
-  std::vector<std::string> modules_to_save;  // trained as full copies
-  std::optional<std::string> base_model;     // "base_model_name_or_path"
-  std::optional<std::string> task_type;
-  std::map<std::string, std::string> json;  // every key of the file it came from, as JSON: what is not above is written back unchanged
+  ModuleNames target_modules = {}, exclude_modules = {};
+  std::vector<Index> layers_to_transform = {};   // empty: all
+  std::vector<std::string> layers_pattern = {};  // names of the list of layers that those numbers count
+  Patterns<Index> rank_pattern = {};
+  Patterns<double> alpha_pattern = {};
+  std::vector<std::string> modules_to_save = {};  // trained as full copies
+  std::optional<std::string> base_model = {};     // "base_model_name_or_path"
+  std::optional<std::string> task_type = {};
+  std::map<std::string, std::string> json = {};  // every key of the file it came from, as JSON: what is not above is written back unchanged
 };
 
 /// Factor of the update: alpha / r, or alpha / sqrt(r) with rank stabilization (Kalajdzievski 2023).

@@ -73,8 +73,8 @@ inline std::string shape_text(std::span<const Index> shape) {
 struct StoredTensor {
   std::string name;
   DType dtype = DType::f32;
-  std::vector<Index> shape;
-  Buffer bytes;
+  std::vector<Index> shape = {};
+  Buffer bytes = {};
 
   /// Number of elements; 1 for the empty shape.
   Index size() const { return std::accumulate(shape.begin(), shape.end(), Index{1}, std::multiplies<>{}); }

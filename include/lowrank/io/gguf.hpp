@@ -47,8 +47,8 @@ inline constexpr std::size_t default_alignment = 32;
 struct Tensor {
   std::string name;
   GgmlType type = GgmlType::f32;
-  std::vector<Index> shape;
-  Buffer bytes;
+  std::vector<Index> shape = {};
+  Buffer bytes = {};
 
   /// Elements of a row: the innermost dimension.
   Index cols() const { return shape.empty() ? 1 : shape.back(); }

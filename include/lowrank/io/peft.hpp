@@ -162,6 +162,15 @@ class Assembler {
   Adapter adapter_;
 };
 
+/// Compiles the configuration's expressions. Throws FormatError naming the file for those that cannot be read.
+inline Assembler make_assembler(LoraConfig config, const std::string& file) {
+  try {
+    return Assembler(std::move(config), file);
+  } catch (const ValueError& error) {
+    fail<FormatError>("peft", file, ": ", error.what());
+  }
+}
+
 inline LoraConfig load_config(const std::filesystem::path& path) {
   const Buffer bytes = Buffer::map(path);
   check<FormatError>(bytes.size() <= max_config_size, "peft", path_text(path), ": ", bytes.size(), " bytes are no adapter configuration");
@@ -179,8 +188,8 @@ inline Adapter load(const std::filesystem::path& folder) {
                  " is not a folder; give one with adapter_config.json and adapter_model.safetensors");
   check<IoError>(std::filesystem::exists(tensors_path, ignored) || !std::filesystem::exists(folder / "adapter_model.bin", ignored), "peft",
                  path_text(folder), " holds a pickle, adapter_model.bin; save it with safe_serialization=True");
-  detail::Assembler assembler(detail::load_config(config_path), path_text(folder));
-  return assembler.assemble(safetensors::File::open(tensors_path).tensors());
+  return detail::make_assembler(detail::load_config(config_path), path_text(folder))
+      .assemble(safetensors::File::open(tensors_path).tensors());
 }
 
 namespace detail {
@@ -252,7 +261,7 @@ inline void save(const Adapter& adapter, const std::filesystem::path& folder) {
   const LoraConfig config = detail::with_true_patterns(adapter);
   const std::string text = config_text(config);
   const std::vector<StoredTensor> tensors = detail::named_tensors(adapter);
-  detail::Assembler(parse_config(text, path_text(folder)), path_text(folder)).assemble(tensors);
+  detail::make_assembler(parse_config(text, path_text(folder)), path_text(folder)).assemble(tensors);
   std::error_code error;
   const bool existed = std::filesystem::is_directory(folder, error);
   if (!existed) std::filesystem::create_directories(folder, error);

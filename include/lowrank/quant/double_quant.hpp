@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include <lowrank/kernels/blocks.hpp>
 #include <lowrank/core/buffer.hpp>
 #include <lowrank/quant/encoding.hpp>
 #include <lowrank/quant/format.hpp>
@@ -77,6 +78,10 @@ struct PlainScales {
 
     /// The scale of a block.
     float operator[](Index block) const { return quant::load<float>(absmax_.data() + 4 * block); }
+    void describe(BlockSource& s) const {
+      s.read_scales = ArrayScales::read;
+      s.scales = absmax_.data();
+    }
     std::size_t bytes() const { return absmax_.size(); }
     const Buffer& absmax() const { return absmax_; }
 
@@ -115,6 +120,13 @@ struct DoubleQuant {
       const float nested = quant::load<float>(nested_absmax_.data() + 4 * (block / nested_block));
       const volatile float rest = map_[static_cast<std::size_t>(absmax_.data()[block])] * nested;
       return rest + offset_;
+    }
+    void describe(BlockSource& s) const {
+      s.read_scales = DoubleQuantizedScales::read;
+      s.scales = nested_absmax_.data();
+      s.scale_codes = absmax_.as<std::uint8_t>();
+      s.scale_map = map_.data();
+      s.scale_offset = offset_;
     }
     std::size_t bytes() const { return absmax_.size() + nested_absmax_.size() + (absmax_.empty() ? 0 : sizeof(offset_)); }
     const Buffer& absmax() const { return absmax_; }

@@ -21,6 +21,13 @@ struct Q4_0 {
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
   using Storage = RowBlocks<Q4_0>;
 
+  static void describe(BlockSource& s) {
+    s.order = CodeOrder::nibble_halves;
+    for (int q = 0; q < 16; ++q) s.table[static_cast<std::size_t>(q)] = static_cast<float>(q - 8);
+    s.codes_at = 2;
+    s.read_scales = HalfScales::read;
+  }
+
   static bool encode(const float* x, Index count, std::byte* to) {
     const float* extreme = std::max_element(x, x + count, [](float a, float b) { return std::abs(a) < std::abs(b); });
     const float d = *extreme / -8.0f;

@@ -22,6 +22,14 @@ struct Q4_1 {
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
   using Storage = RowBlocks<Q4_1>;
 
+  static void describe(BlockSource& s) {
+    s.order = CodeOrder::nibble_halves;
+    for (int q = 0; q < 16; ++q) s.table[static_cast<std::size_t>(q)] = static_cast<float>(q);
+    s.codes_at = 4;
+    s.offset_at = 2;
+    s.read_scales = HalfScales::read;
+  }
+
   static bool encode(const float* x, Index count, std::byte* to) {
     const auto [min, max] = std::minmax_element(x, x + count);
     const float d = (*max - *min) / 15.0f, low = *min;

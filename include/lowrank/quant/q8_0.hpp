@@ -21,6 +21,12 @@ struct Q8_0 {
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
   using Storage = RowBlocks<Q8_0>;
 
+  static void describe(BlockSource& s) {
+    s.order = CodeOrder::bytes;
+    s.codes_at = 2;
+    s.read_scales = HalfScales::read;
+  }
+
   static bool encode(const float* x, Index count, std::byte* to) {
     const float d = quant::largest_magnitude(x, count) / 127.0f;
     const float inverse = quant::reciprocal(d);

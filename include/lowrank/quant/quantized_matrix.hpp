@@ -6,6 +6,7 @@
 
 #include <lowrank/core/matrix.hpp>
 #include <lowrank/core/parallel.hpp>
+#include <lowrank/kernels/blocks.hpp>
 #include <lowrank/kernels/source.hpp>
 #include <lowrank/quant/format.hpp>
 #include <lowrank/quant/table_blocks.hpp>
@@ -39,6 +40,11 @@ class QuantizedMatrix {
   std::size_t bytes() const { return storage_.bytes(); }
   /// The parts, for kernels and writers.
   const Storage& storage() const { return storage_; }
+
+  /// The description that kernels decode and multiply by; points at the storage. Formats without one are decoded by `decode`.
+  BlockSource source() const requires requires(const Storage& storage) { storage.source(); } {
+    return storage_.source();
+  }
 
   /// Writes element (row + i, col + j) to out[i · stride + j], i < count, j < length; the value is computed in fp32.
   template <class Scalar>

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include <lowrank/kernels/blocks.hpp>
 #include <lowrank/core/buffer.hpp>
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/quant/encoding.hpp>
@@ -58,6 +59,16 @@ class RowBlocks {
   /// Bytes from one row to the next.
   Index row_bytes() const { return ceil_div(cols_, Format::block) * Format::block_bytes; }
   const Buffer& blocks() const { return blocks_; }
+
+  /// What kernels multiply by, for formats that are a table, a scale and an offset.
+  BlockSource source() const requires requires(BlockSource& s) { Format::describe(s); } {
+    BlockSource s{.data = blocks_.data(), .row_count = rows_, .col_count = cols_, .pitch = round_up(cols_, Format::block)};
+    s.group = 32;
+    s.block = Format::block;
+    s.block_bytes = Format::block_bytes;
+    Format::describe(s);
+    return s;
+  }
 
   /// Writes element (row + i, col + j) to out[i · stride + j].
   template <class Scalar>

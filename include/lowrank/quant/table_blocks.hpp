@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include <lowrank/kernels/blocks.hpp>
 #include <lowrank/core/buffer.hpp>
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/quant/double_quant.hpp>
@@ -119,6 +120,13 @@ class TableBlocks {
   const Buffer& codes() const { return codes_; }
   const Scales& scales() const { return scales_; }
   const std::array<float, 16>& table() const { return table_; }
+
+  /// What kernels multiply by.
+  BlockSource source() const {
+    BlockSource s{.data = codes_.data(), .row_count = rows_, .col_count = cols_, .pitch = cols_, .group = Format::block, .table = table_};
+    scales_.describe(s);
+    return s;
+  }
 
   /// Writes element (row + i, col + j) to out[i · stride + j].
   template <class Scalar>

@@ -268,16 +268,6 @@ constexpr PanelKernels panel_kernels() {
           .multiply = multiply};
 }
 
-inline constexpr KernelTable table = {.name = "avx512",
-                                      .lanes = lanes,
-                                      .vectors = vectors,
-                                      .columns = columns,
-                                      .fp32 = panel_kernels<false>(),
-                                      .bf16 = panel_kernels<true>(),
-                                      .decode_blocks = decode_blocks,
-                                      .widen_bfloat16 = avx2::widen_bfloat16,
-                                      .widen_half = avx2::widen_half};
-
 }  // namespace lowrank::inline LOWRANK_ABI::kernels::avx512
 
 #if defined(__clang__)

@@ -125,22 +125,6 @@ inline void multiply(Index words, Index vector_count, Index rows, Index column_c
   multiply_columns<3>(words, rows, column_count, a, b, c, ldc, accumulate);
 }
 
-inline constexpr KernelTable table = {.name = "avx512bf16",
-                                      .lanes = lanes,
-                                      .vectors = vectors,
-                                      .columns = columns,
-                                      .fp32 = avx512::panel_kernels<false>(),
-                                      .bf16 = {.unit = 2,
-                                               .pack_rows = pack_rows,
-                                               .pack_columns = pack_columns<lanes>,
-                                               .pack_token_rows = pack_8_rows,
-                                               .pack_token_columns = pack_columns<columns>,
-                                               .pack_blocks = pack_blocks,
-                                               .multiply = multiply},
-                                      .decode_blocks = avx512::decode_blocks,
-                                      .widen_bfloat16 = avx2::widen_bfloat16,
-                                      .widen_half = avx2::widen_half};
-
 }  // namespace lowrank::inline LOWRANK_ABI::kernels::avx512bf16
 
 #if defined(__clang__)

@@ -11,8 +11,8 @@
 
 #include <lowrank/error.hpp>
 #include <lowrank/kernels/avx2.hpp>
-#include <lowrank/kernels/avx512.hpp>
-#include <lowrank/kernels/avx512bf16.hpp>
+#include <lowrank/kernels/avx512_few.hpp>
+#include <lowrank/kernels/avx512bf16_few.hpp>
 #include <lowrank/kernels/scalar.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::kernels {

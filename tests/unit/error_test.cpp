@@ -21,6 +21,4 @@ TEST_CASE("every error is an Error and a std::runtime_error") {
   CHECK_THROWS_AS(fail<IoError>("op"), std::runtime_error);
 }
 
-TEST_CASE("concat joins what a stream prints") {
-  CHECK(concat("a", 1, 'b', 2.5, std::string("c")) == "a1b2.5c");
-}
+TEST_CASE("concat joins what a stream prints") { CHECK(concat("a", 1, 'b', 2.5, std::string("c")) == "a1b2.5c"); }

@@ -18,7 +18,7 @@
 
 #if defined(__clang__)
 #define LOWRANK_UNROLL _Pragma("clang loop unroll(full)")
-#elif defined(__GNUC__)
+#elif defined(__GNUC__) && !defined(__CUDACC__)
 #define LOWRANK_UNROLL _Pragma("GCC unroll 32")
 #else
 #define LOWRANK_UNROLL

@@ -11,6 +11,12 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
+namespace detail {
+struct VisitNothing {  // a named type: nvcc 13 rejects a lambda in the concept
+  void operator()(const auto&) const {}
+};
+}  // namespace detail
+
 /// A layer y = W x + b that adapters can wrap. What it must have:
 ///
 /// | requirement | meaning |
@@ -32,7 +38,7 @@ concept LinearLayer = requires(Candidate& layer, const Candidate& frozen, const 
   { frozen.product(x) } -> std::convertible_to<Activation<typename Candidate::Scalar>>;
   { frozen.transposed_product(x) } -> std::convertible_to<Activation<typename Candidate::Scalar>>;
   layer.set_trainable(false);
-  layer.visit_parameters([](auto&) {});
+  layer.visit_parameters(detail::VisitNothing{});
 };
 
 /// A linear layer whose weight can be read as a source, so that a product and its low-rank update are one operation.

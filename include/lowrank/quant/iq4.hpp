@@ -23,11 +23,18 @@ inline void decode_nibble_halves(const std::byte* codes, const std::array<float,
 }  // namespace quant
 
 /// ggml's IQ4_NL, read only: w = d · T[q], 32 weights in 18 bytes: half d, 16 bytes of codes; 4.5 bits a weight.
-struct IQ4_NL {
+struct Iq4Nl {
   static constexpr std::string_view name = "IQ4_NL";
   static constexpr Index block = 32, block_bytes = 18;
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
-  using Storage = RowBlocks<IQ4_NL>;
+  using Storage = RowBlocks<Iq4Nl>;
+
+  static void describe(BlockSource& s) {
+    s.order = CodeOrder::nibble_halves;
+    s.table = quant::iq4_table;
+    s.codes_at = 2;
+    s.read_scales = HalfScales::read;
+  }
 
   static void decode(const std::byte* from, float* out) {
     quant::decode_nibble_halves(from + 2, quant::iq4_table, quant::load<half>(from), out);
@@ -42,19 +49,33 @@ struct IQ4_NL {
 /// | 2, 3 | upper two bits of the 8 scales, scale j at bits 2j, 2j + 1 |
 /// | 4 … 7 | their low four bits, two a byte, the even one low |
 /// | 8 … 135 | codes of 8 sub-blocks of 32, each as in IQ4_NL |
-struct IQ4_XS {
+struct Iq4Xs {
   static constexpr std::string_view name = "IQ4_XS";
   static constexpr Index block = 256, block_bytes = 136;
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
-  using Storage = RowBlocks<IQ4_XS>;
+  using Storage = RowBlocks<Iq4Xs>;
+
+  static void describe(BlockSource& s) {
+    s.order = CodeOrder::nibble_halves;
+    s.table = quant::iq4_table;
+    s.codes_at = 8;
+    s.read_scales = [](const BlockSource& source, Index first, Index count, float* scale, float* offset) {
+      for (Index i = 0; i < count; ++i) {
+        scale[i] = scale_of(source.block_of((first + i) * source.group), (first + i) % 8);
+        offset[i] = 0;
+      }
+    };
+  }
+
+  /// Scale of sub-block j = 0..7.
+  static float scale_of(const std::byte* from, Index j) {
+    const int upper = quant::load<std::uint16_t>(from + 2);
+    const int scale = ((static_cast<int>(from[4 + j / 2]) >> 4 * (j % 2)) & 15) | ((upper >> 2 * j) & 3) << 4;
+    return quant::load<half>(from) * static_cast<float>(scale - 32);
+  }
 
   static void decode(const std::byte* from, float* out) {
-    const float d = quant::load<half>(from);
-    const int upper = quant::load<std::uint16_t>(from + 2);
-    for (Index j = 0; j < 8; ++j) {
-      const int scale = ((static_cast<int>(from[4 + j / 2]) >> 4 * (j % 2)) & 15) | ((upper >> 2 * j) & 3) << 4;
-      quant::decode_nibble_halves(from + 8 + 16 * j, quant::iq4_table, d * static_cast<float>(scale - 32), out + 32 * j);
-    }
+    for (Index j = 0; j < 8; ++j) quant::decode_nibble_halves(from + 8 + 16 * j, quant::iq4_table, scale_of(from, j), out + 32 * j);
   }
 };
 

@@ -12,11 +12,23 @@ namespace lowrank::inline LOWRANK_ABI {
 ///
 /// Byte 0 is the exponent e, bytes 1 … 16 the codes: weight j in the low nibble of byte j, weight j + 16 in the high one. Bit 3 of a
 /// code is its sign. OCP calls e = 255 NaN; ggml reads it as 2^128 and so does this, in halves: 2^127 · (2 · E2M1).
-struct MXFP4 {
+struct Mxfp4 {
   static constexpr std::string_view name = "MXFP4";
   static constexpr Index block = 32, block_bytes = 17;
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
-  using Storage = RowBlocks<MXFP4>;
+  using Storage = RowBlocks<Mxfp4>;
+
+  static void describe(BlockSource& s) {
+    s.order = CodeOrder::nibble_halves;
+    s.table = doubled_e2m1;
+    s.codes_at = 1;
+    s.read_scales = [](const BlockSource& source, Index first, Index count, float* scale, float* offset) {
+      for (Index i = 0; i < count; ++i) {
+        scale[i] = std::ldexp(1.0f, static_cast<int>(source.block_of((first + i) * block)[0]) - 128);
+        offset[i] = 0;
+      }
+    };
+  }
 
   static constexpr std::array<float, 16> doubled_e2m1 = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 

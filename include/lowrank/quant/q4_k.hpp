@@ -28,11 +28,26 @@ struct SixBitPair {
 /// | 0 … 3 | half d, half dmin |
 /// | 4 … 15 | scale and minimum of 8 sub-blocks of 32 weights, 6 bits each (SixBitPair) |
 /// | 16 … 143 | codes, 32 bytes for two sub-blocks: the first in the low nibbles, the second in the high ones |
-struct Q4_K {
+struct Q4K {
   static constexpr std::string_view name = "Q4_K";
   static constexpr Index block = 256, block_bytes = 144;
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
-  using Storage = RowBlocks<Q4_K>;
+  using Storage = RowBlocks<Q4K>;
+
+  static void describe(BlockSource& s) {
+    s.order = CodeOrder::nibble_halves;
+    for (int q = 0; q < 16; ++q) s.table[static_cast<std::size_t>(q)] = static_cast<float>(q);
+    s.codes_at = 16;
+    s.run = 32;
+    s.read_scales = [](const BlockSource& source, Index first, Index count, float* scale, float* offset) {
+      for (Index i = 0; i < count; ++i) {
+        const std::byte* from = source.block_of((first + i) * source.group);
+        const quant::SixBitPair pair(from + 4, (first + i) % 8);
+        scale[i] = quant::load<half>(from) * static_cast<float>(pair.scale);
+        offset[i] = -(quant::load<half>(from + 2) * static_cast<float>(pair.minimum));
+      }
+    };
+  }
 
   static void decode(const std::byte* from, float* out) {
     const float d = quant::load<half>(from), dmin = quant::load<half>(from + 2);
@@ -49,11 +64,11 @@ struct Q4_K {
 /// ggml's Q5_K, read only: as Q4_K with a fifth bit, 256 weights in 176 bytes, 5.5 bits a weight.
 ///
 /// Bytes 16 … 47 hold the fifth bits: bit j of byte i is that of weight i of sub-block j; the nibbles follow as in Q4_K.
-struct Q5_K {
+struct Q5K {
   static constexpr std::string_view name = "Q5_K";
   static constexpr Index block = 256, block_bytes = 176;
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
-  using Storage = RowBlocks<Q5_K>;
+  using Storage = RowBlocks<Q5K>;
 
   static void decode(const std::byte* from, float* out) {
     const float d = quant::load<half>(from), dmin = quant::load<half>(from + 2);

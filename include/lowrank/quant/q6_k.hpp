@@ -17,11 +17,11 @@ namespace lowrank::inline LOWRANK_ABI {
 ///
 /// Each half of 128 weights is four runs of 32. Byte i of the low bits holds weight i of run 0 (low nibble) and run 2 (high), byte
 /// 32 + i those of runs 1 and 3; byte i of the upper bits holds run k's at bits 2k, 2k + 1.
-struct Q6_K {
+struct Q6K {
   static constexpr std::string_view name = "Q6_K";
   static constexpr Index block = 256, block_bytes = 210;
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
-  using Storage = RowBlocks<Q6_K>;
+  using Storage = RowBlocks<Q6K>;
 
   static void decode(const std::byte* from, float* out) {
     const float d = quant::load<half>(from + 208);

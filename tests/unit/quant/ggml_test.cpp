@@ -69,12 +69,12 @@ TEST_CASE("ggml formats decode to the values of the gguf package") {
   check_reads<Q5_0>();
   check_reads<Q5_1>();
   check_reads<Q8_0>();
-  check_reads<Q4_K>();
-  check_reads<Q5_K>();
-  check_reads<Q6_K>();
-  check_reads<IQ4_NL>();
-  check_reads<IQ4_XS>();
-  check_reads<MXFP4>();
+  check_reads<Q4K>();
+  check_reads<Q5K>();
+  check_reads<Q6K>();
+  check_reads<Iq4Nl>();
+  check_reads<Iq4Xs>();
+  check_reads<Mxfp4>();
 }
 
 TEST_CASE("ggml formats encode to the bytes of the gguf package") {
@@ -125,6 +125,6 @@ TEST_CASE("ggml storage of the wrong size is refused") {
                        "[Q4_0] blocks hold 107 bytes but a [3, 64] matrix needs 108; check the shape, the block size and that the file is "
                        "whole",
                        ShapeError);
-  CHECK_THROWS_AS((QuantizedMatrix<Q4_K>(-1, 64, Buffer())), ShapeError);
-  CHECK_THROWS_AS((QuantizedMatrix<Q4_K>(std::numeric_limits<Index>::max() / 2, 64, Buffer())), ShapeError);
+  CHECK_THROWS_AS((QuantizedMatrix<Q4K>(-1, 64, Buffer())), ShapeError);
+  CHECK_THROWS_AS((QuantizedMatrix<Q4K>(std::numeric_limits<Index>::max() / 2, 64, Buffer())), ShapeError);
 }

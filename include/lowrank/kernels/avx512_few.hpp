@@ -1,9 +1,11 @@
 #pragma once
 
-/// Few tokens with AVX-512: rows of weights are read once, front to back, and met by all tokens while they are in registers.
+/// Few tokens with AVX-512: rows of weights are read once, front to back, and
+/// met by all tokens while they are in registers.
 ///
-/// Lanes run along the depth, so codes need no transposing; two to four rows go side by side, which shares the loads of the activations and
-/// gives the multiply-adds independent chains.
+/// Lanes run along the depth, so codes need no transposing; two to four rows go
+/// side by side, which shares the loads of the activations and gives the
+/// multiply-adds independent chains.
 
 #if defined(__x86_64__)
 
@@ -16,7 +18,8 @@
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c"))), apply_to = function)
 #else
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12's own intrinsics start from an undefined register
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12's own intrinsics start from an undefined
+                                                        // register
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")
 #endif
@@ -42,44 +45,95 @@ inline Layout layout_of(const Piece& piece) {
   return piece.blocks.run == 16 ? Layout::halves : Layout::long_halves;
 }
 
-/// Where chunk c of a row begins, and its scale. Offsets are the same in every row, so they are found once a chunk.
-struct ChunkPlaces {
-  const std::byte* first;  ///< row 0 of the product
-  Index row_bytes;
-  Index block_shift = 5, block_bytes = 64, codes_at = 0, chunk_bytes = 64;
-  Index group_shift = 63;
-  Index scale_at = -1, offset_at = -1;  ///< half-precision scales inside the block
-  Index long_run = 0;
+/// Where the scale and offset of a chunk come from.
+enum class Scaling {
+  none,    ///< dense elements
+  array,   ///< float32, one a group; no offset
+  half,    ///< half precision inside the block, the offset behind the scale
+  window,  ///< anything else: read ahead, 128 groups at a time
+};
 
-  ChunkPlaces(const Piece& piece, Index row) {
-    if (piece.kind != Piece::Kind::blocks) {
-      const Index size = piece.kind == Piece::Kind::fp32 ? 4 : 2;
-      row_bytes = piece.stride * size;
-      block_bytes = chunk_bytes = 32 * size;
-      first = static_cast<const std::byte*>(piece.data) + row * row_bytes;
-      return;
-    }
+inline Scaling scaling_of(const Piece& piece) {
+  if (piece.kind != Piece::Kind::blocks) return Scaling::none;
+  const BlockSource& s = piece.blocks;
+  if (s.order == CodeOrder::nibble_pairs) return s.read_scales == ArrayScales::read ? Scaling::array : Scaling::window;
+  const bool is_half = s.read_scales == HalfScales::read && s.group == 32 && s.block == 32 && s.run == 16;
+  return is_half && (s.offset_at < 0 || s.offset_at == s.scale_at + 2) ? Scaling::half : Scaling::window;
+}
+
+/// Rows side by side: where their chunks lie and how they are scaled. Rows past
+/// the last repeat it.
+template <Layout L, Scaling M, int Rows>
+struct RowGroup {
+  static constexpr bool has_plain_blocks = L == Layout::pairs || M == Scaling::half || M == Scaling::none;  ///< a chunk a block
+  static constexpr Index window_groups = 128;
+
+  const Piece& piece;
+  const std::byte* row[Rows];
+  const std::byte* scale_row[Rows] = {};
+  Index first_row[Rows];
+  Index block_shift = 5, block_bytes = 16, codes_at = 0, chunk_bytes = 16, group_shift = 63;
+  bool has_long_runs = false;
+  __m128 offset_mask = _mm_setzero_ps();
+  float pairs[M == Scaling::window ? Rows : 1][M == Scaling::window ? window_groups : 1][2];
+
+  RowGroup(const FewTokens& p, Index begin) : piece(*p.piece) {
     const BlockSource& s = piece.blocks;
-    row_bytes = s.row_bytes();
-    first = s.data + row * row_bytes;
-    group_shift = std::countr_zero(static_cast<std::size_t>(s.group));
-    if (s.order == CodeOrder::nibble_pairs) {
-      block_bytes = chunk_bytes = 16;
+    const Index size = piece.kind == Piece::Kind::fp32 ? 4 : 2;
+    const Index row_bytes = M == Scaling::none ? piece.stride * size : s.row_bytes();
+    for (int r = 0; r < Rows; ++r) {
+      first_row[r] = p.row + (begin + r < p.rows ? begin + r : p.rows - 1);
+      row[r] = (M == Scaling::none ? static_cast<const std::byte*>(piece.data) : s.data) + first_row[r] * row_bytes;
+      if (M == Scaling::array) scale_row[r] = s.scales + first_row[r] * (s.pitch / s.group) * 4;
+    }
+    if (M == Scaling::none) {
+      block_bytes = chunk_bytes = 32 * size;
       return;
     }
+    group_shift = std::countr_zero(static_cast<std::size_t>(s.group));
+    if (s.order == CodeOrder::nibble_pairs) return;
     block_shift = std::countr_zero(static_cast<std::size_t>(s.block));
     block_bytes = s.block_bytes;
     codes_at = s.codes_at;
-    chunk_bytes = s.order == CodeOrder::bytes ? 32 : 16;
-    if (s.run == 32) long_run = 1;
-    if (s.read_scales == HalfScales::read && s.group == s.block) scale_at = s.scale_at, offset_at = s.offset_at;
+    if (s.order == CodeOrder::bytes) chunk_bytes = 32;
+    has_long_runs = s.order == CodeOrder::nibble_halves && s.run == 32;
+    offset_mask = _mm_castsi128_ps(_mm_setr_epi32(-1, s.offset_at < 0 ? 0 : -1, 0, 0));
   }
-  /// Byte of the block that holds chunk c, from the beginning of a row.
-  Index block_at(Index c) const { return (c * 32 >> block_shift) * block_bytes; }
-  /// Byte of the chunk's codes within that block.
-  Index inside(Index c) const {
+
+  /// Chunks whose scales are at hand after read_ahead.
+  Index window() const { return M == Scaling::window ? window_groups << group_shift >> 5 : Index{1} << 40; }
+  void read_ahead(Index chunk) {
+    if constexpr (M == Scaling::window) {
+      const BlockSource& s = piece.blocks;
+      const Index groups = s.pitch >> group_shift, g = chunk * 32 >> group_shift, left = groups - g;
+      const Index count = left < window_groups ? left : window_groups;
+      float scale[window_groups], offset[window_groups];
+      for (int r = 0; r < Rows; ++r) {
+        s.read_scales(s, first_row[r] * groups + g, count, scale, offset);
+        for (Index i = 0; i < count; ++i) pairs[r][i][0] = scale[i], pairs[r][i][1] = offset[i];
+      }
+    }
+  }
+
+  /// Byte of the block that holds chunk c, and of the chunk's codes inside it:
+  /// the same in every row.
+  [[gnu::always_inline]] Index block_at(Index c) const { return (has_plain_blocks ? c : c >> (block_shift - 5)) * block_bytes; }
+  [[gnu::always_inline]] Index inside(Index c) const {
+    if (has_plain_blocks) return codes_at;
     const Index position = c & ((Index{1} << (block_shift - 5)) - 1);
-    return codes_at + (long_run ? position / 2 * 32 : position * chunk_bytes);
+    return codes_at + (has_long_runs ? position / 2 * 32 : position * chunk_bytes);
+  }
+  /// Scale and offset of chunk c in the two lowest lanes.
+  [[gnu::always_inline]] __m128 scale_pair(int r, Index c, Index block) const {
+    if constexpr (M == Scaling::array) {
+      return _mm_load_ss(reinterpret_cast<const float*>(scale_row[r] + (c * 32 >> group_shift) * 4));
+    } else if constexpr (M == Scaling::half) {
+      return _mm_and_ps(_mm_cvtph_ps(_mm_loadu_si32(row[r] + block + piece.blocks.scale_at)), offset_mask);
+    } else {
+      const Index g = (c * 32 >> group_shift) % window_groups;
+      return _mm_castpd_ps(
+          _mm_load_sd(reinterpret_cast<const double*>(&pairs[M == Scaling::window ? r : 0][M == Scaling::window ? g : 0])));
+    }
   }
 };
 
@@ -121,45 +175,24 @@ template <Layout L>
   }
 }
 
-inline float half_at(const std::byte* from) {
-  std::uint16_t bits;
-  std::memcpy(&bits, from, 2);
-  return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)));
-}
-
-/// Scales of up to 4 rows that are not inside blocks, read ahead of the product, 128 groups at a time.
-struct RowScales {
-  static constexpr Index window = 128;
-  float scale[4][window], offset[4][window];
-
-  void load(const BlockSource& s, Index row, Index rows, Index group) {
-    const Index groups = s.pitch / s.group, count = groups - group < window ? groups - group : window;
-    for (Index r = 0; r < rows; ++r) s.read_scales(s, (row + r) * groups + group, count, scale[r], offset[r]);
-  }
-};
-
-/// Scaled chunk c of Rows rows: w[r][0 and 1].
-template <Layout L, int Rows>
-[[gnu::always_inline]] inline void scaled_chunk(const FewTokens& p, const ChunkPlaces& places, Index row, Index c, __m512 table,
-                                                const RowScales& scales, __m512 factor, __m512 (*w)[2]) {
-  constexpr bool is_dense = L == Layout::fp32 || L == Layout::bf16 || L == Layout::half;
-  const Index block = places.block_at(c), inside = places.inside(c), g = (c * 32 >> places.group_shift) % RowScales::window;
+/// Chunk c of each row, scaled: w[r][0] and w[r][1].
+template <Layout L, Scaling M, int Rows>
+[[gnu::always_inline]] inline void scaled_chunk(const RowGroup<L, M, Rows>& rows, Index c, __m512 table, __m512 (*w)[2]) {
+  const Index block = rows.block_at(c), inside = rows.inside(c);
   LOWRANK_UNROLL
   for (int r = 0; r < Rows; ++r) {
-    const std::byte* at = places.first + (row + r) * places.row_bytes + block;
-    if constexpr (is_dense) {
-      load_dense<L>(at + inside, p.piece->length - c * 32, w[r][0], w[r][1]);
-      w[r][0] = _mm512_mul_ps(w[r][0], factor);
-      w[r][1] = _mm512_mul_ps(w[r][1], factor);
+    const std::byte* at = rows.row[r] + block + inside;
+    if constexpr (M == Scaling::none) {
+      load_dense<L>(at, rows.piece.length - c * 32, w[r][0], w[r][1]);
     } else {
-      load_chunk<L>(at + inside, c, table, w[r][0], w[r][1]);
-      const bool in_block = L != Layout::pairs && places.scale_at >= 0;
-      const __m512 slope = _mm512_mul_ps(_mm512_set1_ps(in_block ? half_at(at + places.scale_at) : scales.scale[r][g]), factor);
-      if (in_block && places.offset_at < 0) {
+      load_chunk<L>(at, c, table, w[r][0], w[r][1]);
+      const __m128 pair = rows.scale_pair(r, c, block);
+      const __m512 slope = _mm512_broadcastss_ps(pair);
+      if constexpr (M == Scaling::array) {
         w[r][0] = _mm512_mul_ps(w[r][0], slope);
         w[r][1] = _mm512_mul_ps(w[r][1], slope);
       } else {
-        const __m512 offset = _mm512_mul_ps(_mm512_set1_ps(in_block ? half_at(at + places.offset_at) : scales.offset[r][g]), factor);
+        const __m512 offset = _mm512_broadcastss_ps(_mm_movehdup_ps(pair));
         w[r][0] = _mm512_fmadd_ps(w[r][0], slope, offset);
         w[r][1] = _mm512_fmadd_ps(w[r][1], slope, offset);
       }
@@ -167,83 +200,91 @@ template <Layout L, int Rows>
   }
 }
 
-/// Reads scales ahead when chunk c begins a new window of groups.
-[[gnu::always_inline]] inline void read_ahead(const FewTokens& p, const ChunkPlaces& places, Index row, int rows, Index c,
-                                              RowScales& scales) {
-  if (p.piece->kind != Piece::Kind::blocks || places.scale_at >= 0) return;
-  const Index g = c * 32 >> places.group_shift;
-  if (g % RowScales::window == 0 && g << places.group_shift == c * 32) scales.load(p.piece->blocks, p.row + row, rows, g);
+/// sum[r] += scale · (chunk c of row r · x), for scales without offsets.
+template <Layout L, Scaling M, int Rows, int Tokens>
+[[gnu::always_inline]] inline void add_chunk(const RowGroup<L, M, Rows>& rows, Index c, __m512 table, const float* x,
+                                             __m512 (&sum)[Rows][Tokens]) {
+  const Index block = rows.block_at(c), inside = rows.inside(c);
+  const __m512 x_first = _mm512_loadu_ps(x), x_second = _mm512_loadu_ps(x + 16);
+  LOWRANK_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    __m512 first, second;
+    load_chunk<L>(rows.row[r] + block + inside, c, table, first, second);
+    const __m512 part = _mm512_fmadd_ps(second, x_second, _mm512_mul_ps(first, x_first));
+    sum[r][0] = _mm512_fmadd_ps(part, _mm512_broadcastss_ps(rows.scale_pair(r, c, block)), sum[r][0]);
+  }
 }
 
 inline void store_sum(const FewTokens& p, Index row, Index token, float sum) {
+  if (row >= p.rows || token >= p.tokens) return;
   float& y = p.y[token * p.ldy + row];
-  y = p.accumulate ? y + sum : sum;
+  y = p.accumulate ? y + p.piece->scale * sum : p.piece->scale * sum;
 }
 
-template <Layout L, int Rows, int Tokens>
-void few_rows(const FewTokens& p, const ChunkPlaces& places, Index row) {
-  const __m512 table = _mm512_loadu_ps(p.piece->blocks.table.data()), factor = _mm512_set1_ps(p.piece->scale);
+template <Layout L, Scaling M, int Rows, int Tokens>
+void few_rows(const FewTokens& p, Index row) {
+  RowGroup<L, M, Rows> rows(p, row);
+  const __m512 table = _mm512_loadu_ps(p.piece->blocks.table.data());
   const Index width = p.chunks * 32;
-  RowScales scales;
   __m512 sum[Rows][Tokens];
   LOWRANK_UNROLL
   for (int r = 0; r < Rows; ++r) {
     LOWRANK_UNROLL
     for (int t = 0; t < Tokens; ++t) sum[r][t] = _mm512_setzero_ps();
   }
-  for (Index c = 0; c < p.chunks; ++c) {
-    read_ahead(p, places, row, Rows, c, scales);
-    __m512 w[Rows][2];
-    scaled_chunk<L, Rows>(p, places, row, c, table, scales, factor, w);
-    LOWRANK_UNROLL
-    for (int t = 0; t < Tokens; ++t) {
-      const float* x = p.x + t * width + c * 32;
-      const __m512 first = _mm512_loadu_ps(x), second = _mm512_loadu_ps(x + 16);
+  for (Index begin = 0; begin < p.chunks; begin += rows.window()) {
+    rows.read_ahead(begin);
+    const Index end = p.chunks - begin < rows.window() ? p.chunks : begin + rows.window();
+    for (Index c = begin; c < end; ++c) {
+      if constexpr (M == Scaling::array && Tokens == 1) {  // one token: scaling the sum is cheaper than scaling the weights
+        add_chunk<L>(rows, c, table, p.x + c * 32, sum);
+        continue;
+      }
+      __m512 w[Rows][2];
+      scaled_chunk<L>(rows, c, table, w);
       LOWRANK_UNROLL
-      for (int r = 0; r < Rows; ++r) sum[r][t] = _mm512_fmadd_ps(w[r][1], second, _mm512_fmadd_ps(w[r][0], first, sum[r][t]));
+      for (int t = 0; t < Tokens; ++t) {
+        const float* x = p.x + t * width + c * 32;
+        const __m512 first = _mm512_loadu_ps(x), second = _mm512_loadu_ps(x + 16);
+        LOWRANK_UNROLL
+        for (int r = 0; r < Rows; ++r) sum[r][t] = _mm512_fmadd_ps(w[r][1], second, _mm512_fmadd_ps(w[r][0], first, sum[r][t]));
+      }
     }
   }
   LOWRANK_UNROLL
   for (int r = 0; r < Rows; ++r) {
     LOWRANK_UNROLL
-    for (int t = 0; t < Tokens; ++t)
-      if (t < p.tokens) store_sum(p, row + r, t, _mm512_reduce_add_ps(sum[r][t]));
+    for (int t = 0; t < Tokens; ++t) store_sum(p, row + r, t, _mm512_reduce_add_ps(sum[r][t]));
   }
 }
 
-/// All rows with activations padded to Tokens: Rows side by side, then one by one.
-template <Layout L, int Rows, int Tokens>
-void few_all(const FewTokens& p) {
-  const ChunkPlaces places(*p.piece, p.row);
-  Index row = 0;
-  for (; row + Rows <= p.rows; row += Rows) few_rows<L, Rows, Tokens>(p, places, row);
-  for (; row < p.rows; ++row) few_rows<L, 1, Tokens>(p, places, row);
-}
-
-template <Layout L>
+template <Layout L, Scaling M>
 void few_layout(const FewTokens& p) {
-  if (p.tokens == 1) return few_all<L, 4, 1>(p);
-  if (p.tokens == 2) return few_all<L, 4, 2>(p);
-  if (p.tokens <= 4) return few_all<L, 2, 4>(p);
-  few_all<L, 2, 8>(p);
+  if (p.tokens == 1)
+    for (Index row = 0; row < p.rows; row += 4) few_rows<L, M, 4, 1>(p, row);
+  else if (p.tokens <= 4)
+    for (Index row = 0; row < p.rows; row += 2) few_rows<L, M, 2, 4>(p, row);
+  else
+    for (Index row = 0; row < p.rows; row += 2) few_rows<L, M, 2, 8>(p, row);
 }
 
 inline void few_tokens(const FewTokens& p) {
+  const bool is_window = scaling_of(*p.piece) == Scaling::window;
   switch (layout_of(*p.piece)) {
     case Layout::pairs:
-      return few_layout<Layout::pairs>(p);
+      return is_window ? few_layout<Layout::pairs, Scaling::window>(p) : few_layout<Layout::pairs, Scaling::array>(p);
     case Layout::halves:
-      return few_layout<Layout::halves>(p);
+      return is_window ? few_layout<Layout::halves, Scaling::window>(p) : few_layout<Layout::halves, Scaling::half>(p);
     case Layout::long_halves:
-      return few_layout<Layout::long_halves>(p);
+      return few_layout<Layout::long_halves, Scaling::window>(p);
     case Layout::bytes:
-      return few_layout<Layout::bytes>(p);
+      return is_window ? few_layout<Layout::bytes, Scaling::window>(p) : few_layout<Layout::bytes, Scaling::half>(p);
     case Layout::fp32:
-      return few_layout<Layout::fp32>(p);
+      return few_layout<Layout::fp32, Scaling::none>(p);
     case Layout::bf16:
-      return few_layout<Layout::bf16>(p);
+      return few_layout<Layout::bf16, Scaling::none>(p);
     case Layout::half:
-      return few_layout<Layout::half>(p);
+      return few_layout<Layout::half, Scaling::none>(p);
   }
 }
 

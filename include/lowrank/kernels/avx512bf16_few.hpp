@@ -1,6 +1,7 @@
 #pragma once
 
-/// Few tokens with BF16 and VNNI instructions; how rows are read is that of avx512_few.hpp.
+/// Few tokens with BF16 and VNNI instructions; how rows are read is that of
+/// avx512_few.hpp.
 
 #if defined(__x86_64__)
 
@@ -14,14 +15,15 @@
                              apply_to = function)
 #else
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12's own intrinsics start from an undefined register
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12's own intrinsics start from an undefined
+                                                        // register
 #pragma GCC push_options
 #pragma GCC target("avx512bf16,avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")
 #endif
 
 namespace lowrank::inline LOWRANK_ABI::kernels::avx512bf16 {
 
-using avx512::ChunkPlaces, avx512::Layout, avx512::RowScales;
+using avx512::Layout, avx512::RowGroup, avx512::Scaling;
 
 inline void to_bfloat16(const float* from, Index count, std::uint16_t* out) {
   for (Index i = 0; i < count; i += 32)
@@ -41,69 +43,72 @@ inline void to_int8(const float* from, Index chunks, std::int8_t* q, float* scal
   }
 }
 
-template <Layout L, int Rows, int Tokens>
-void few_rows_bf16(const FewTokens& p, const ChunkPlaces& places, Index row) {
-  const __m512 table = _mm512_loadu_ps(p.piece->blocks.table.data()), factor = _mm512_set1_ps(p.piece->scale);
+template <Layout L, Scaling M>
+void few_rows_bf16(const FewTokens& p, Index row) {
+  constexpr int Rows = 2, Tokens = 8;
+  RowGroup<L, M, Rows> rows(p, row);
+  const __m512 table = _mm512_loadu_ps(p.piece->blocks.table.data());
   const Index width = p.chunks * 32;
-  RowScales scales;
   __m512 sum[Rows][Tokens];
   LOWRANK_UNROLL
   for (int r = 0; r < Rows; ++r) {
     LOWRANK_UNROLL
     for (int t = 0; t < Tokens; ++t) sum[r][t] = _mm512_setzero_ps();
   }
-  for (Index c = 0; c < p.chunks; ++c) {
-    avx512::read_ahead(p, places, row, Rows, c, scales);
-    __m512 w[Rows][2];
-    avx512::scaled_chunk<L, Rows>(p, places, row, c, table, scales, factor, w);
-    __m512bh rounded[Rows];
-    LOWRANK_UNROLL
-    for (int r = 0; r < Rows; ++r) rounded[r] = _mm512_cvtne2ps_pbh(w[r][1], w[r][0]);
-    LOWRANK_UNROLL
-    for (int t = 0; t < Tokens; ++t) {
-      const __m512bh x = (__m512bh)_mm512_loadu_si512(p.brain + t * width + c * 32);
+  for (Index begin = 0; begin < p.chunks; begin += rows.window()) {
+    rows.read_ahead(begin);
+    const Index end = p.chunks - begin < rows.window() ? p.chunks : begin + rows.window();
+    for (Index c = begin; c < end; ++c) {
+      __m512 w[Rows][2];
+      avx512::scaled_chunk<L>(rows, c, table, w);
+      __m512bh rounded[Rows];
       LOWRANK_UNROLL
-      for (int r = 0; r < Rows; ++r) sum[r][t] = _mm512_dpbf16_ps(sum[r][t], rounded[r], x);
+      for (int r = 0; r < Rows; ++r) rounded[r] = _mm512_cvtne2ps_pbh(w[r][1], w[r][0]);
+      LOWRANK_UNROLL
+      for (int t = 0; t < Tokens; ++t) {
+        const __m512bh x = (__m512bh)_mm512_loadu_si512(p.brain + t * width + c * 32);
+        LOWRANK_UNROLL
+        for (int r = 0; r < Rows; ++r) sum[r][t] = _mm512_dpbf16_ps(sum[r][t], rounded[r], x);
+      }
     }
   }
   LOWRANK_UNROLL
   for (int r = 0; r < Rows; ++r) {
     LOWRANK_UNROLL
-    for (int t = 0; t < Tokens; ++t)
-      if (t < p.tokens) avx512::store_sum(p, row + r, t, _mm512_reduce_add_ps(sum[r][t]));
+    for (int t = 0; t < Tokens; ++t) avx512::store_sum(p, row + r, t, _mm512_reduce_add_ps(sum[r][t]));
   }
 }
 
-template <Layout L>
+template <Layout L, Scaling M>
 void few_layout_bf16(const FewTokens& p) {
-  const ChunkPlaces places(*p.piece, p.row);
-  Index row = 0;
-  for (; row + 2 <= p.rows; row += 2) few_rows_bf16<L, 2, 8>(p, places, row);
-  for (; row < p.rows; ++row) few_rows_bf16<L, 1, 8>(p, places, row);
+  for (Index row = 0; row < p.rows; row += 2) few_rows_bf16<L, M>(p, row);
 }
 
-/// Up to four tokens are bound by decoding, so the float kernel serves them, without any rounding.
+/// Up to four tokens are bound by decoding, so the float kernel serves them,
+/// without any rounding.
 inline void few_tokens(const FewTokens& p) {
   if (p.tokens <= 4) return avx512::few_tokens(p);
+  const bool is_window = avx512::scaling_of(*p.piece) == Scaling::window;
   switch (avx512::layout_of(*p.piece)) {
     case Layout::pairs:
-      return few_layout_bf16<Layout::pairs>(p);
+      return is_window ? few_layout_bf16<Layout::pairs, Scaling::window>(p) : few_layout_bf16<Layout::pairs, Scaling::array>(p);
     case Layout::halves:
-      return few_layout_bf16<Layout::halves>(p);
+      return is_window ? few_layout_bf16<Layout::halves, Scaling::window>(p) : few_layout_bf16<Layout::halves, Scaling::half>(p);
     case Layout::long_halves:
-      return few_layout_bf16<Layout::long_halves>(p);
+      return few_layout_bf16<Layout::long_halves, Scaling::window>(p);
     case Layout::bytes:
-      return few_layout_bf16<Layout::bytes>(p);
+      return is_window ? few_layout_bf16<Layout::bytes, Scaling::window>(p) : few_layout_bf16<Layout::bytes, Scaling::half>(p);
     case Layout::fp32:
-      return few_layout_bf16<Layout::fp32>(p);
+      return few_layout_bf16<Layout::fp32, Scaling::none>(p);
     case Layout::bf16:
-      return few_layout_bf16<Layout::bf16>(p);
+      return few_layout_bf16<Layout::bf16, Scaling::none>(p);
     case Layout::half:
-      return few_layout_bf16<Layout::half>(p);
+      return few_layout_bf16<Layout::half, Scaling::none>(p);
   }
 }
 
-/// A code table in 8 bits: table[c] = unit * (code[c] + zero), exact where the entries are small integers.
+/// A code table in 8 bits: table[c] = unit * (code[c] + zero), exact where the
+/// entries are small integers.
 struct ByteTable {
   alignas(16) std::uint8_t codes[16] = {};
   float unit = 1, zero = -128;
@@ -142,77 +147,75 @@ template <Layout L>
   }
 }
 
-/// With w = slope (u + zero) + offset and x = d q:  Σ w x = slope d Σ u q + (slope zero + offset) d Σ q, a chunk at a time.
-template <Layout L, int Rows, int Tokens>
-void few_rows_int8(const FewTokens& p, const ChunkPlaces& places, const ByteTable& bytes, Index row) {
+/// With w = slope unit (u + zero) + offset and x = d q:  Σ w x = unit (Σ slope
+/// d u q + zero Σ slope d q) + Σ offset d q; the last two sums need no code,
+/// only the sums of q, and are the lanes of `rest`.
+template <Layout L, Scaling M, int Rows, int Tokens>
+void few_rows_int8(const FewTokens& p, const ByteTable& bytes, Index row) {
+  RowGroup<L, M, Rows> rows(p, row);
   const __m256i table = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes.codes)));
   const Index width = p.chunks * 32;
-  const float factor = p.piece->scale;
-  RowScales scales;
   __m256 sum[Rows][Tokens];
-  float rest[Rows][Tokens] = {};
+  __m128 rest[Rows][Tokens];
   LOWRANK_UNROLL
   for (int r = 0; r < Rows; ++r) {
     LOWRANK_UNROLL
-    for (int t = 0; t < Tokens; ++t) sum[r][t] = _mm256_setzero_ps();
+    for (int t = 0; t < Tokens; ++t) sum[r][t] = _mm256_setzero_ps(), rest[r][t] = _mm_setzero_ps();
   }
-  for (Index c = 0; c < p.chunks; ++c) {
-    avx512::read_ahead(p, places, row, Rows, c, scales);
-    const Index block = places.block_at(c), inside = places.inside(c), g = (c * 32 >> places.group_shift) % RowScales::window;
-    LOWRANK_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-      const std::byte* at = places.first + (row + r) * places.row_bytes + block;
-      const __m256i codes = load_bytes<L>(at + inside, c, table);
-      const bool in_block = L != Layout::pairs && places.scale_at >= 0;
-      const float slope = factor * bytes.unit * (in_block ? avx512::half_at(at + places.scale_at) : scales.scale[r][g]);
-      float offset = in_block ? 0.0f : factor * scales.offset[r][g];
-      if (in_block && places.offset_at >= 0) offset = factor * avx512::half_at(at + places.offset_at);
-      const float constant = slope * bytes.zero + offset;
+  for (Index begin = 0; begin < p.chunks; begin += rows.window()) {
+    rows.read_ahead(begin);
+    const Index end = p.chunks - begin < rows.window() ? p.chunks : begin + rows.window();
+    for (Index c = begin; c < end; ++c) {
+      const Index block = rows.block_at(c), inside = rows.inside(c);
       LOWRANK_UNROLL
-      for (int t = 0; t < Tokens; ++t) {
-        const __m256i q = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p.q + t * width + c * 32));
-        const __m256 dot = _mm256_cvtepi32_ps(_mm256_dpbusd_epi32(_mm256_setzero_si256(), codes, q));
-        sum[r][t] = _mm256_fmadd_ps(dot, _mm256_set1_ps(slope * p.q_scale[t * p.chunks + c]), sum[r][t]);
-        rest[r][t] += constant * p.q_sum[t * p.chunks + c];
+      for (int r = 0; r < Rows; ++r) {
+        const __m256i codes = load_bytes<L>(rows.row[r] + block + inside, c, table);
+        const __m128 pair = rows.scale_pair(r, c, block);
+        LOWRANK_UNROLL
+        for (int t = 0; t < Tokens; ++t) {
+          const __m256i q = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p.q + t * width + c * 32));
+          const __m256 dot = _mm256_cvtepi32_ps(_mm256_dpbusd_epi32(_mm256_setzero_si256(), codes, q));
+          const __m128 slope = _mm_mul_ss(pair, _mm_load_ss(p.q_scale + t * p.chunks + c));
+          sum[r][t] = _mm256_fmadd_ps(dot, _mm256_broadcastss_ps(slope), sum[r][t]);
+          rest[r][t] = _mm_fmadd_ps(pair, _mm_set1_ps(p.q_sum[t * p.chunks + c]), rest[r][t]);
+        }
       }
     }
   }
   LOWRANK_UNROLL
   for (int r = 0; r < Rows; ++r) {
     LOWRANK_UNROLL
-    for (int t = 0; t < Tokens; ++t)
-      if (t < p.tokens) avx512::store_sum(p, row + r, t, _mm512_reduce_add_ps(_mm512_zextps256_ps512(sum[r][t])) + rest[r][t]);
+    for (int t = 0; t < Tokens; ++t) {
+      const float whole = _mm512_reduce_add_ps(_mm512_zextps256_ps512(sum[r][t])), slopes = _mm_cvtss_f32(rest[r][t]);
+      const float offsets = _mm_cvtss_f32(_mm_movehdup_ps(rest[r][t]));
+      avx512::store_sum(p, row + r, t, bytes.unit * (whole + bytes.zero * slopes) + offsets);
+    }
   }
 }
 
-template <Layout L, int Rows, int Tokens>
-void few_all_int8(const FewTokens& p) {
-  const ChunkPlaces places(*p.piece, p.row);
-  const ByteTable bytes(p.piece->blocks);
-  Index row = 0;
-  for (; row + Rows <= p.rows; row += Rows) few_rows_int8<L, Rows, Tokens>(p, places, bytes, row);
-  for (; row < p.rows; ++row) few_rows_int8<L, 1, Tokens>(p, places, bytes, row);
-}
-
-template <Layout L>
+template <Layout L, Scaling M>
 void few_layout_int8(const FewTokens& p) {
-  if (p.tokens == 1) return few_all_int8<L, 4, 1>(p);
-  if (p.tokens == 2) return few_all_int8<L, 4, 2>(p);
-  if (p.tokens <= 4) return few_all_int8<L, 2, 4>(p);
-  few_all_int8<L, 2, 8>(p);
+  const ByteTable bytes(p.piece->blocks);
+  if (p.tokens == 1)
+    for (Index row = 0; row < p.rows; row += 4) few_rows_int8<L, M, 4, 1>(p, bytes, row);
+  else if (p.tokens <= 4)
+    for (Index row = 0; row < p.rows; row += 2) few_rows_int8<L, M, 2, 4>(p, bytes, row);
+  else
+    for (Index row = 0; row < p.rows; row += 1) few_rows_int8<L, M, 1, 8>(p, bytes, row);
 }
 
 /// Dense parts, such as an adapter's, stay in float.
 inline void few_tokens_int8(const FewTokens& p) {
+  const bool is_window = avx512::scaling_of(*p.piece) == Scaling::window;
   switch (avx512::layout_of(*p.piece)) {
     case Layout::pairs:
-      return few_layout_int8<Layout::pairs>(p);
+      return is_window ? few_layout_int8<Layout::pairs, Scaling::window>(p) : few_layout_int8<Layout::pairs, Scaling::array>(p);
     case Layout::halves:
-      return few_layout_int8<Layout::halves>(p);
+      return is_window ? few_layout_int8<Layout::halves, Scaling::window>(p) : few_layout_int8<Layout::halves, Scaling::half>(p);
     case Layout::long_halves:
-      return few_layout_int8<Layout::long_halves>(p);
+      return few_layout_int8<Layout::long_halves, Scaling::window>(p);
     case Layout::bytes:
-      return few_layout_int8<Layout::bytes>(p);
+      return is_window ? few_layout_int8<Layout::bytes, Scaling::window>(p) : few_layout_int8<Layout::bytes, Scaling::half>(p);
     default:
       return avx512::few_tokens(p);
   }

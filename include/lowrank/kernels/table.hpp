@@ -1,15 +1,20 @@
 #pragma once
 
-/// What a target (an instruction set) supplies: functions on plain pointers, gathered in a table. The driver knows nothing else of it.
+/// What a target (an instruction set) supplies: functions on plain pointers,
+/// gathered in a table. The driver knows nothing else of it.
 ///
-/// Panels. The driver cuts the left factor into panels of `rows()` rows and the activation into panels of `columns` tokens, both stored
-/// depth first: word k of lane i lies at panel[k * step + i]. A word has 32 bits: one float, or for native bf16 the two neighbours
-/// 2 k (low half) and 2 k + 1 (high half) of the depth, zero past its end. A micro-kernel then reads both panels front to back:
+/// Panels. The driver cuts the left factor into panels of `rows()` rows and the
+/// activation into panels of `columns` tokens, both stored depth first: word k
+/// of lane i lies at panel[k * step + i]. A word has 32 bits: one float, or for
+/// native bf16 the two neighbours 2 k (low half) and 2 k + 1 (high half) of the
+/// depth, zero past its end. A micro-kernel then reads both panels front to
+/// back:
 ///
-///            columns                      a: left panel  [words][vectors * lanes]
+///            columns                      a: left panel  [words][vectors *
+///            lanes]
 ///          ┌─────────┐                    b: right panel [words][columns]
-///   lanes  │ c[0]    │ vectors            c[v][j] += a[k][v] * broadcast(b[k][j])   for each word k
-///   each   │ c[1]    │
+///   lanes  │ c[0]    │ vectors            c[v][j] += a[k][v] *
+///   broadcast(b[k][j])   for each word k each   │ c[1]    │
 ///          └─────────┘
 
 #include <cstdint>
@@ -18,7 +23,7 @@
 
 #if defined(__clang__)
 #define LOWRANK_UNROLL _Pragma("clang loop unroll(full)")
-#elif defined(__GNUC__) && !defined(__CUDACC__)
+#elif defined(__GNUC__)
 #define LOWRANK_UNROLL _Pragma("GCC unroll 32")
 #else
 #define LOWRANK_UNROLL
@@ -30,14 +35,18 @@ using Word = std::uint32_t;
 
 /// Kernels for one panel format.
 struct PanelKernels {
-  /// Packs numbers: element (i, k), i < count, k < depth, is scale * from[i * stride + k] (rows) or scale * from[k * stride + i]
-  /// (columns). Lanes from count on hold anything.
+  /// Packs numbers: element (i, k), i < count, k < depth, is scale * from[i *
+  /// stride + k] (rows) or scale * from[k * stride + i] (columns). Lanes from
+  /// count on hold anything.
   using Pack = void (*)(const float* from, Index stride, Index count, Index depth, float scale, Word* panel, Index step);
-  /// Packs scale times rows [row, row + count), columns [col, col + depth) of blocks straight from their codes, transposing bytes instead
-  /// of floats. col and depth are multiples of 32, count at most `lanes`, and rows hold whole groups.
+  /// Packs scale times rows [row, row + count), columns [col, col + depth) of
+  /// blocks straight from their codes, transposing bytes instead of floats. col
+  /// and depth are multiples of 32, count at most `lanes`, and rows hold whole
+  /// groups.
   using PackBlocks = void (*)(const BlockSource& from, Index row, Index count, Index col, Index depth, float scale, Word* panel,
                               Index step);
-  /// c[j * ldc + i] (+)= sum over words; only i < rows, j < columns are touched. a has `vectors` vectors a word.
+  /// c[j * ldc + i] (+)= sum over words; only i < rows, j < columns are
+  /// touched. a has `vectors` vectors a word.
   using Multiply = void (*)(Index words, Index vectors, Index rows, Index columns, const Word* a, const Word* b, float* c, Index ldc,
                             bool accumulate);
 
@@ -50,10 +59,12 @@ struct PanelKernels {
 
 struct Piece;
 
-/// Few tokens times rows of one piece: y[t * ldy + i] (+)= sum over depth of element (row + i, k) times x[t], i < rows, t < tokens.
+/// Few tokens times rows of one piece: y[t * ldy + i] (+)= sum over depth of
+/// element (row + i, k) times x[t], i < rows, t < tokens.
 ///
-/// Tokens are padded to 1, 2, 4 or 8 with zeros. Activations come in chunks of 32, zero past the depth, in the order in which the piece's
-/// codes unpack: for nibble_pairs the 16 even elements, then the 16 odd ones; else as they are.
+/// Tokens are padded to 1, 4 or 8 with zeros. Activations come in chunks of 32,
+/// zero past the depth, in the order in which the piece's codes unpack: for
+/// nibble_pairs the 16 even elements, then the 16 odd ones; else as they are.
 struct FewTokens {
   const Piece* piece;
   Index row, rows, tokens;
@@ -61,7 +72,8 @@ struct FewTokens {
   const float* x;                ///< [padded tokens][chunks * 32]
   const std::uint16_t* brain;    ///< the same as bfloat16
   const std::int8_t* q;          ///< the same in 8 bits: x = q * q_scale[chunk]
-  const float *q_scale, *q_sum;  ///< [padded tokens][chunks]; q_sum is q_scale times the sum of the chunk's q
+  const float *q_scale, *q_sum;  ///< [padded tokens][chunks]; q_sum is q_scale
+                                 ///< times the sum of the chunk's q
   float* y;
   Index ldy;
   bool accumulate;
@@ -80,8 +92,10 @@ struct KernelTable {
   PanelKernels fp32, bf16;
   DecodeBlocks decode_blocks;
   Widen widen_bfloat16, widen_half;
-  Multiply few_tokens, few_tokens_bf16, few_tokens_int8;                    ///< null: the packed driver does it
-  void (*to_bfloat16)(const float* from, Index count, std::uint16_t* out);  ///< count is a multiple of 32
+  Multiply few_tokens, few_tokens_bf16,
+      few_tokens_int8;  ///< null: the packed driver does it
+  void (*to_bfloat16)(const float* from, Index count,
+                      std::uint16_t* out);  ///< count is a multiple of 32
   /// Rounds each chunk of 32 to q · scale, |q| at most 127; sum is scale · Σ q.
   void (*to_int8)(const float* from, Index chunks, std::int8_t* q, float* scale, float* sum);
 

@@ -50,10 +50,10 @@ TEST_CASE("RegularExpression: agrees with Python's re.fullmatch") {
        "model.layers.12.mlp.up_proj", "model.layers..mlp.up_proj"},
       {"^(?!.*(?:vision|audio)).*(?:q|k|v|o)_proj$", "model.layers.0.self_attn.o_proj", "audio.o_proj"},
   };
-  for (const auto& [expression, yes, no] : rows) {
-    CAPTURE(expression);
-    CHECK(matches(expression, yes));
-    CHECK_FALSE(matches(expression, no));
+  for (const Row& row : rows) {
+    CAPTURE(row.expression);
+    CHECK(matches(row.expression, row.yes));
+    CHECK_FALSE(matches(row.expression, row.no));
   }
 }
 

@@ -124,10 +124,34 @@ struct Product {
 
 }  // namespace detail
 
+namespace detail {
+struct StackedTokens {};
+
+/// The parts of an activation copied into one array: a word of two bfloat16 cannot be shared by two parts.
+inline Columns stack(std::span<const Columns> x, Index depth, Index tokens) {
+  float* stacked = Scratch<StackedTokens>::get<float>(depth * tokens);
+  Index begin = 0;
+  for (const Columns& part : x) {
+    for (Index t = 0; t < tokens; ++t)
+      for (Index k = 0; k < part.depth; ++k)
+        stacked[t * depth + begin + k] = part.turned ? part.data[k * part.stride + t] : part.data[t * part.stride + k];
+    begin += part.depth;
+  }
+  return {stacked, depth, depth};
+}
+}  // namespace detail
+
 /// Y = source · X by packed panels, for any number of tokens; see multiply.
 inline void multiply_packed(const Pieces& source, std::span<const Columns> x, Index tokens, float* y, Index ldy, const Options& options) {
   const KernelTable& table = current_table();
   const PanelKernels& kernels = options.compute == Compute::fp32 ? table.fp32 : table.bf16;
+  Columns whole;
+  for (Index i = 0, depth = 0; i < static_cast<Index>(x.size()); depth += x[static_cast<std::size_t>(i++)].depth) {
+    if (depth % kernels.unit == 0) continue;
+    whole = detail::stack(x, source.depth(), tokens);
+    x = std::span<const Columns>(&whole, 1);
+    break;
+  }
   detail::Product product{table, kernels, source, x, y, ldy, options, {table, kernels, source.rows(), source.depth(), tokens}};
   product.run(tokens);
 }

@@ -191,13 +191,12 @@ struct LeftPacker {
   }
 };
 
-/// One panel of tokens [token, token + count) over the whole depth; parts are stacked along the depth.
+/// One panel of tokens [token, token + count) over the whole depth; parts are stacked along the depth and begin
+/// at whole words.
 inline void pack_tokens(const KernelTable& table, const PanelKernels& kernels, std::span<const Columns> parts, Index token, Index count,
                         Word* panel) {
   Index depth = 0;
   for (const Columns& part : parts) {
-    check<ShapeError>(depth % kernels.unit == 0, "multiply", "a part of the activation begins at odd depth ", depth,
-                      "; stack the parts in one array for bf16");
     Word* out = panel + depth / kernels.unit * table.columns;
     if (part.turned)
       kernels.pack_token_columns(part.data + token, part.stride, count, part.depth, 1.0f, out, table.columns);

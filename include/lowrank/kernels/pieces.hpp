@@ -64,7 +64,7 @@ class Pieces {
   }
   template <Source S>
   void place(const Scaled<S>& s, Frame frame) {
-    frame.scale *= s.factor;
+    frame.scale *= static_cast<float>(s.factor);
     place(s.source, frame);
   }
   template <Source Left, Source Right>

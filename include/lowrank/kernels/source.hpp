@@ -73,7 +73,7 @@ struct Transposed {
 template <Source S>
 struct Scaled {
   S source;
-  float factor;
+  double factor;
 
   Index rows() const { return source.rows(); }
   Index cols() const { return source.cols(); }
@@ -125,7 +125,7 @@ Transposed<S> transposed(S source) {
   return {std::move(source)};
 }
 template <Source S>
-Scaled<S> scaled(S source, float factor) {
+Scaled<S> scaled(S source, double factor) {
   return {std::move(source), factor};
 }
 template <Source Left, Source Right>

@@ -38,6 +38,21 @@ void check_update(const char* operation, const LowRank<S>& update, Index in) {
                     " rows; A must be [rank, in], B [out, rank] and x [in, tokens]");
 }
 
+/// dA = U Xᵀ and dB = s G Hᵀ, and U = s Bᵀ G, which dX needs.
+template <class S>
+LoraGradients<S> factor_gradients(const LowRank<S>& update, const ActivationView<S>& x, const ActivationView<S>& h,
+                                  const ActivationView<S>& g, Activation<S>& u, Compute compute) {
+  check_update("lora_backward", update, x.rows());
+  u = Activation<S>::Zero(update.b.cols(), g.cols());
+  accumulate_transposed_product(u, update.b_source(), g, update.scale, compute);  // s Bᵀ G   [r, T]
+  LoraGradients<S> gradients;
+  gradients.da = Weight<S>::Zero(update.a.rows(), update.a.cols());
+  gradients.db = Weight<S>::Zero(update.b.rows(), update.b.cols());
+  accumulate_outer(gradients.da, u, x, S(1), compute);          // u Xᵀ     [r, in]
+  accumulate_outer(gradients.db, g, h, update.scale, compute);  // s G Hᵀ   [out, r]
+  return gradients;
+}
+
 }  // namespace detail
 
 /// The update alone: H = A X, Y = s B H.
@@ -58,14 +73,8 @@ LoraForward<S> lora_update_forward(const LowRank<S>& update, const X& x, Compute
 template <class S, MatrixLike X>
 LoraGradients<S> lora_update_backward(const LowRank<S>& update, const X& x, const ActivationView<S>& h, const ActivationView<S>& g,
                                       bool need_dx = true, Compute compute = Compute::fp32) {
-  detail::check_update("lora_update_backward", update, x.rows());
-  Activation<S> u = Activation<S>::Zero(update.b.cols(), g.cols());
-  accumulate_transposed_product(u, update.b_source(), g, update.scale, compute);  // s Bᵀ G   [r, T]
-  LoraGradients<S> gradients;
-  gradients.da = Weight<S>::Zero(update.a.rows(), update.a.cols());
-  gradients.db = Weight<S>::Zero(update.b.rows(), update.b.cols());
-  accumulate_outer(gradients.da, u, x);                                            // u Xᵀ     [r, in]
-  accumulate_outer(gradients.db, g, h, update.scale);                              // s G Hᵀ   [out, r]
+  Activation<S> u;
+  auto gradients = detail::factor_gradients(update, x, h, g, u, compute);
   if (need_dx) gradients.dx = multiply_transposed(update.a_source(), u, compute);  // Aᵀ u   [in, T]
   return gradients;
 }
@@ -77,9 +86,9 @@ LoraGradients<S> lora_update_backward(const LowRank<S>& update, const X& x, cons
 template <Source Base, class S, MatrixLike X>
 LoraForward<S> lora_forward(const Base& source, const LowRank<S>& update, const X& x, Compute compute = Compute::fp32) {
   detail::check_update("lora_forward", update, x.rows());
-  auto h = multiply(update.a_source(), x, compute);                    // [r, in] · [in, T]
-  auto y = multiply(source, x, compute);                               // [out, in] · [in, T]
-  accumulate_product(y, update.b_source(), h, update.scale, compute);  // [out, r] · [r, T]
+  auto h = multiply(update.a_source(), x, compute);  // [r, in] · [in, T]
+  auto y =
+      multiply_sum(source, x, scaled(update.b_source(), static_cast<double>(update.scale)), h, compute);  // [out, in + r] · [in + r, T]
   return {std::move(y), std::move(h)};
 }
 
@@ -87,8 +96,9 @@ LoraForward<S> lora_forward(const Base& source, const LowRank<S>& update, const 
 template <Source Base, class S, MatrixLike X>
 LoraGradients<S> lora_backward(const Base& source, const LowRank<S>& update, const X& x, const ActivationView<S>& h,
                                const ActivationView<S>& g, Compute compute = Compute::fp32) {
-  auto gradients = lora_update_backward(update, x, h, g, true, compute);
-  accumulate_transposed_product(gradients.dx, source, g, S(1), compute);  // Wᵀ G + Aᵀ u   [in, T]
+  Activation<S> u;
+  auto gradients = detail::factor_gradients(update, x, h, g, u, compute);
+  gradients.dx = multiply_sum(transposed(source), g, transposed(update.a_source()), u, compute);  // Wᵀ G + Aᵀ u   [in, T]
   return gradients;
 }
 

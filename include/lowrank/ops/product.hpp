@@ -143,7 +143,7 @@ void accumulate_product(Y& y, const W& source, const ActivationView<S>& x, std::
                     "]; source is [out, in], x must be [in, tokens] and y [out, tokens]");
   detail::check_compute<S>("multiply", compute);
   if (y.size() == 0) return;
-  if constexpr (std::is_same_v<S, float>) return detail::packed_product(y, scaled(source, scale), x, compute, true);
+  if constexpr (std::is_same_v<S, float>) return detail::packed_product(y, scaled(source, static_cast<double>(scale)), x, compute, true);
   if (compute == Compute::bf16) return detail::add_source_product<S>(y, source, detail::rounded<S>(x), scale, compute);
   detail::add_source_product<S>(y, source, x, scale, compute);
 }
@@ -159,7 +159,8 @@ void accumulate_transposed_product(Y& y, const W& source, const ActivationView<S
                     "]; source is [out, in], g must be [out, tokens] and y [in, tokens]");
   detail::check_compute<S>("multiply_transposed", compute);
   if (y.size() == 0) return;
-  if constexpr (std::is_same_v<S, float>) return detail::packed_product(y, scaled(transposed(source), scale), g, compute, true);
+  if constexpr (std::is_same_v<S, float>)
+    return detail::packed_product(y, scaled(transposed(source), static_cast<double>(scale)), g, compute, true);
   if (compute == Compute::bf16) return detail::add_transposed_product<S>(y, source, detail::rounded<S>(g), scale, compute);
   detail::add_transposed_product<S>(y, source, g, scale, compute);
 }
@@ -196,6 +197,28 @@ Activation<S> multiply_transposed(const W& source, const X& g, Compute compute =
   }
 }
 
+/// S X + R H in one pass: the product of [S | R] with [X ; H]. S [out, in], X [in, T], R [out, r], H [r, T]; gives [out, T].
+///
+/// With S = W, R = s B, H = A X it is a low-rank layer; with S = Wᵀ, R = Aᵀ the gradient of its input. Throws ShapeError.
+template <Source Left, MatrixLike X, Source Right, class S = ScalarOf<X>>
+Activation<S> multiply_sum(const Left& left, const X& x, const Right& right, const ActivationView<S>& h, Compute compute = Compute::fp32) {
+  check<ShapeError>(left.rows() == right.rows() && left.cols() == x.rows() && right.cols() == h.rows() && x.cols() == h.cols(),
+                    "multiply_sum", "the sources are [", left.rows(), ", ", left.cols(), "] and [", right.rows(), ", ", right.cols(),
+                    "], x is [", x.rows(), ", ", x.cols(), "], h is [", h.rows(), ", ", h.cols(),
+                    "]; sources must be [out, in] and [out, rank], x [in, tokens], h [rank, tokens]");
+  if constexpr (std::is_same_v<S, float>) {
+    const ActivationView<float> first(x);
+    const kernels::Columns parts[] = {{first.data(), first.outerStride(), first.rows()}, {h.data(), h.outerStride(), h.rows()}};
+    Activation<float> y(left.rows(), x.cols());
+    kernels::multiply(concat_depth(left, right), parts, x.cols(), y.data(), y.outerStride(), {.compute = compute});
+    return y;
+  } else {
+    Activation<S> y = multiply(left, x, compute);
+    accumulate_product(y, right, h, S(1), compute);
+    return y;
+  }
+}
+
 /// dW += scale · G Xᵀ: the gradient of a weight [out, in] from G [out, T] and X [in, T]. Throws ShapeError.
 template <MatrixLike G, class S = ScalarOf<G>>
 void accumulate_outer(WeightRef<S> dw, const G& gradient, const ActivationView<S>& x, std::type_identity_t<S> scale = S(1),
@@ -208,7 +231,7 @@ void accumulate_outer(WeightRef<S> dw, const G& gradient, const ActivationView<S
     // dW is row-major, so its memory is dWᵀ column-major, and dWᵀ += X Gᵀ: the source X is the transpose of its bytes [T, in].
     const DenseSource<float> tokens(x.data(), x.cols(), x.rows(), x.outerStride());
     const kernels::Columns turned{g.data(), g.outerStride(), g.cols(), true};
-    kernels::multiply(scaled(transposed(tokens), scale), std::span(&turned, 1), dw.rows(), dw.data(), dw.outerStride(),
+    kernels::multiply(scaled(transposed(tokens), static_cast<double>(scale)), std::span(&turned, 1), dw.rows(), dw.data(), dw.outerStride(),
                       {.compute = compute, .accumulate = true});
     return;
   }

@@ -16,11 +16,20 @@ namespace cli {
 
 using lowrank::Index;
 
-/// What must be equal for a run to go on from a checkpoint. The numbers of steps and the schedule are part of it: they set each step's rate.
+/// What must be equal for a run to go on from a checkpoint. The numbers of steps and the schedule are part of it: they set each step's
+/// rate.
 inline std::string run_key(const std::string& model, const std::string& data, const transformer::TrainOptions& o, Index sequence) {
-  const nlohmann::ordered_json key = {{"model", model},   {"data", data},     {"steps", o.steps},   {"batch", o.batch},
-                                      {"sequence", sequence}, {"learning_rate", o.learning_rate}, {"warmup", o.warmup},
-                                      {"schedule", static_cast<int>(o.schedule)}, {"weight_decay", o.weight_decay}, {"clip", o.clip_norm}, {"seed", o.seed}};
+  const nlohmann::ordered_json key = {{"model", model},
+                                      {"data", data},
+                                      {"steps", o.steps},
+                                      {"batch", o.batch},
+                                      {"sequence", sequence},
+                                      {"learning_rate", o.learning_rate},
+                                      {"warmup", o.warmup},
+                                      {"schedule", static_cast<int>(o.schedule)},
+                                      {"weight_decay", o.weight_decay},
+                                      {"clip", o.clip_norm},
+                                      {"seed", o.seed}};
   return key.dump();
 }
 
@@ -59,8 +68,9 @@ inline void save_checkpoint(const std::filesystem::path& folder, const std::stri
 }
 
 /// Reads what save_checkpoint wrote and returns the step to go on with. Throws FormatError when it belongs to another run.
-inline Index load_checkpoint(const std::filesystem::path& folder, const std::string& key, const std::vector<lowrank::ParameterRef<float>>& parameters,
-                             lowrank::AdamW<float>& optimizer, std::vector<double>& losses) {
+inline Index load_checkpoint(const std::filesystem::path& folder, const std::string& key,
+                             const std::vector<lowrank::ParameterRef<float>>& parameters, lowrank::AdamW<float>& optimizer,
+                             std::vector<double>& losses) {
   using lowrank::FormatError;
   const auto file = lowrank::safetensors::File::open(detail::checkpoint_file(folder));
   const auto value = [&](const char* name) {
@@ -68,15 +78,17 @@ inline Index load_checkpoint(const std::filesystem::path& folder, const std::str
       if (k == name) return v;
     lowrank::fail<FormatError>("checkpoint", folder, " has no ", name, "; it is not a checkpoint of finetune");
   };
-  lowrank::check<FormatError>(value("run") == key, "checkpoint", folder, " belongs to another run: it was made with ", value("run"), ", this run is ", key);
+  lowrank::check<FormatError>(value("run") == key, "checkpoint", folder, " belongs to another run: it was made with ", value("run"),
+                              ", this run is ", key);
   for (const auto& part : detail::changing_parts(parameters, optimizer)) {
     const auto& tensor = file.at(part.name);
-    lowrank::check<FormatError>(tensor.dtype == lowrank::DType::f32 && tensor.bytes.size() == part.numbers.size_bytes(), "checkpoint", folder, ": ", part.name,
-                                " has another size; rank and targets must be those of the checkpoint");
+    lowrank::check<FormatError>(tensor.dtype == lowrank::DType::f32 && tensor.bytes.size() == part.numbers.size_bytes(), "checkpoint",
+                                folder, ": ", part.name, " has another size; rank and targets must be those of the checkpoint");
     std::memcpy(part.numbers.data(), tensor.bytes.data(), tensor.bytes.size());
   }
   const auto step = nlohmann::json::parse(value("step"), nullptr, false), history = nlohmann::json::parse(value("losses"), nullptr, false);
-  const bool numbers = step.is_number_unsigned() && history.is_array() && std::all_of(history.begin(), history.end(), [](const auto& x) { return x.is_number(); });
+  const bool numbers = step.is_number_unsigned() && history.is_array() &&
+                       std::all_of(history.begin(), history.end(), [](const auto& x) { return x.is_number(); });
   lowrank::check<FormatError>(numbers && history.size() == step.get<std::size_t>(), "checkpoint", folder, ": step and losses do not agree");
   losses = history.get<std::vector<double>>();
   optimizer.set_steps(step.get<Index>());

@@ -48,20 +48,28 @@ struct Session {
   lowrank::Compute compute = lowrank::Compute::fp32;
 
   const Tokenizer& need_tokenizer() const {
-    lowrank::check<lowrank::FormatError>(tokenizer.has_value(), "model", name, " has no tokenizer; add tokenizer.json, or use evaluate --ids");
+    lowrank::check<lowrank::FormatError>(tokenizer.has_value(), "model", name,
+                                         " has no tokenizer; add tokenizer.json, or use evaluate --ids");
     return *tokenizer;
   }
 };
 
+/// The compute type of --compute for a purpose: train, generate or evaluate.
+lowrank::Compute resolve_compute(const Common& common, const char* purpose);
+
 /// Opens `demo`, a .gguf file or a Hugging Face folder and applies the common options to it.
-Session open_session(const std::string& name, const Common& common, transformer::Base base = transformer::Base::native,
-                     const char* automatic_compute = "auto");
+Session open_session(const std::string& name, const Common& common, transformer::Base base, const char* purpose);
 
 /// Adapters given as PATH or PATH:scale, summed; null when there are none.
 std::unique_ptr<LoraSet> open_adapters(const Llama& model, const std::vector<std::string>& specs);
 
 /// Fields that every report has.
 nlohmann::ordered_json common_report(const Session& session, const LoraSet* lora);
+
+/// Writes a file whole or not at all.
+void write_text(const std::filesystem::path& path, const std::string& text);
+/// Throws IoError unless an output can be written there: to be asked before hours of work, not after. Makes the folder.
+void ensure_writable(const std::filesystem::path& path, bool is_folder);
 
 void add_demo(CLI::App& app);
 void add_finetune(CLI::App& app);

@@ -26,7 +26,7 @@ struct Domain {
 };
 
 std::vector<Domain> read_domains(const Tokenizer& tokenizer) {
-  const std::filesystem::path folder = std::filesystem::path(LOWRANK_EXAMPLE_DATA) / "domains";
+  const std::filesystem::path folder = std::filesystem::path(LOWRANK_EXAMPLES_DIR) / "data" / "domains";
   const std::string prompts = "\n" + transformer::read_text(folder / "prompts.txt");
   std::vector<Domain> all;
   for (const std::string name : domains) {
@@ -45,10 +45,11 @@ struct Outcome {
   std::size_t state_bytes = 0;
 };
 
-Outcome train_on(Llama& model, LoraSet* lora, const Domain& domain, const Options& o, float learning_rate, const std::string& label) {
-  const auto parameters = lora ? transformer::parameters(model, *lora) : transformer::parameters(model);
+Outcome train_on(Llama& model, LoraSet* lora, const Domain& domain, const Options& o, double learning_rate, const std::string& label) {
+  const auto parameters = lora ? transformer::parameters(model, *lora) : lowrank::parameters(model);
   lowrank::AdamW<float> optimizer(parameters, {.learning_rate = learning_rate, .weight_decay = 0});
-  transformer::TrainOptions options{.steps = o.steps, .batch = o.batch, .warmup = o.steps / 20, .learning_rate = learning_rate, .seed = o.common.seed};
+  transformer::TrainOptions options{
+      .steps = o.steps, .batch = o.batch, .warmup = o.steps / 20, .learning_rate = learning_rate, .seed = o.common.seed};
   options.schedule = transformer::Schedule::cosine;
   Progress progress(o.steps, label);
   const double start = now();
@@ -62,22 +63,23 @@ lowrank::LoraConfig config_of_rank(Index rank) {
   lowrank::LoraConfig config;
   config.rank = rank;
   config.alpha = 2.0 * static_cast<double>(rank);
-  config.targets = lowrank::TargetSpec::parse("all-linear");
+  config.target_modules = std::string("all-linear");
   return config;
 }
 
 void heading(const char* title, const char* explanation) { std::printf("\n%s\n%s\n\n", title, explanation); }
 
 void show_sizes(const Session& session, const LoraSet& lora, Index adapters) {
-  const auto total = session.model.parameter_count(), trained = lora.parameter_count();
+  const auto total = session.model.parameter_count(), trained = transformer::parameter_count(lora);
   heading("What is trained",
           "Rank r adds r (in + out) numbers to a matrix of in * out: the wider the model, the smaller the share. A model of 7 billion\n"
           "parameters trains 0.1 to 1 %; this one is only a few hundred numbers wide, so the same rank is a larger share of it.");
   Table table({"", "parameters", "share", "bytes"});
   table.add({"base, frozen, 4-bit", std::to_string(total), "", human_bytes(session.model.bytes())});
   table.add({format("one adapter of rank %ld", static_cast<long>(16)), std::to_string(trained),
-             format("%.2f %%", 100.0 * static_cast<double>(trained) / static_cast<double>(total)), human_bytes(lora.bytes())});
-  table.add({format("%ld adapters", static_cast<long>(adapters)), std::to_string(adapters * trained), "", human_bytes(adapters * lora.bytes())});
+             format("%.2f %%", 100.0 * static_cast<double>(trained) / static_cast<double>(total)), human_bytes(transformer::bytes(lora))});
+  table.add({format("%ld adapters", static_cast<long>(adapters)), std::to_string(adapters * trained), "",
+             human_bytes(adapters * transformer::bytes(lora))});
   table.print();
   // The share of a rank-16 adapter on all linear layers of a Llama with 7 billion parameters, from its shapes.
   const double wide = 32 * 16.0 * (4 * (4096 + 4096) + 3 * (4096 + 11008)), dense = 6.738e9;
@@ -127,19 +129,22 @@ void show_swaps(Session& session, std::vector<LoraSet>& adapters, const std::vec
   const double start = now();
   for (int i = 0; i < swaps; ++i) active = &adapters[static_cast<std::size_t>(i) % adapters.size()];
   const double nanoseconds = (now() - start) / swaps * 1e9;
-  std::printf("\n  %s a swap: %.1f ns; all %zu adapters are in memory: %s beside a base of %s\n", active ? "time of" : "", nanoseconds, adapters.size(),
-              human_bytes(static_cast<long long>(adapters.size()) * adapters[0].bytes()).c_str(), human_bytes(session.model.bytes()).c_str());
+  std::printf("\n  %s a swap: %.1f ns; all %zu adapters are in memory: %s beside a base of %s\n", active ? "time of" : "", nanoseconds,
+              adapters.size(), human_bytes(static_cast<long long>(adapters.size()) * transformer::bytes(adapters[0])).c_str(),
+              human_bytes(session.model.bytes()).c_str());
 }
 
 bool show_merge(Session& session, LoraSet& lora, const Domain& domain) {
-  heading("Merged equals unmerged", "W + s B A as one dense matrix and W x + s B (A x) are the same function; only rounding tells them apart.");
+  heading("Merged equals unmerged",
+          "W + s B A as one dense matrix and W x + s B (A x) are the same function; only rounding tells them apart.");
   const auto& ids = domain.held_out.front().ids;
   lowrank::Activation<float> unmerged = session.model.logits(ids, 1, {.lora = &lora}).value();
   Llama merged = transformer::merged(session.model, lora);
   const lowrank::Activation<float> logits = merged.logits(ids).value();
   const float largest = logits.cwiseAbs().maxCoeff(), difference = (logits - unmerged).cwiseAbs().maxCoeff();
   const bool equal = difference <= 1e-4f * largest;
-  std::printf("  largest logit %.3f, largest difference %.1e: %s\n", static_cast<double>(largest), static_cast<double>(difference), equal ? "equal to rounding" : "NOT EQUAL");
+  std::printf("  largest logit %.3f, largest difference %.1e: %s\n", static_cast<double>(largest), static_cast<double>(difference),
+              equal ? "equal to rounding" : "NOT EQUAL");
   return equal;
 }
 
@@ -150,36 +155,38 @@ void show_ranks(const Options& o, const Domain& domain, double bare) {
   table.add({"(bare base)", "0", format("%.4f", bare), "", ""});
   for (const Index rank : {Index{4}, Index{8}, Index{16}}) {
     Session session = open_session("demo", o.common, transformer::Base::native, "train");
-    LoraSet lora = transformer::new_lora(session.model, config_of_rank(rank), false, o.common.seed);
-    const Outcome outcome = train_on(session.model, &lora, domain, o, 4e-3f, format("rank %ld", static_cast<long>(rank)));
-    table.add({format("rank %ld", static_cast<long>(rank)), std::to_string(lora.parameter_count()),
+    LoraSet lora = transformer::new_lora(session.model, config_of_rank(rank), lowrank::LoraInit::kaiming, o.common.seed);
+    const Outcome outcome = train_on(session.model, &lora, domain, o, 4e-3, format("rank %ld", static_cast<long>(rank)));
+    table.add({format("rank %ld", static_cast<long>(rank)), std::to_string(transformer::parameter_count(lora)),
                format("%.4f", transformer::evaluate(session.model, &lora, domain.held_out).mean_nll), format("%.1f", outcome.seconds),
                human_bytes(static_cast<long long>(outcome.state_bytes))});
   }
   Session full = open_session("demo", o.common, transformer::Base::fp32, "train");
   full.model.set_trainable(true);
-  const Outcome outcome = train_on(full.model, nullptr, domain, o, 1e-3f, "full");
-  table.add({"full", std::to_string(full.model.parameter_count()), format("%.4f", transformer::evaluate(full.model, nullptr, domain.held_out).mean_nll),
-             format("%.1f", outcome.seconds), human_bytes(static_cast<long long>(outcome.state_bytes))});
+  const Outcome outcome = train_on(full.model, nullptr, domain, o, 1e-3, "full");
+  table.add({"full", std::to_string(full.model.parameter_count()),
+             format("%.4f", transformer::evaluate(full.model, nullptr, domain.held_out).mean_nll), format("%.1f", outcome.seconds),
+             human_bytes(static_cast<long long>(outcome.state_bytes))});
   table.print();
 }
 
 void run(const Options& o) {
   const double start = now();
   Session session = open_session("demo", o.common, transformer::Base::native, "train");
-  const auto before = session.model.fingerprint();
+  const auto before = transformer::fingerprint(session.model);
   const std::vector<Domain> all = read_domains(session.need_tokenizer());
-  std::fprintf(stderr, "training %zu adapters of rank %ld, %ld steps each\n", all.size(), static_cast<long>(o.rank), static_cast<long>(o.steps));
+  std::fprintf(stderr, "training %zu adapters of rank %ld, %ld steps each\n", all.size(), static_cast<long>(o.rank),
+               static_cast<long>(o.steps));
   std::vector<LoraSet> adapters;
   for (const Domain& domain : all) {
-    adapters.push_back(transformer::new_lora(session.model, config_of_rank(o.rank), false, o.common.seed));
-    train_on(session.model, &adapters.back(), domain, o, 4e-3f, domain.name);
+    adapters.push_back(transformer::new_lora(session.model, config_of_rank(o.rank), lowrank::LoraInit::kaiming, o.common.seed));
+    train_on(session.model, &adapters.back(), domain, o, 4e-3, domain.name);
   }
   show_sizes(session, adapters.front(), static_cast<Index>(adapters.size()));
   const auto losses = show_matrix(session, adapters, all);
   show_swaps(session, adapters, all);
   const bool merged_equal = show_merge(session, adapters.front(), all.front());
-  const auto after = session.model.fingerprint();
+  const auto after = transformer::fingerprint(session.model);
   heading("The base after training", "Frozen means that no bit moves: a checksum of every byte of the base before and after.");
   std::printf("  %016llx before, %016llx after: %s\n", static_cast<unsigned long long>(before), static_cast<unsigned long long>(after),
               before == after ? "bit-identical" : "CHANGED");

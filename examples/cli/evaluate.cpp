@@ -46,7 +46,8 @@ void run(const Options& o) {
     json["peak_rss_bytes"] = peak_memory();
   }
   if (!o.data.empty()) {
-    const Index length = o.sequence > 0 ? std::min(o.sequence, session.model.config.context) : std::min<Index>(session.model.config.context, 1024);
+    const Index length =
+        o.sequence > 0 ? std::min(o.sequence, session.model.config.context) : std::min<Index>(session.model.config.context, 1024);
     const auto examples = transformer::load_evaluation(session.need_tokenizer(), o.data, length);
     const auto result = transformer::evaluate(session.model, lora.get(), examples);
     std::printf("mean negative log-likelihood %.4f nats a token, perplexity %.3f, over %ld tokens\n", result.mean_nll, result.perplexity(),
@@ -69,7 +70,9 @@ void add_evaluate(CLI::App& app) {
   auto* data = command->add_option("--data", o->data, "text to predict");
   auto* ids = command->add_option("--ids", o->ids, "safetensors file with int32 ids [sequences, tokens]");
   auto* logits = command->add_option("--logits", o->logits, "safetensors file to write float32 logits [sequences, tokens, vocabulary] to");
-  command->add_option("--sequence", o->sequence, "tokens that are read together; 0: the context, at most 1024")->check(CLI::NonNegativeNumber)->capture_default_str();
+  command->add_option("--sequence", o->sequence, "tokens that are read together; 0: the context, at most 1024")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   ids->needs(logits);
   logits->needs(ids);
   add_common(*command, o->common);

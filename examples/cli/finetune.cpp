@@ -4,6 +4,7 @@
 #include <lowrank/io/peft.hpp>
 #include <lowrank/optim/adamw.hpp>
 
+#include <transformer/save_gguf.hpp>
 #include <transformer/train.hpp>
 
 #include <cli/checkpoint.hpp>
@@ -14,7 +15,8 @@ namespace {
 
 struct Options {
   Common common;
-  std::string model, data, evaluation_data, out, format = "peft", base = "native", targets = "all-linear", method = "lora", init = "default";
+  std::string model, data, evaluation_data, out, format = "peft", base = "native", targets = "all-linear", method = "lora",
+                                                 init = "default";
   std::string checkpoint, plot, schedule = "linear";
   Index rank = 16, sequence = 128, checkpoint_every = 50;
   double alpha = 0, dropout = 0;
@@ -26,15 +28,23 @@ void add_training_options(CLI::App& command, Options& o) {
   command.add_option("--steps", o.train.steps, "optimizer steps")->check(CLI::Range(1, 1 << 30))->capture_default_str();
   command.add_option("--batch", o.train.batch, "sequences a step")->check(CLI::Range(1, 1 << 16))->capture_default_str();
   command.add_option("--sequence", o.sequence, "tokens a sequence")->check(CLI::Range(1, 1 << 24))->capture_default_str();
-  command.add_option("--learning-rate", o.train.learning_rate, "peak learning rate of AdamW")->check(CLI::PositiveNumber)->capture_default_str();
+  command.add_option("--learning-rate", o.train.learning_rate, "peak learning rate of AdamW")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   command.add_option("--warmup", o.train.warmup, "steps of linear warm-up")->check(CLI::NonNegativeNumber)->capture_default_str();
   command.add_option("--schedule", o.schedule, "learning rate after warm-up")
       ->check(CLI::IsMember({"linear", "cosine", "constant"}))
       ->capture_default_str();
-  command.add_option("--weight-decay", o.train.weight_decay, "decoupled weight decay")->check(CLI::NonNegativeNumber)->capture_default_str();
-  command.add_option("--clip", o.train.clip_norm, "largest norm of the gradient; 0: none")->check(CLI::NonNegativeNumber)->capture_default_str();
+  command.add_option("--weight-decay", o.train.weight_decay, "decoupled weight decay")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command.add_option("--clip", o.train.clip_norm, "largest norm of the gradient; 0: none")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command.add_option("--checkpoint", o.checkpoint, "folder for checkpoints");
-  command.add_option("--checkpoint-every", o.checkpoint_every, "steps between checkpoints")->check(CLI::Range(1, 1 << 30))->capture_default_str();
+  command.add_option("--checkpoint-every", o.checkpoint_every, "steps between checkpoints")
+      ->check(CLI::Range(1, 1 << 30))
+      ->capture_default_str();
   command.add_flag("--resume", o.resume, "goes on from the checkpoint in --checkpoint");
   command.add_option("--plot", o.plot, "writes the loss curve to this .svg file");
 }
@@ -45,14 +55,19 @@ void add_options(CLI::App& command, Options& o) {
   command.add_option("--evaluation-data", o.evaluation_data, "held-out data; default: a tenth of --data");
   command.add_option("--out", o.out, "folder (peft) or file (gguf) for the adapter")->required();
   command.add_option("--format", o.format, "how the adapter is saved")->check(CLI::IsMember({"peft", "gguf"}))->capture_default_str();
-  command.add_option("--base", o.base, "format of the frozen base")->check(CLI::IsMember({"native", "nf4", "fp32", "bf16"}))->capture_default_str();
+  command.add_option("--base", o.base, "format of the frozen base")
+      ->check(CLI::IsMember({"native", "nf4", "fp32", "bf16"}))
+      ->capture_default_str();
   command.add_option("--rank", o.rank, "rank of the update")->check(CLI::Range(1, 1 << 16))->capture_default_str();
   command.add_option("--alpha", o.alpha, "scale of the update is alpha / rank; default: twice the rank")->check(CLI::PositiveNumber);
-  command.add_option("--targets", o.targets, "all-linear, names separated by commas (q_proj,v_proj), or a regular expression")->capture_default_str();
+  command.add_option("--targets", o.targets, "all-linear, names separated by commas (q_proj,v_proj), or a regular expression")
+      ->capture_default_str();
   command.add_option("--method", o.method, "kind of update")->check(CLI::IsMember({"lora"}))->capture_default_str();
   command.add_flag("--rslora", o.rslora, "scale is alpha / sqrt(rank)");
   command.add_option("--init", o.init, "start of A")->check(CLI::IsMember({"default", "gaussian"}))->capture_default_str();
-  command.add_option("--dropout", o.dropout, "share of the adapter's input that is dropped in training")->check(CLI::Range(0.0, 0.99))->capture_default_str();
+  command.add_option("--dropout", o.dropout, "share of the adapter's input that is dropped in training")
+      ->check(CLI::Range(0.0, 0.99))
+      ->capture_default_str();
   add_training_options(command, o);
   add_common(command, o.common);
 }
@@ -63,9 +78,9 @@ lowrank::LoraConfig lora_config(const Options& o) {
   config.alpha = o.alpha > 0 ? o.alpha : 2.0 * static_cast<double>(o.rank);
   config.dropout = o.dropout;
   config.use_rslora = o.rslora;
-  config.base_model_name_or_path = o.model;
+  config.base_model = o.model;
   config.task_type = "CAUSAL_LM";
-  config.targets = lowrank::TargetSpec::parse(o.targets);
+  config.target_modules = transformer::parse_targets(o.targets);
   return config;
 }
 
@@ -110,11 +125,12 @@ Course run_training(const Options& o, Session& session, LoraSet& lora, const tra
 }
 
 void save(const Options& o, const Session& session, const LoraSet& lora, const lowrank::LoraConfig& config) {
-  if (o.format == "gguf") return transformer::save_gguf_adapter(session.model, lora, config, o.out);
+  if (o.format == "gguf") return transformer::save_gguf_adapter(session.model, lora, o.out);
   lowrank::peft::save(transformer::to_adapter(session.model, lora, config), o.out);
 }
 
-void report(const Options& o, const Session& session, const LoraSet& lora, const Course& course, double before, double after, bool has_held_out) {
+void report(const Options& o, const Session& session, const LoraSet& lora, const Course& course, double before, double after,
+            bool has_held_out) {
   double seconds = 0;
   for (const double step : course.seconds) seconds += step;
   auto json = common_report(session, &lora);
@@ -131,15 +147,16 @@ void report(const Options& o, const Session& session, const LoraSet& lora, const
   table.add({"loss of a training batch", format("%.4f", course.losses.front()), format("%.4f", course.losses.back())});
   if (has_held_out) table.add({"loss on held-out text", format("%.4f", before), format("%.4f", after)});
   table.print();
-  std::printf("  %s trained %lld of %lld parameters (%.2f %%), %.3f s a step, peak memory %s\n", o.out.c_str(), json["trainable_parameters"].get<long long>(),
-              json["total_parameters"].get<long long>(), json["trainable_percent"].get<double>(), median(course.seconds), human_bytes(peak_memory()).c_str());
+  std::printf("  %s trained %lld of %lld parameters (%.2f %%), %.3f s a step, peak memory %s\n", o.out.c_str(),
+              json["trainable_parameters"].get<long long>(), json["total_parameters"].get<long long>(),
+              json["trainable_percent"].get<double>(), median(course.seconds), human_bytes(peak_memory()).c_str());
   write_json(o.common.json, json);
 }
 
 void run(const Options& given) {
   Options o = given;
   o.train.seed = o.common.seed;
-  o.train.schedule = o.schedule == "cosine" ? transformer::Schedule::cosine
+  o.train.schedule = o.schedule == "cosine"   ? transformer::Schedule::cosine
                      : o.schedule == "linear" ? transformer::Schedule::linear
                                               : transformer::Schedule::constant;
   lowrank::check<lowrank::ValueError>(!o.resume || !o.checkpoint.empty(), "finetune", "--resume needs --checkpoint DIR");
@@ -148,7 +165,8 @@ void run(const Options& given) {
                                       " exceeds the model's context of ", session.model.config.context);
   const transformer::Dataset data = load_datasets(o, session.need_tokenizer());
   const lowrank::LoraConfig config = lora_config(o);
-  LoraSet lora = transformer::new_lora(session.model, config, o.init == "gaussian", o.common.seed);
+  LoraSet lora = transformer::new_lora(session.model, config,
+                                       o.init == "gaussian" ? lowrank::LoraInit::gaussian : lowrank::LoraInit::kaiming, o.common.seed);
   ensure_writable(o.out, o.format == "peft");
   const bool has_held_out = !data.held_out.empty();
   if (!has_held_out) std::fprintf(stderr, "no held-out text: %s is too short to hold a part back\n", o.data.c_str());

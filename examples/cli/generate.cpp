@@ -22,10 +22,11 @@ void run(Options o) {
   const Tokenizer& tokenizer = session.need_tokenizer();
   std::printf("%s", o.prompt.c_str());
   std::fflush(stdout);
-  const auto result = transformer::generate(session.model, lora.get(), tokenizer, tokenizer.encode(o.prompt), o.generate, [](std::string_view piece) {
-    std::fwrite(piece.data(), 1, piece.size(), stdout);
-    std::fflush(stdout);
-  });
+  const auto result =
+      transformer::generate(session.model, lora.get(), tokenizer, tokenizer.encode(o.prompt), o.generate, [](std::string_view piece) {
+        std::fwrite(piece.data(), 1, piece.size(), stdout);
+        std::fflush(stdout);
+      });
   std::printf("\n");
   const double rate = result.seconds > 0 ? static_cast<double>(result.ids.size()) / result.seconds : 0;
   std::fprintf(stderr, "%zu tokens, %.1f tokens/s\n", result.ids.size(), rate);
@@ -47,9 +48,15 @@ void add_generate(CLI::App& app) {
   command->add_option("--adapter", o->adapters, "a PEFT folder, as PATH or PATH:scale; may be repeated, the updates add up");
   command->add_option("--prompt", o->prompt, "the text to continue")->required();
   command->add_option("--tokens", o->generate.tokens, "at most so many new tokens")->check(CLI::Range(1, 1 << 24))->capture_default_str();
-  command->add_option("--temperature", o->generate.sampler.temperature, "0: the most likely token")->check(CLI::NonNegativeNumber)->capture_default_str();
-  command->add_option("--top-k", o->generate.sampler.top_k, "draw from the k most likely; 0: all")->check(CLI::NonNegativeNumber)->capture_default_str();
-  command->add_option("--top-p", o->generate.sampler.top_p, "draw from the most likely that hold this probability")->check(CLI::Range(0.0, 1.0))->capture_default_str();
+  command->add_option("--temperature", o->generate.sampler.temperature, "0: the most likely token")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--top-k", o->generate.sampler.top_k, "draw from the k most likely; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--top-p", o->generate.sampler.top_p, "draw from the most likely that hold this probability")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   add_common(*command, o->common);
   command->callback([o] { run(*o); });
 }

@@ -10,7 +10,8 @@
 int main(int argc, char** argv) {
   cli::now();
   CLI::App app("lowrank: fine-tune the model file that you serve", "lowrank");
-  app.set_version_flag("--version", lowrank::concat("lowrank ", LOWRANK_VERSION_MAJOR, '.', LOWRANK_VERSION_MINOR, '.', LOWRANK_VERSION_PATCH));
+  app.set_version_flag("--version",
+                       lowrank::concat("lowrank ", LOWRANK_VERSION_MAJOR, '.', LOWRANK_VERSION_MINOR, '.', LOWRANK_VERSION_PATCH));
   app.require_subcommand(1);
   cli::add_demo(app);
   cli::add_finetune(app);

@@ -90,8 +90,9 @@ class Progress {
     const double left = elapsed / static_cast<double>(done) * static_cast<double>(total_ - done);
     if (!terminal_ && done != 1 && done != total_ && elapsed < next_line_) return;
     next_line_ = elapsed + 5;
-    const std::string text = format("%s %*ld/%ld  loss %.4f  %.0f tokens/s  %.0f s left", label_.c_str(), static_cast<int>(std::to_string(total_).size()),
-                                    static_cast<long>(done), static_cast<long>(total_), loss, tokens_per_second, left);
+    const std::string text =
+        format("%s %*ld/%ld  loss %.4f  %.0f tokens/s  %.0f s left", label_.c_str(), static_cast<int>(std::to_string(total_).size()),
+               static_cast<long>(done), static_cast<long>(total_), loss, tokens_per_second, left);
     if (!terminal_) {
       std::fprintf(stderr, "%s\n", text.c_str());
       return;
@@ -127,12 +128,16 @@ inline std::string loss_svg(const std::vector<double>& losses, const std::string
     const double x = left + (width - left - 16) * (losses.size() > 1 ? static_cast<double>(i) / static_cast<double>(losses.size() - 1) : 0);
     points += format("%.1f,%.1f ", x, top + (height - top - bottom) * (high - losses[i]) / (high - low));
   }
-  std::string svg = format("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" font-family=\"sans-serif\" font-size=\"12\">\n", width, height);
-  svg += format("<rect width=\"%.0f\" height=\"%.0f\" fill=\"white\"/>\n<text x=\"%.0f\" y=\"20\">%s</text>\n", width, height, left, title.c_str());
+  std::string svg = format(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" font-family=\"sans-serif\" font-size=\"12\">\n", width, height);
+  svg += format("<rect width=\"%.0f\" height=\"%.0f\" fill=\"white\"/>\n<text x=\"%.0f\" y=\"20\">%s</text>\n", width, height, left,
+                title.c_str());
   for (int tick = 0; tick <= 4; ++tick) {
     const double y = top + (height - top - bottom) * tick / 4;
-    svg += format("<line x1=\"%.0f\" x2=\"%.0f\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/><text x=\"%.0f\" y=\"%.1f\" text-anchor=\"end\">%.3f</text>\n", left,
-                  width - 16, y, y, left - 6, y + 4, high - (high - low) * tick / 4);
+    svg += format(
+        "<line x1=\"%.0f\" x2=\"%.0f\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/><text x=\"%.0f\" y=\"%.1f\" "
+        "text-anchor=\"end\">%.3f</text>\n",
+        left, width - 16, y, y, left - 6, y + 4, high - (high - low) * tick / 4);
   }
   svg += format("<polyline fill=\"none\" stroke=\"#1f6feb\" stroke-width=\"1.5\" points=\"%s\"/>\n", points.c_str());
   return svg + format("<text x=\"%.0f\" y=\"%.0f\">step 1 to %zu</text>\n</svg>\n", left, height - 12, losses.size());

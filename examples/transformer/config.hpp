@@ -22,7 +22,7 @@ struct LlamaConfig {
   Index intermediate = 0;  ///< width of the MLP
   Index context = 0;       ///< longest sequence
   float norm_epsilon = 1e-5f;
-  bool tied_head = false;      ///< the output head is the embedding table
+  bool tied_head = false;     ///< the output head is the embedding table
   lowrank::RopeOptions rope;  ///< base, pairing and stretching of the positions
 
   Index query_width() const { return heads * head_size; }

@@ -92,8 +92,8 @@ inline std::vector<Record> read_jsonl(const std::filesystem::path& path) {
       records.push_back({json["text"].get<std::string>(), {}, false});
     else
       records.push_back({json["prompt"].get<std::string>(), json["completion"].get<std::string>(), true});
-    lowrank::check<lowrank::FormatError>(records.back().has_completion == records.front().has_completion, "load_data", path, " line ", number,
-                                         " mixes texts with prompts and completions; use one kind in a file");
+    lowrank::check<lowrank::FormatError>(records.back().has_completion == records.front().has_completion, "load_data", path, " line ",
+                                         number, " mixes texts with prompts and completions; use one kind in a file");
   }
   lowrank::check<lowrank::FormatError>(!records.empty(), "load_data", path, " holds no record; give one JSON object a line");
   return records;
@@ -115,7 +115,8 @@ inline Dataset completion_data(const Tokenizer& tokenizer, const std::vector<Rec
   Dataset data;
   for (std::size_t i = 0; i < records.size(); ++i) {
     Example example = completion_example(tokenizer, records[i], length);
-    if (static_cast<Index>(example.ids.size()) > example.predict_from) (i % 10 == 9 ? data.held_out : data.train).push_back(std::move(example));
+    if (static_cast<Index>(example.ids.size()) > example.predict_from)
+      (i % 10 == 9 ? data.held_out : data.train).push_back(std::move(example));
   }
   lowrank::check<lowrank::ValueError>(!data.train.empty(), "load_data", "no completion of ", name, " begins within ", length,
                                       " tokens; give a larger --sequence");
@@ -154,7 +155,8 @@ inline std::vector<Example> load_evaluation(const Tokenizer& tokenizer, const st
     return data.train;
   }
   std::vector<Example> examples = windows(token_stream(tokenizer, records), length);
-  lowrank::check<lowrank::ValueError>(!examples.empty(), "load_data", path.string(), " holds fewer than two tokens; there is nothing to predict");
+  lowrank::check<lowrank::ValueError>(!examples.empty(), "load_data", path.string(),
+                                      " holds fewer than two tokens; there is nothing to predict");
   return examples;
 }
 
@@ -198,7 +200,8 @@ class BatchStream {
     order_.resize(examples_.size());
     std::iota(order_.begin(), order_.end(), std::size_t{0});
     lowrank::Random random(seed_, static_cast<std::uint64_t>(epoch) + 1);
-    for (std::size_t i = order_.size(); i > 1; --i) std::swap(order_[i - 1], order_[static_cast<std::size_t>(random.below(static_cast<Index>(i)))]);
+    for (std::size_t i = order_.size(); i > 1; --i)
+      std::swap(order_[i - 1], order_[static_cast<std::size_t>(random.below(static_cast<Index>(i)))]);
   }
 
   const std::vector<Example>& examples_;

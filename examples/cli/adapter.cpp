@@ -1,0 +1,68 @@
+#include <cmath>
+#include <cstdio>
+
+#include <lowrank/io/peft.hpp>
+
+#include <cli/common.hpp>
+
+namespace cli {
+namespace {
+
+struct Options {
+  std::string path, json;
+};
+
+/// ‖s B A‖, by (‖B A‖_F)² = tr(BᵀB · AAᵀ): the product itself, out x in, is never made.
+double update_norm(const lowrank::LoraTensors& layer) {
+  const Eigen::MatrixXd a = lowrank::to_weight(layer.a).cast<double>(), b = lowrank::to_weight(layer.b).cast<double>();
+  return std::abs(layer.scale) * std::sqrt(std::max(0.0, (b.transpose() * b).cwiseProduct(a * a.transpose()).sum()));
+}
+
+void info(const Options& o) {
+  const lowrank::Adapter adapter = lowrank::peft::load(o.path);
+  const lowrank::LoraConfig& config = adapter.config;
+  std::printf("%s: %s%s, rank %ld, alpha %g, dropout %g, base %s\n", o.path.c_str(), config.use_dora ? "DoRA" : "LoRA",
+              config.use_rslora ? " (rank-stabilized)" : "", static_cast<long>(config.rank), config.alpha, config.dropout,
+              config.base_model.value_or("not named").c_str());
+  std::printf("%zu modules, %ld parameters, %s\n\n", adapter.layers.size(), static_cast<long>(adapter.parameter_count()),
+              human_bytes(static_cast<long long>(adapter.bytes())).c_str());
+  Table table({"module", "rank", "scale", "in", "out", "norm of the update"});
+  auto layers = nlohmann::ordered_json::array();
+  for (const auto& [path, layer] : adapter.layers) {
+    const double norm = update_norm(layer);
+    table.add({path, std::to_string(layer.rank()), format("%.4g", layer.scale), std::to_string(layer.in()), std::to_string(layer.out()),
+               format("%.4g", norm)});
+    layers.push_back({{"module", path},
+                      {"rank", layer.rank()},
+                      {"scale", layer.scale},
+                      {"in", layer.in()},
+                      {"out", layer.out()},
+                      {"update_norm", norm}});
+  }
+  table.print();
+  for (const auto& tensor : adapter.saved)
+    std::printf("  full copy: %s %s\n", tensor.name.c_str(), lowrank::shape_text(tensor.shape).c_str());
+  for (const std::string& note : adapter.notes) std::printf("  note: %s\n", note.c_str());
+  write_json(o.json, {{"adapter", o.path},
+                      {"rank", config.rank},
+                      {"alpha", config.alpha},
+                      {"use_rslora", config.use_rslora},
+                      {"use_dora", config.use_dora},
+                      {"adapter_parameters", adapter.parameter_count()},
+                      {"adapter_bytes", adapter.bytes()},
+                      {"layers", layers}});
+}
+
+}  // namespace
+
+void add_adapter(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("adapter", "looks into adapters");
+  command->require_subcommand(1);
+  auto o = std::make_shared<Options>();
+  CLI::App* show = command->add_subcommand("info", "prints what an adapter holds");
+  show->add_option("path", o->path, "a PEFT folder")->required();
+  show->add_option("--json", o->json, "writes the same to this file as JSON");
+  show->callback([o] { info(*o); });
+}
+
+}  // namespace cli

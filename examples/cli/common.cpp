@@ -1,0 +1,101 @@
+#include <cli/common.hpp>
+
+#include <cstdlib>
+
+#include <lowrank/core/parallel.hpp>
+#include <lowrank/io/peft.hpp>
+
+#include <transformer/load_folder.hpp>
+#include <transformer/load_gguf.hpp>
+
+namespace cli {
+
+lowrank::Compute resolve_compute(const Common& common, const char* purpose) {
+  using lowrank::Compute;
+  const std::string use = purpose;
+  lowrank::check<lowrank::ValueError>(common.compute != "int8" || use != "train", "compute",
+                                      "int8 is for inference; train with fp32, bf16 or auto");
+  if (common.compute == "bf16") return Compute::bf16;
+  if (common.compute == "int8") return Compute::int8;
+  return Compute::fp32;
+}
+
+Session open_session(const std::string& name, const Common& common, transformer::Base base, const char* purpose) {
+  namespace fs = std::filesystem;
+  if (common.threads > 0) lowrank::set_thread_count(common.threads);
+  const lowrank::Compute compute = resolve_compute(common, purpose);
+  const fs::path path = name == "demo" ? fs::path(LOWRANK_EXAMPLES_DIR) / "data" / "demo.gguf" : fs::path(name);
+  lowrank::check<lowrank::IoError>(fs::exists(path), "model", '"', path.string(),
+                                   "\" does not exist; give a .gguf file, a Hugging Face folder, or demo");
+  Session session{name, {}, std::nullopt, compute};
+  if (fs::is_directory(path)) {
+    session.model = transformer::load_folder(path);
+    if (fs::exists(path / "tokenizer.json")) session.tokenizer = Tokenizer::from_folder(path);
+  } else {
+    const auto file = lowrank::gguf::File::open(path);
+    session.model = transformer::load_gguf(file);
+    session.tokenizer = Tokenizer::from_gguf(file);
+  }
+  const Index tokens = session.tokenizer ? session.tokenizer->vocab_size() : 0;
+  lowrank::check<lowrank::FormatError>(tokens <= session.model.config.vocabulary, "model", path.string(), ": the tokenizer has ", tokens,
+                                       " tokens but the model ", session.model.config.vocabulary);
+  transformer::convert_base(session.model, base);
+  session.model.set_compute(compute);
+  return session;
+}
+
+std::unique_ptr<LoraSet> open_adapters(const Llama& model, const std::vector<std::string>& specs) {
+  if (specs.empty()) return nullptr;
+  std::vector<LoraSet> sets;
+  for (const std::string& spec : specs) {
+    const auto colon = spec.rfind(':');
+    double weight = 1;
+    std::string path = spec;
+    if (colon != std::string::npos && !std::filesystem::exists(spec)) {
+      char* end = nullptr;
+      weight = std::strtod(spec.c_str() + colon + 1, &end);
+      lowrank::check<lowrank::ValueError>(colon + 1 < spec.size() && *end == '\0' && std::isfinite(weight), "adapter", '"', spec,
+                                          "\": what follows the last colon is the scale, a number such as 0.5");
+      path = spec.substr(0, colon);
+    }
+    sets.push_back(transformer::bind(model, lowrank::peft::load(path), weight));
+  }
+  return std::make_unique<LoraSet>(sets.size() == 1 ? std::move(sets.front()) : transformer::sum(sets));
+}
+
+nlohmann::ordered_json common_report(const Session& session, const LoraSet* lora) {
+  const auto adapter = lora ? transformer::parameter_count(*lora) : 0;
+  const auto total = session.model.parameter_count() + adapter;
+  static constexpr const char* computes[] = {"fp32", "bf16", "int8"};
+  return {{"model", session.name},
+          {"trainable_parameters", adapter},
+          {"total_parameters", total},
+          {"trainable_percent", 100.0 * static_cast<double>(adapter) / static_cast<double>(total)},
+          {"base_bytes", session.model.bytes()},
+          {"adapter_bytes", adapter * static_cast<Index>(sizeof(float))},
+          {"peak_rss_bytes", peak_memory()},
+          {"threads", lowrank::thread_count()},
+          {"compute", computes[static_cast<int>(session.compute)]},
+          {"target", "portable"}};
+}
+
+void write_text(const std::filesystem::path& path, const std::string& text) {
+  lowrank::AtomicFile file(path, "write");
+  file.write(text);
+  file.commit();
+}
+
+void ensure_writable(const std::filesystem::path& path, bool is_folder) {
+  namespace fs = std::filesystem;
+  std::error_code failure;
+  if (is_folder) {
+    lowrank::check<lowrank::IoError>(!fs::exists(path) || fs::is_directory(path), "output", path,
+                                     " exists and is not a folder; choose another --out");
+    fs::create_directories(path, failure);
+    lowrank::check<lowrank::IoError>(!failure, "output", "cannot create the folder ", path, ": ", failure.message(),
+                                     "; choose another --out");
+  }
+  lowrank::AtomicFile probe(is_folder ? path / "adapter_config.json" : path, "output");  // removed again: it is never committed
+}
+
+}  // namespace cli

@@ -1,0 +1,74 @@
+#include <transformer/load.hpp>
+
+#include <algorithm>
+#include <bit>
+
+#include <lowrank/nn/frozen_linear.hpp>
+#include <lowrank/quant/nf4.hpp>
+#include <lowrank/quant/quantized_matrix.hpp>
+
+#include <transformer/load_folder.hpp>
+#include <transformer/load_gguf.hpp>
+
+namespace transformer {
+
+Base parse_base(const std::string& name) {
+  if (name == "nf4") return Base::nf4;
+  if (name == "fp32") return Base::fp32;
+  if (name == "bf16") return Base::bf16;
+  lowrank::check<lowrank::ValueError>(name == "native", "base", name, " is not known; give native, nf4, fp32 or bf16");
+  return Base::native;
+}
+
+lowrank::Weight<float> dense_weight(const AdaptedLinear& layer) {
+  lowrank::Weight<float> w(layer.out_features(), layer.in_features());
+  layer.base.visit([&](const auto& held) { held.source().decode(0, w.rows(), 0, w.cols(), w.data(), w.cols()); });
+  return w;
+}
+
+std::uint64_t fingerprint(const Llama& model) {
+  std::uint64_t hash = 0xcbf29ce484222325u;
+  const auto add = [&](const float* values, Index count) {
+    for (Index i = 0; i < count; ++i) hash = (hash ^ std::bit_cast<std::uint32_t>(values[i])) * 0x100000001b3u;
+  };
+  model.visit_matrices([&](const AdaptedLinear& layer) {
+    const lowrank::Weight<float> w = dense_weight(layer);
+    add(w.data(), w.size());
+  });
+  for (const Block& block : model.blocks)
+    add(block.attention_norm.value.data(), model.config.hidden), add(block.mlp_norm.value.data(), model.config.hidden);
+  add(model.final_norm.value.data(), model.config.hidden);
+  return hash;
+}
+
+AdaptedLinear converted(const AdaptedLinear& layer, Base base) {
+  using namespace lowrank;
+  if (base == Base::native) return layer;
+  const Weight<float> dense = dense_weight(layer);  // [out, in]
+  Vector<float> bias = layer.base.bias().value;
+  if (base == Base::nf4) return AnyLinear(AnyMatrix(quantize<Nf4<64>>(dense)), std::move(bias));
+  if (base == Base::bf16) {
+    auto bytes = Buffer::allocate(static_cast<std::size_t>(dense.size()) * sizeof(bfloat16));
+    std::transform(dense.data(), dense.data() + dense.size(), bytes.mutable_as<bfloat16>(), [](float x) { return bfloat16(x); });
+    return AnyLinear(AnyMatrix(StoredMatrix<bfloat16>(dense.rows(), dense.cols(), std::move(bytes))), std::move(bias));
+  }
+  AnyLinear full(Linear<float>(dense, std::move(bias)));
+  full.set_trainable(false);
+  return full;
+}
+
+void convert_base(Llama& model, Base base) {
+  if (base == Base::native) return;
+  for (Index s = 0; s < model.head_slot(); ++s) model.layer(s) = converted(model.layer(s), base);
+  if (base == Base::nf4) return;
+  model.embedding = converted(model.embedding, base);
+  if (model.separate_head) *model.separate_head = converted(*model.separate_head, base);
+}
+
+Llama load_model(const std::filesystem::path& path, Base base) {
+  Llama model = std::filesystem::is_directory(path) ? load_folder(path) : load_gguf(path);
+  convert_base(model, base);
+  return model;
+}
+
+}  // namespace transformer

@@ -1,0 +1,171 @@
+#include <transformer/load_gguf.hpp>
+
+#include <filesystem>
+#include <set>
+#include <string>
+
+#include <lowrank/io/gguf.hpp>
+#include <lowrank/nn/any_linear.hpp>
+#include <lowrank/nn/frozen_linear.hpp>
+#include <lowrank/quant.hpp>
+
+namespace transformer {
+
+namespace {
+
+/// A matrix of a GGUF file in the format that it has, over its mapped bytes.
+lowrank::AnyMatrix gguf_matrix(const lowrank::gguf::Tensor& tensor) {
+  using namespace lowrank;
+  const Index rows = tensor.rows(), cols = tensor.cols();
+  const auto quantized = [&]<class Format>(Format) { return AnyMatrix(QuantizedMatrix<Format>(rows, cols, tensor.bytes)); };
+  const auto dense = [&]<class Element>(Element) { return AnyMatrix(StoredMatrix<Element>(rows, cols, tensor.bytes)); };
+  switch (tensor.type) {
+    case GgmlType::f32:
+      return dense(float{});
+    case GgmlType::f16:
+      return dense(half{});
+    case GgmlType::bf16:
+      return dense(bfloat16{});
+    case GgmlType::q4_0:
+      return quantized(Q4_0{});
+    case GgmlType::q4_1:
+      return quantized(Q4_1{});
+    case GgmlType::q5_0:
+      return quantized(Q5_0{});
+    case GgmlType::q5_1:
+      return quantized(Q5_1{});
+    case GgmlType::q8_0:
+      return quantized(Q8_0{});
+    case GgmlType::q4_k:
+      return quantized(Q4K{});
+    case GgmlType::q5_k:
+      return quantized(Q5K{});
+    case GgmlType::q6_k:
+      return quantized(Q6K{});
+    case GgmlType::iq4_nl:
+      return quantized(Iq4Nl{});
+    case GgmlType::iq4_xs:
+      return quantized(Iq4Xs{});
+    case GgmlType::mxfp4:
+      return quantized(Mxfp4{});
+    default:
+      break;
+  }
+  fail<FormatError>("load_gguf", "tensor ", tensor.name, " is ", ggml_traits(tensor.type).name,
+                    "; readable are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS and MXFP4");
+}
+
+/// Reads the tensors of a file by name, checks each shape, and knows afterwards which were left over.
+class GgufReader {
+ public:
+  explicit GgufReader(const lowrank::gguf::File& file) : file_(file) {}
+
+  bool has(const std::string& name) const { return file_.find_tensor(name) != nullptr; }
+
+  /// name.weight [rows, cols], with name.bias [rows] where the file has one.
+  lowrank::AnyLinear linear(const std::string& name, Index rows, Index cols) {
+    const auto& tensor = take(name + ".weight", {rows, cols});
+    return lowrank::AnyLinear(gguf_matrix(tensor), has(name + ".bias") ? vector(name + ".bias", rows) : lowrank::Vector<float>{});
+  }
+  lowrank::Vector<float> vector(const std::string& name, Index size) {
+    const std::vector<float> values = lowrank::gguf::to_floats(take(name, {size}));
+    const lowrank::Vector<float> result = Eigen::Map<const lowrank::Vector<float>>(values.data(), size);
+    lowrank::check<lowrank::FormatError>(result.allFinite(), "load_gguf", file_.path().string(), ": tensor ", name,
+                                         " holds numbers that are not finite");
+    return result;
+  }
+  Parameter<float> norm(const std::string& name, Index size) {
+    Parameter<float> weight;
+    weight.name = name;
+    weight.value = vector(name, size);
+    weight.trainable = false;
+    return weight;
+  }
+
+  /// Throws FormatError if the file has a tensor that nobody asked for.
+  void finish() const {
+    for (const auto& tensor : file_.tensors())
+      lowrank::check<lowrank::FormatError>(taken_.contains(tensor.name), "load_gguf", file_.path().string(), ": unexpected tensor ",
+                                           tensor.name, "; this is not the plain Llama architecture");
+  }
+
+ private:
+  const lowrank::gguf::Tensor& take(const std::string& name, const std::vector<Index>& shape) {
+    const auto& tensor = file_.tensor(name);
+    lowrank::check<lowrank::FormatError>(tensor.shape == shape, "load_gguf", file_.path().string(), ": tensor ", name, " is ",
+                                         lowrank::shape_text(tensor.shape), " but the metadata asks for ", lowrank::shape_text(shape));
+    taken_.insert(name);
+    return tensor;
+  }
+
+  const lowrank::gguf::File& file_;
+  std::set<std::string> taken_;
+};
+
+}  // namespace
+
+LlamaConfig gguf_config(const lowrank::gguf::File& file) {
+  using lowrank::FormatError;
+  const auto architecture = file.get<std::string>("general.architecture");
+  lowrank::check<FormatError>(architecture == "llama", "load_gguf", file.path().string(), " has the architecture ", architecture,
+                              "; llama is supported");
+  const auto kind = file.get_or<std::string>("general.type", "model");
+  lowrank::check<FormatError>(kind == "model", "load_gguf", file.path().string(), " holds a ", kind, ", not a model");
+  lowrank::check<FormatError>(file.get_or<Index>("llama.expert_count", 0) == 0, "load_gguf", file.path().string(),
+                              " is a mixture of experts; dense models are supported");
+  LlamaConfig config;
+  config.hidden = file.get<Index>("llama.embedding_length");
+  config.layers = file.get<Index>("llama.block_count");
+  config.heads = file.get<Index>("llama.attention.head_count");
+  config.kv_heads = file.get_or<Index>("llama.attention.head_count_kv", config.heads);
+  lowrank::check<FormatError>(config.heads > 0, "load_gguf", file.path().string(), ": llama.attention.head_count is ", config.heads);
+  config.head_size = file.get_or<Index>("llama.attention.key_length", config.hidden / config.heads);
+  config.intermediate = file.get<Index>("llama.feed_forward_length");
+  config.context = file.get<Index>("llama.context_length");
+  config.norm_epsilon = file.get<float>("llama.attention.layer_norm_rms_epsilon");
+  config.vocabulary = file.tensor("token_embd.weight").rows();
+  config.tied_head = file.find_tensor("output.weight") == nullptr;
+  config.rope = {config.head_size, file.get_or<float>("llama.rope.freq_base", 10000.0f), lowrank::RopePairs::interleaved, {}};
+  config.validate();
+
+  const Index turned = file.get_or<Index>("llama.rope.dimension_count", config.head_size);
+  lowrank::check<FormatError>(turned == config.head_size, "load_gguf", file.path().string(), ": RoPE turns ", turned, " of ",
+                              config.head_size, " numbers of a head; all are supported");
+  const auto scaling = file.get_or<std::string>("llama.rope.scaling.type", "none");
+  lowrank::check<FormatError>(scaling == "none" || scaling == "linear", "load_gguf", file.path().string(), ": RoPE scaling ", scaling,
+                              "; none and linear are supported");
+  if (scaling == "linear")
+    config.rope.frequency_factors.assign(static_cast<std::size_t>(config.head_size / 2), file.get<float>("llama.rope.scaling.factor"));
+  return config;
+}
+
+Llama load_gguf(const lowrank::gguf::File& file) {
+  Llama model;
+  model.config = gguf_config(file);
+  LlamaConfig& c = model.config;
+  GgufReader reader(file);
+  if (reader.has("rope_freqs.weight")) {
+    const auto factors = reader.vector("rope_freqs.weight", c.head_size / 2);
+    lowrank::check<lowrank::FormatError>((factors.array() > 0).all(), "load_gguf", file.path().string(),
+                                         ": rope_freqs.weight must be positive");
+    c.rope.frequency_factors.assign(factors.begin(), factors.end());
+  }
+  model.embedding = AdaptedLinear(reader.linear("token_embd", c.vocabulary, c.hidden));
+  for (Index i = 0; i < c.layers; ++i) {
+    const std::string block = lowrank::concat("blk.", i, '.');
+    const auto map = [&](Projection p, Index out, Index in) { return AdaptedLinear(reader.linear(block + gguf_name(p), out, in)); };
+    model.blocks.push_back({reader.norm(block + "attn_norm.weight", c.hidden), reader.norm(block + "ffn_norm.weight", c.hidden),
+                            map(Projection::query, c.query_width(), c.hidden), map(Projection::key, c.kv_width(), c.hidden),
+                            map(Projection::value, c.kv_width(), c.hidden), map(Projection::output, c.hidden, c.query_width()),
+                            map(Projection::gate, c.intermediate, c.hidden), map(Projection::up, c.intermediate, c.hidden),
+                            map(Projection::down, c.hidden, c.intermediate)});
+  }
+  model.final_norm = reader.norm("output_norm.weight", c.hidden);
+  if (!c.tied_head) model.separate_head = AdaptedLinear(reader.linear("output", c.vocabulary, c.hidden));
+  reader.finish();
+  return model;
+}
+
+Llama load_gguf(const std::filesystem::path& path) { return load_gguf(lowrank::gguf::File::open(path)); }
+
+}  // namespace transformer

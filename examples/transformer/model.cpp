@@ -1,0 +1,99 @@
+#include <transformer/model.hpp>
+
+#include <algorithm>
+
+namespace transformer {
+
+Var<float> Llama::hidden(std::span<const std::int32_t> ids, Index sequences, Pass pass) {
+  const auto angles = rope_angles(static_cast<Index>(ids.size()), sequences, pass);
+  Var<float> x = embedding.base.embed(pass.tape, ids);  // [hidden, T]
+  for (Index i = 0; i < config.layers; ++i) {
+    x = add_attention(i, std::move(x), sequences, angles, pass);
+    x = add_mlp(i, std::move(x), pass);
+  }
+  if (pass.cache) pass.cache->length += static_cast<Index>(ids.size());
+  return rms_norm(x, final_norm, config.norm_epsilon);
+}
+
+Var<float> Llama::logits(std::span<const std::int32_t> ids, Index sequences, Pass pass) {
+  return apply(head_slot(), hidden(ids, sequences, pass), pass);
+}
+
+Var<float> Llama::next_logits(std::span<const std::int32_t> ids, Pass pass) {
+  const Var<float> states = hidden(ids, 1, pass);
+  return apply(head_slot(), Var<float>(Activation<float>(states.value().rightCols(1))), pass);
+}
+
+Var<float> Llama::loss(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets, Index sequences, Pass pass) {
+  Var<float> states = hidden(ids, sequences, pass);
+  if (pass.lora && pass.lora->at(head_slot())) return cross_entropy(apply(head_slot(), std::move(states), pass), targets);
+  return linear_cross_entropy(layer(head_slot()).base, states, targets);
+}
+
+void Llama::set_trainable(bool trainable) {
+  for (Index s = 0; s < slots(); ++s) layer(s).base.set_trainable(trainable);
+  embedding.base.set_trainable(trainable);
+  for (Block& block : blocks) block.attention_norm.trainable = block.mlp_norm.trainable = trainable;
+  final_norm.trainable = trainable;
+}
+
+Index Llama::parameter_count() const {
+  Index count = config.hidden * (2 * config.layers + 1);
+  visit_matrices([&](const AdaptedLinear& w) { count += w.in_features() * w.out_features() + w.base.bias().size(); });
+  return count;
+}
+
+std::size_t Llama::bytes() const {
+  std::size_t bytes = static_cast<std::size_t>(config.hidden * (2 * config.layers + 1)) * sizeof(float);
+  visit_matrices([&](const AdaptedLinear& w) { bytes += w.base.weight_bytes(); });
+  return bytes;
+}
+
+Var<float> Llama::apply(Index slot, Var<float> x, const Pass& pass) {
+  return layer(slot).forward(std::move(x), pass.lora ? pass.lora->at(slot) : nullptr);
+}
+
+Var<float> Llama::add_attention(Index i, Var<float> x, Index sequences, const Angles& angles, const Pass& pass) {
+  const Var<float> n = rms_norm(x, blocks[static_cast<std::size_t>(i)].attention_norm, config.norm_epsilon);
+  const Var<float> q = rope(apply(slot(i, Projection::query), n, pass), angles);  // [heads · head_size, T]
+  const Var<float> k = rope(apply(slot(i, Projection::key), n, pass), angles);    // [kv_heads · head_size, T]
+  const Var<float> v = apply(slot(i, Projection::value), n, pass);
+  const lowrank::AttentionShape shape{config.heads, config.kv_heads, config.head_size, sequences};
+  Var<float> y = pass.cache ? cached_attention(*pass.cache, i, q, k, v, shape) : attention(q, k, v, shape);
+  return std::move(x) + apply(slot(i, Projection::output), std::move(y), pass);
+}
+
+Var<float> Llama::add_mlp(Index i, Var<float> x, const Pass& pass) {
+  const Var<float> m = rms_norm(x, blocks[static_cast<std::size_t>(i)].mlp_norm, config.norm_epsilon);
+  Var<float> y = swiglu(apply(slot(i, Projection::gate), m, pass), apply(slot(i, Projection::up), m, pass));  // [intermediate, T]
+  return std::move(x) + apply(slot(i, Projection::down), std::move(y), pass);
+}
+
+Var<float> Llama::cached_attention(Cache& cache, Index i, const Var<float>& q, const Var<float>& k, const Var<float>& v,
+                                   const lowrank::AttentionShape& shape) const {
+  cache.keys.resize(blocks.size()), cache.values.resize(blocks.size());
+  const Index length = cache.length + k.cols();
+  const auto append = [&](Activation<float>& all, const Activation<float>& fresh) {
+    if (all.cols() < length) all.conservativeResize(config.kv_width(), std::max(length, 2 * all.cols()));
+    all.middleCols(cache.length, fresh.cols()) = fresh;
+    return all.leftCols(length);
+  };
+  const auto keys = append(cache.keys[static_cast<std::size_t>(i)], k.value());
+  const auto values = append(cache.values[static_cast<std::size_t>(i)], v.value());
+  return Var<float>(lowrank::attention_forward(q.value(), keys, values, shape).y);
+}
+
+Llama::Angles Llama::rope_angles(Index tokens, Index sequences, const Pass& pass) const {
+  using lowrank::ValueError;
+  lowrank::check<ValueError>(sequences > 0 && tokens > 0 && tokens % sequences == 0, "llama", tokens, " tokens do not divide into ",
+                             sequences, " sequences of equal, positive length");
+  lowrank::check<ValueError>(!pass.cache || sequences == 1, "llama", "a cache continues one sequence, not ", sequences);
+  const Index start = pass.cache ? pass.cache->length : 0, length = tokens / sequences;
+  lowrank::check<ValueError>(start + length <= config.context, "llama", "a sequence of ", start + length, " tokens exceeds the context of ",
+                             config.context, "; shorten the text");
+  std::vector<Index> positions(static_cast<std::size_t>(tokens));
+  for (Index t = 0; t < tokens; ++t) positions[static_cast<std::size_t>(t)] = start + t % length;
+  return std::make_shared<const lowrank::RopeTable<float>>(positions, config.rope);
+}
+
+}  // namespace transformer

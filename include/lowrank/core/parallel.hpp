@@ -1,9 +1,9 @@
 #pragma once
 
-#include <atomic>
-#include <exception>
+#include <memory>
 
 #include <lowrank/core/types.hpp>
+#include <lowrank/core/workers.hpp>
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -11,7 +11,7 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// Threads that a parallel loop may use: OpenMP's setting, 1 without OpenMP.
+/// Threads that a parallel loop may use: OpenMP's setting (OMP_NUM_THREADS), 1 where the program is compiled without OpenMP.
 inline int thread_count() {
 #if defined(_OPENMP)
   return omp_get_max_threads();
@@ -27,31 +27,28 @@ inline void set_thread_count([[maybe_unused]] int threads) {
 #endif
 }
 
+namespace detail {
+inline bool in_parallel_loop() {
+#if defined(_OPENMP)
+  return Workers::inside() || omp_in_parallel();
+#else
+  return Workers::inside();
+#endif
+}
+}  // namespace detail
+
 /// Calls body(i) for each i in [0, count), each once, in any order, on any thread.
 ///
 /// Threads take the next index from a shared counter, so one that loses its core delays a single piece, not a share of the whole.
 /// Pieces must not depend on each other; then the result is the same for any number of threads. The first exception is rethrown
-/// after the loop. Cost: about 1 µs to enter, an atomic increment a piece.
+/// after the loop. A loop inside a loop, or beside another caller's, runs on the calling thread. Cost: about 1 µs to enter.
 template <class Body>
 void parallel_for(Index count, const Body& body) {
-#if defined(_OPENMP)
-  if (count > 1 && thread_count() > 1 && !omp_in_parallel()) {
-    std::atomic<Index> next{0};
-    std::exception_ptr failure;
-#pragma omp parallel default(shared)
-    {
-      try {
-        for (Index i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) body(i);
-      } catch (...) {
-        next.store(count, std::memory_order_relaxed);
-#pragma omp critical(lowrank_failure)
-        if (!failure) failure = std::current_exception();
-      }
-    }
-    if (failure) std::rethrow_exception(failure);
-    return;
+  const int threads = thread_count();
+  if (count > 1 && threads > 1 && !detail::in_parallel_loop()) {
+    const auto piece = [](const void* context, Index i) { (*static_cast<const Body*>(context))(i); };
+    if (detail::Workers::instance().run(count, threads, piece, std::addressof(body))) return;
   }
-#endif
   for (Index i = 0; i < count; ++i) body(i);
 }
 

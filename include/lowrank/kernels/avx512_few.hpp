@@ -14,6 +14,8 @@
 #include <lowrank/kernels/avx512.hpp>
 #include <lowrank/kernels/pieces.hpp>
 
+namespace lowrank::inline LOWRANK_ABI::kernels::avx512 {
+
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c"))), apply_to = function)
 #else
@@ -23,8 +25,6 @@
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")
 #endif
-
-namespace lowrank::inline LOWRANK_ABI::kernels::avx512 {
 
 /// How 32 elements of a row lie in memory: the inner loop is compiled for each.
 enum class Layout { pairs, halves, long_halves, bytes, fp32, bf16, half };

@@ -10,6 +10,8 @@
 #include <lowrank/kernels/avx512_few.hpp>
 #include <lowrank/kernels/avx512bf16.hpp>
 
+namespace lowrank::inline LOWRANK_ABI::kernels::avx512bf16 {
+
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512bf16,avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c"))), \
                              apply_to = function)
@@ -20,8 +22,6 @@
 #pragma GCC push_options
 #pragma GCC target("avx512bf16,avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")
 #endif
-
-namespace lowrank::inline LOWRANK_ABI::kernels::avx512bf16 {
 
 using avx512::Layout, avx512::RowGroup, avx512::Scaling;
 

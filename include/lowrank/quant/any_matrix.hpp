@@ -23,7 +23,9 @@ class AnyMatrix {
 
   template <Source Matrix>
   requires(!std::is_same_v<Matrix, AnyMatrix>) explicit AnyMatrix(Matrix matrix)
-      : held_(std::make_shared<const Matrix>(std::move(matrix))), decode_float_(&decode_as<Matrix, float>), decode_double_(&decode_as<Matrix, double>) {
+      : held_(std::make_shared<const Matrix>(std::move(matrix))),
+        decode_float_(&decode_as<Matrix, float>),
+        decode_double_(&decode_as<Matrix, double>) {
     const auto& held = *static_cast<const Matrix*>(held_.get());
     rows_ = held.rows();
     cols_ = held.cols();

@@ -42,9 +42,8 @@ class QuantizedMatrix {
   const Storage& storage() const { return storage_; }
 
   /// The description that kernels decode and multiply by; points at the storage. Formats without one are decoded by `decode`.
-  BlockSource source() const requires requires(const Storage& storage) { storage.source(); } {
-    return storage_.source();
-  }
+  BlockSource source() const requires requires(const Storage& storage) { storage.source(); }
+  { return storage_.source(); }
 
   /// Writes element (row + i, col + j) to out[i · stride + j], i < count, j < length; the value is computed in fp32.
   template <class Scalar>

@@ -61,7 +61,8 @@ class RowBlocks {
   const Buffer& blocks() const { return blocks_; }
 
   /// What kernels multiply by, for formats that are a table, a scale and an offset.
-  BlockSource source() const requires requires(BlockSource& s) { Format::describe(s); } {
+  BlockSource source() const requires requires(BlockSource& s) { Format::describe(s); }
+  {
     BlockSource s{.data = blocks_.data(), .row_count = rows_, .col_count = cols_, .pitch = round_up(cols_, Format::block)};
     s.group = 32;
     s.block = Format::block;

@@ -112,9 +112,8 @@ TEST_CASE("a product has the same bits for any number of threads") {
 TEST_CASE("wrong shapes and an unsupported compute type are refused with the shapes and the way out") {
   const RuleSource source{4, 5};
   const Activation<float> x = Activation<float>::Zero(6, 2);
-  CHECK_THROWS_WITH_AS(
-      multiply(source, x),
-      "[multiply] source is [4, 5], x is [6, 2]; source is [out, in], x must be [in, tokens]", ShapeError);
+  CHECK_THROWS_WITH_AS(multiply(source, x), "[multiply] source is [4, 5], x is [6, 2]; source is [out, in], x must be [in, tokens]",
+                       ShapeError);
   CHECK_THROWS_AS(multiply_transposed(source, x), ShapeError);
   Weight<float> dw(4, 5);
   CHECK_THROWS_AS(accumulate_outer(dw, x, x), ShapeError);

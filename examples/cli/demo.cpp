@@ -17,7 +17,7 @@ constexpr Index sequence = 128;
 
 struct Options {
   Common common;
-  Index steps = 100, batch = 8, rank = 16;
+  Index steps = 60, batch = 8, rank = 16;
 };
 
 struct Domain {
@@ -87,15 +87,16 @@ void show_sizes(const Session& session, const LoraSet& lora, Index adapters) {
 }
 
 /// losses[i][j]: adapter i on domain j; the last row is the bare base.
-std::vector<std::vector<double>> show_matrix(Session& session, std::vector<LoraSet>& adapters, const std::vector<Domain>& all) {
+std::vector<std::vector<double>> show_matrix(Session& session, transformer::AdapterSet& adapters, const std::vector<Domain>& all) {
   heading("Held-out loss, adapter by domain (nats a byte; lower is better, * best of the column)",
           "Each adapter has read the training text of one domain. On text that it has not seen it beats the others, and the bare base,\n"
           "in its own domain.");
   std::vector<std::vector<double>> losses;
-  for (std::size_t i = 0; i <= adapters.size(); ++i) {
+  for (std::size_t i = 0; i <= all.size(); ++i) {
     losses.emplace_back();
     for (const Domain& domain : all)
-      losses.back().push_back(transformer::evaluate(session.model, i < adapters.size() ? &adapters[i] : nullptr, domain.held_out).mean_nll);
+      losses.back().push_back(
+          transformer::evaluate(session.model, i < all.size() ? &adapters.at(all[i].name) : nullptr, domain.held_out).mean_nll);
   }
   std::vector<std::string> head{"adapter"};
   for (const Domain& domain : all) head.push_back(domain.name);
@@ -113,25 +114,25 @@ std::vector<std::vector<double>> show_matrix(Session& session, std::vector<LoraS
   return losses;
 }
 
-void show_swaps(Session& session, std::vector<LoraSet>& adapters, const std::vector<Domain>& all) {
+void show_swaps(Session& session, transformer::AdapterSet& adapters, const std::vector<Domain>& all) {
   heading("One base, requests of different domains in turn",
           "The base stays where it is; a request picks its adapter by a pointer. Nothing is copied, merged or reloaded.");
   transformer::GenerateOptions options{.tokens = 56};
   const Tokenizer& tokenizer = session.need_tokenizer();
   for (std::size_t i = 0; i < all.size(); ++i) {
-    const auto result = transformer::generate(session.model, &adapters[i], tokenizer, tokenizer.encode(all[i].prompt), options);
+    adapters.activate(all[i].name);
+    const auto result = transformer::generate(session.model, adapters.active(), tokenizer, tokenizer.encode(all[i].prompt), options);
     std::string line = all[i].prompt + "|" + result.text;
     std::replace(line.begin(), line.end(), '\n', ' ');
     std::printf("  %-13s  %s\n", all[i].name.c_str(), line.c_str());
   }
-  LoraSet* volatile active = nullptr;  // what a server would keep for each request
-  constexpr int swaps = 10'000'000;
+  constexpr int swaps = 1'000'000;
   const double start = now();
-  for (int i = 0; i < swaps; ++i) active = &adapters[static_cast<std::size_t>(i) % adapters.size()];
+  for (std::size_t i = 0; i < swaps; ++i) adapters.activate(all[i % all.size()].name);
   const double nanoseconds = (now() - start) / swaps * 1e9;
-  std::printf("\n  %s a swap: %.1f ns; all %zu adapters are in memory: %s beside a base of %s\n", active ? "time of" : "", nanoseconds,
-              adapters.size(), human_bytes(static_cast<long long>(adapters.size()) * transformer::bytes(adapters[0])).c_str(),
-              human_bytes(session.model.bytes()).c_str());
+  std::printf("\n  a swap, the look-up by name included: %.0f ns; %zu adapters of %s are in memory beside a base of %s\n", nanoseconds,
+              adapters.size(), human_bytes(transformer::bytes(*adapters.active())).c_str(),
+              human_bytes(static_cast<long long>(session.model.bytes())).c_str());
 }
 
 bool show_merge(Session& session, LoraSet& lora, const Domain& domain) {
@@ -177,15 +178,17 @@ void run(const Options& o) {
   const std::vector<Domain> all = read_domains(session.need_tokenizer());
   std::fprintf(stderr, "training %zu adapters of rank %ld, %ld steps each\n", all.size(), static_cast<long>(o.rank),
                static_cast<long>(o.steps));
-  std::vector<LoraSet> adapters;
+  transformer::AdapterSet adapters;
   for (const Domain& domain : all) {
-    adapters.push_back(transformer::new_lora(session.model, config_of_rank(o.rank), lowrank::LoraInit::kaiming, o.common.seed));
-    train_on(session.model, &adapters.back(), domain, o, 4e-3, domain.name);
+    const auto config = config_of_rank(o.rank);
+    LoraSet& lora = adapters.add(domain.name, transformer::new_lora(session.model, config, lowrank::LoraInit::kaiming, o.common.seed));
+    train_on(session.model, &lora, domain, o, 4e-3, domain.name);
   }
-  show_sizes(session, adapters.front(), static_cast<Index>(adapters.size()));
+  LoraSet& first = adapters.at(all.front().name);
+  show_sizes(session, first, static_cast<Index>(adapters.size()));
   const auto losses = show_matrix(session, adapters, all);
   show_swaps(session, adapters, all);
-  const bool merged_equal = show_merge(session, adapters.front(), all.front());
+  const bool merged_equal = show_merge(session, first, all.front());
   const auto after = transformer::fingerprint(session.model);
   heading("The base after training", "Frozen means that no bit moves: a checksum of every byte of the base before and after.");
   std::printf("  %016llx before, %016llx after: %s\n", static_cast<unsigned long long>(before), static_cast<unsigned long long>(after),
@@ -193,7 +196,7 @@ void run(const Options& o) {
   show_ranks(o, all[2], losses.back()[2]);
   std::printf("\nDone in %.0f seconds, peak memory %s.\n", now() - start, human_bytes(peak_memory()).c_str());
 
-  auto json = common_report(session, &adapters.front());
+  auto json = common_report(session, &first);
   json["domains"] = domains;
   json["held_out_loss"] = losses;
   json["base_unchanged"] = before == after;

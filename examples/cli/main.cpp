@@ -13,6 +13,8 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version",
                        lowrank::concat("lowrank ", LOWRANK_VERSION_MAJOR, '.', LOWRANK_VERSION_MINOR, '.', LOWRANK_VERSION_PATCH));
   app.require_subcommand(1);
+  app.failure_message(
+      [](const CLI::App*, const CLI::Error& error) { return lowrank::concat("lowrank: ", error.what(), "; see lowrank --help\n"); });
   cli::add_demo(app);
   cli::add_finetune(app);
   cli::add_generate(app);

@@ -25,7 +25,7 @@ struct Options {
                                  .context = 512,
                                  .tied_head = true,
                                  .rope = {}};
-  transformer::TrainOptions train{.steps = 2500, .batch = 16, .warmup = 100, .learning_rate = 3e-3, .weight_decay = 0.05};
+  transformer::TrainOptions train{.steps = 1500, .batch = 16, .warmup = 100, .learning_rate = 3e-3, .weight_decay = 0.05};
 };
 
 /// The bytes of all .txt files, each closed by end-of-text, in the order of their names.

@@ -17,7 +17,7 @@ constexpr Index sequence = 128;
 
 struct Options {
   Common common;
-  Index steps = 50, batch = 8, rank = 16;
+  Index steps = 40, batch = 8, rank = 16;
 };
 
 struct Domain {

@@ -83,7 +83,7 @@ TEST_CASE("gradients of losses, ignored targets included") {
   check_gradients([&](const Vars& v) { return linear_cross_entropy(frozen, v[0], targets); }, {random(3, 4, 21)});
 }
 
-TEST_CASE("linear_cross_entropy equals cross_entropy of the logits; no counted target gives zero") {
+TEST_CASE("linear_cross_entropy equals cross_entropy of the logits, no counted target gives zero") {
   const auto w = random(7, 3, 22), x = random(3, 5, 23);
   const Weight<double> rows = w;
   const DenseSource<double> head(rows.data(), 7, 3);

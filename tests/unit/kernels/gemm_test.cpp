@@ -148,7 +148,7 @@ TEST_CASE("any source with decode is multiplied") {
   check_product(transposed(Ramp{}), 12);
 }
 
-TEST_CASE("parts of an activation are stacked along the depth; a turned part has its tokens side by side") {
+TEST_CASE("parts of an activation are stacked along the depth, a turned part has its tokens side by side") {
   for (auto [top, bottom, tokens] : {std::array<Index, 3>{64, 6, 13}, {63, 6, 13}, {63, 5, 3}}) {
     const Index rows = 40;
     const auto w = random_floats(rows * (top + bottom), 1), x = random_floats((top + bottom) * tokens, 2);

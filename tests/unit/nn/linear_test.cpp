@@ -54,7 +54,7 @@ TEST_CASE("Linear is W x + b, with and without a tape") {
   CHECK(layer.weight_bytes() == 4 * 35);
 }
 
-TEST_CASE("gradients of Linear: input, weight, bias; frozen: input alone") {
+TEST_CASE("gradients of Linear: input, weight, bias, frozen: input alone") {
   Linear<double> layer(7, 5, {.bias = true, .seed = 4});
   const auto apply = [&](const Vars& v) { return layer(v[0]); };
   auto report = gradcheck(apply, {random<double>(7, 3, 5)}, parameters(layer));

@@ -101,7 +101,7 @@ TEST_CASE("gradients of LoraLinear over frozen, trainable, quantized and nested 
   CHECK(check_layer(thin).worst < 2e-9);
 }
 
-TEST_CASE("dropout acts on the update alone and on a tape alone; each pass has its own mask") {
+TEST_CASE("dropout acts on the update alone and on a tape alone, each pass has its own mask") {
   LoraLinear layer{Linear<double>(40, 3, {.seed = 11}), {.rank = 2, .dropout = 0.5, .seed = 12}};
   seed_update(layer);
   const auto masked = [&](const Vars& v) {

@@ -82,7 +82,7 @@ TEST_CASE("a fresh update is PEFT's: A uniform in 1/√in, B zero, scale alpha /
   CHECK(other.a().value != layer.a().value);
 }
 
-TEST_CASE("the recorded layer keeps X, shared, and A X; when X needs no gradient it is not asked for one") {
+TEST_CASE("the recorded layer keeps X, shared, and A X, when X needs no gradient it is not asked for one") {
   Tape tape;
   LoraLinear layer{Linear<float>(6, 6), {.rank = 2}};
   Var x = tape.input(random<float>(6, 2, 15));

@@ -184,7 +184,7 @@ TEST_CASE("quantization_error counts what differs") {
   CHECK_THROWS_AS(quantization_error(Weight<float>(2, 2), q), ShapeError);
 }
 
-TEST_CASE("storage of the wrong size is refused; copies share their bytes") {
+TEST_CASE("storage of the wrong size is refused, copies share their bytes") {
   CHECK_THROWS_WITH_AS(
       (QuantizedMatrix<Nf4<64>>(3, 43, Buffer::allocate(64), Buffer::allocate(12))),
       "[nf4] codes hold 64 bytes but a [3, 43] matrix needs 65; check the shape, the block size and that the file is whole", ShapeError);

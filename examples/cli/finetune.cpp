@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstdio>
+#include <map>
 
 #include <lowrank/io/peft.hpp>
 #include <lowrank/optim/adamw.hpp>
@@ -41,6 +42,13 @@ void add_training_options(CLI::App& command, Options& o) {
   command.add_option("--clip", o.train.clip_norm, "largest norm of the gradient; 0: none")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  using transformer::Recompute;
+  const std::map<std::string, Recompute> recompute{{"auto", Recompute::automatic}, {"on", Recompute::always}, {"off", Recompute::never}};
+  command
+      .add_option("--recompute", o.train.recompute,
+                  "keeps a block's input only, and computes the block again in the backward pass; auto: where it would keep over 256 MiB")
+      ->transform(CLI::CheckedTransformer(recompute).description("{auto,on,off}"))
+      ->default_str("auto");
   command.add_option("--checkpoint", o.checkpoint, "folder for checkpoints");
   command.add_option("--checkpoint-every", o.checkpoint_every, "steps between checkpoints")
       ->check(CLI::Range(1, 1 << 30))
@@ -108,6 +116,8 @@ Course run_training(const Options& o, Session& session, LoraSet& lora, const tra
   Course course;
   Index first = 0;
   if (o.resume) first = load_checkpoint(o.checkpoint, run_key(o.model, o.data, o.train, o.sequence), parameters, optimizer, course.losses);
+  for (auto& weights : lora.slots)
+    if (weights) weights->dropout_stream = static_cast<std::uint64_t>(first);  // one mask a step
   Progress progress(o.train.steps, "step");
   transformer::train(
       session.model, &lora, optimizer, parameters, data.train, o.train,

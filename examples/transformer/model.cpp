@@ -8,8 +8,10 @@ Var<float> Llama::hidden(std::span<const std::int32_t> ids, Index sequences, Pas
   const auto angles = rope_angles(static_cast<Index>(ids.size()), sequences, pass);
   Var<float> x = embedding.base.embed(pass.tape, ids);  // [hidden, T]
   for (Index i = 0; i < config.layers; ++i) {
-    x = add_attention(i, std::move(x), sequences, angles, pass);
-    x = add_mlp(i, std::move(x), pass);
+    const auto block = [this, i, sequences, angles, pass](Var<float> in) {
+      return add_mlp(i, add_attention(i, std::move(in), sequences, angles, pass), pass);
+    };
+    x = pass.recompute ? checkpoint(x, block) : block(std::move(x));
   }
   if (pass.cache) pass.cache->length += static_cast<Index>(ids.size());
   return rms_norm(x, final_norm, config.norm_epsilon);
@@ -49,6 +51,12 @@ std::size_t Llama::bytes() const {
   return bytes;
 }
 
+std::size_t Llama::kept_bytes(Index tokens) const {
+  const Index word = layer(0).base.compute() == lowrank::Compute::bf16 ? 2 : 4;  // of a product's result; the residual stream stays in fp32
+  const Index products = 2 * config.query_width() + 2 * config.kv_width() + 2 * config.intermediate;
+  return static_cast<std::size_t>(config.layers * tokens * (2 * config.hidden * 4 + products * word));
+}
+
 Var<float> Llama::apply(Index slot, Var<float> x, const Pass& pass) {
   return layer(slot).forward(std::move(x), pass.lora ? pass.lora->at(slot) : nullptr);
 }
@@ -59,7 +67,8 @@ Var<float> Llama::add_attention(Index i, Var<float> x, Index sequences, const An
   const Var<float> k = rope(apply(slot(i, Projection::key), n, pass), angles);    // [kv_heads · head_size, T]
   const Var<float> v = apply(slot(i, Projection::value), n, pass);
   const lowrank::AttentionShape shape{config.heads, config.kv_heads, config.head_size, sequences};
-  Var<float> y = pass.cache ? cached_attention(*pass.cache, i, q, k, v, shape) : attention(q, k, v, shape);
+  Var<float> y = pass.cache ? cached_attention(*pass.cache, i, q, k, v, shape)
+                            : attention(q, k, v, shape, layer(slot(i, Projection::query)).base.compute());
   return std::move(x) + apply(slot(i, Projection::output), std::move(y), pass);
 }
 
@@ -80,7 +89,7 @@ Var<float> Llama::cached_attention(Cache& cache, Index i, const Var<float>& q, c
   };
   const auto keys = append(cache.keys[static_cast<std::size_t>(i)], k.value());
   const auto values = append(cache.values[static_cast<std::size_t>(i)], v.value());
-  return Var<float>(lowrank::attention_forward(q.value(), keys, values, shape).y);
+  return Var<float>(lowrank::attention_forward(q.value(), keys, values, shape, layer(slot(i, Projection::query)).base.compute()).y);
 }
 
 Llama::Angles Llama::rope_angles(Index tokens, Index sequences, const Pass& pass) const {

@@ -14,6 +14,7 @@
 #include <span>
 #include <vector>
 
+#include <lowrank/autograd/checkpoint.hpp>
 #include <lowrank/autograd/functions.hpp>
 #include <lowrank/nn/adapted_linear.hpp>
 
@@ -56,6 +57,7 @@ struct Pass {
   Tape<float>* tape = nullptr;  ///< records for backward
   LoraSet* lora = nullptr;      ///< updates added to the base
   Cache* cache = nullptr;       ///< continues a sequence (one sequence only)
+  bool recompute = false;       ///< keeps a block's input only, and runs the block again in the backward pass
 };
 
 class Llama {
@@ -122,6 +124,8 @@ class Llama {
   /// Numbers of the model, trainable or not, and the bytes that they take.
   Index parameter_count() const;
   std::size_t bytes() const;
+  /// Bytes that a recorded forward pass over so many tokens keeps for the backward pass, unless it recomputes.
+  std::size_t kept_bytes(Index tokens) const;
   void set_compute(lowrank::Compute compute) {
     for (Index s = 0; s < slots(); ++s) layer(s).base.set_compute(compute);
   }

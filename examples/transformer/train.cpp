@@ -20,6 +20,13 @@ double learning_rate_share(const TrainOptions& options, Index step) {
   return step < options.warmup ? static_cast<double>(step + 1) / static_cast<double>(options.warmup) : 1.0;
 }
 
+namespace {
+bool recomputes(const Llama& model, const TrainOptions& options, const Batch& batch) {
+  if (options.recompute != Recompute::automatic) return options.recompute == Recompute::always;
+  return model.kept_bytes(static_cast<Index>(batch.ids.size())) > recompute_above;
+}
+}  // namespace
+
 void train(Llama& model, LoraSet* lora, lowrank::AdamW<float>& optimizer, const std::vector<ParameterRef<float>>& parameters,
            const std::vector<Example>& examples, const TrainOptions& options, const std::function<void(const StepReport&)>& report,
            Index first) {
@@ -29,7 +36,8 @@ void train(Llama& model, LoraSet* lora, lowrank::AdamW<float>& optimizer, const 
     const auto start = std::chrono::steady_clock::now();
     const Batch batch = batches.at(step);
     optimizer.zero_grad();
-    const Var<float> loss = model.loss(batch.ids, batch.targets, batch.sequences, {.tape = &tape, .lora = lora});
+    const Var<float> loss = model.loss(batch.ids, batch.targets, batch.sequences,
+                                       {.tape = &tape, .lora = lora, .recompute = recomputes(model, options, batch)});
     lowrank::check<lowrank::ValueError>(std::isfinite(loss.item()), "train", "the loss of step ", step + 1, " is ", loss.item(),
                                         "; lower --learning-rate");
     if (loss.requires_grad()) tape.backward(loss);

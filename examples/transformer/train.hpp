@@ -14,6 +14,8 @@ namespace transformer {
 using lowrank::ParameterRef;
 
 enum class Schedule { constant, linear, cosine };
+enum class Recompute { automatic, always, never };
+inline constexpr std::size_t recompute_above = std::size_t{256} << 20;  ///< kept bytes from which Recompute::automatic recomputes
 
 struct TrainOptions {
   Index steps = 100, batch = 4, warmup = 0;
@@ -21,6 +23,7 @@ struct TrainOptions {
   double weight_decay = 0;
   double clip_norm = 1;  ///< 0: no clipping
   Schedule schedule = Schedule::linear;
+  Recompute recompute = Recompute::automatic;  ///< blocks are computed again in the backward pass: a third more work, far less memory
   std::uint64_t seed = 0;
 };
 

@@ -32,9 +32,9 @@ template <class S, class Device>
 Var<S, Device> operator*(const Var<S, Device>& x, const Var<S, Device>& y) {
   detail::check_same_shape("multiply", x, y);
   Array<S, Device> z = x.value().cwiseProduct(y.value());
-  return record(std::move(z), {x, y}, [x = x.shared(), y = y.shared()](auto& flow) {
-    flow.add(0, flow.gradient().cwiseProduct(*y));
-    flow.add(1, flow.gradient().cwiseProduct(*x));
+  return record(std::move(z), {x, y}, [x = x.kept(), y = y.kept()](auto& flow) {
+    flow.add(0, flow.gradient().cwiseProduct(*y.get()));
+    flow.add(1, flow.gradient().cwiseProduct(*x.get()));
   });
 }
 

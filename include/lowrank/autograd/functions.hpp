@@ -29,48 +29,55 @@ auto gradient_vector(Parameter<S, Rows, Cols>& parameter) {
 }
 }  // namespace detail
 
-/// rms_norm_forward with a weight [n] that may be trainable. Keeps X.
+/// rms_norm_forward with a weight [n] that may be trainable. Keeps X; the result is computed again where it is needed.
 template <class S, class Device, int Rows, int Cols>
 Var<S, Device> rms_norm(const Var<S, Device>& x, Parameter<S, Rows, Cols>& weight, std::type_identity_t<S> epsilon) {
-  const auto backward = [x = x.shared(), w = &weight, epsilon](auto& flow) {
-    auto gradients = rms_norm_backward(*x, detail::vector_of(*w), epsilon, flow.gradient());
+  const Kept<S, Device> kept = x.kept();
+  const auto forward = [w = &weight, epsilon](const Array<S, Device>& in) { return rms_norm_forward(in, detail::vector_of(*w), epsilon); };
+  const auto backward = [kept, w = &weight, epsilon](auto& flow) {
+    auto gradients = rms_norm_backward(*kept.get(), detail::vector_of(*w), epsilon, flow.gradient(), w->needs_grad());
     if (w->needs_grad()) detail::gradient_vector(*w) += gradients.dweight;
     flow.add(0, std::move(gradients.dx));
   };
-  return record(rms_norm_forward(x.value(), detail::vector_of(weight), epsilon), {x}, backward, weight.needs_grad());
+  return record(forward(x.value()), {x}, backward, weight.needs_grad()).restored_by([kept, forward] { return forward(*kept.get()); });
 }
 
 /// max(x, 0). Keeps X.
 template <class S, class Device>
 Var<S, Device> relu(const Var<S, Device>& x) {
-  return record(relu_forward(x.value()), {x}, [x = x.shared()](auto& flow) { flow.add(0, relu_backward(*x, flow.gradient())); });
+  return record(relu_forward(x.value()), {x}, [x = x.kept()](auto& flow) { flow.add(0, relu_backward(*x.get(), flow.gradient())); });
 }
 
 /// x σ(x). Keeps X.
 template <class S, class Device>
 Var<S, Device> silu(const Var<S, Device>& x) {
-  return record(silu_forward(x.value()), {x}, [x = x.shared()](auto& flow) { flow.add(0, silu_backward(*x, flow.gradient())); });
+  return record(silu_forward(x.value()), {x}, [x = x.kept()](auto& flow) { flow.add(0, silu_backward(*x.get(), flow.gradient())); });
 }
 
 /// x Φ(x). Keeps X.
 template <class S, class Device>
 Var<S, Device> gelu(const Var<S, Device>& x) {
-  return record(gelu_forward(x.value()), {x}, [x = x.shared()](auto& flow) { flow.add(0, gelu_backward(*x, flow.gradient())); });
+  return record(gelu_forward(x.value()), {x}, [x = x.kept()](auto& flow) { flow.add(0, gelu_backward(*x.get(), flow.gradient())); });
 }
 
 /// GELU's tanh form. Keeps X.
 template <class S, class Device>
 Var<S, Device> gelu_tanh(const Var<S, Device>& x) {
-  return record(gelu_tanh_forward(x.value()), {x}, [x = x.shared()](auto& flow) { flow.add(0, gelu_tanh_backward(*x, flow.gradient())); });
+  return record(gelu_tanh_forward(x.value()), {x},
+                [x = x.kept()](auto& flow) { flow.add(0, gelu_tanh_backward(*x.get(), flow.gradient())); });
 }
 
-/// silu(gate) ∘ up. Keeps both; silu(gate) is recomputed.
+/// silu(gate) ∘ up. Keeps both; the result is computed again where it is needed.
 template <class S, class Device>
 Var<S, Device> swiglu(const Var<S, Device>& gate, const Var<S, Device>& up) {
-  return record(swiglu_forward(gate.value(), up.value()), {gate, up}, [gate = gate.shared(), up = up.shared()](auto& flow) {
-    auto gradients = swiglu_backward(*gate, *up, flow.gradient());
+  const Kept<S, Device> kept_gate = gate.kept(), kept_up = up.kept();
+  const auto backward = [kept_gate, kept_up](auto& flow) {
+    auto gradients = swiglu_backward(*kept_gate.get(), *kept_up.get(), flow.gradient());
     flow.add(0, std::move(gradients.dgate));
     flow.add(1, std::move(gradients.dup));
+  };
+  return record(swiglu_forward(gate.value(), up.value()), {gate, up}, backward).restored_by([kept_gate, kept_up] {
+    return swiglu_forward(*kept_gate.get(), *kept_up.get());
   });
 }
 
@@ -81,11 +88,13 @@ Var<S, Device> dropout(const Var<S, Device>& x, double probability, DropoutKey k
                 [probability, key](auto& flow) { flow.add(0, dropout_backward(flow.gradient(), probability, key)); });
 }
 
-/// rope_forward with a table that all heads and layers share. Keeps the table.
+/// rope_forward with a table that all heads and layers share. Keeps the table; X only if the result is kept, to turn it again.
 template <class S, class Device>
 Var<S, Device> rope(const Var<S, Device>& x, std::shared_ptr<const RopeTable<S>> table) {
-  auto y = rope_forward(x.value(), *table);
-  return record(std::move(y), {x}, [table = std::move(table)](auto& flow) { flow.add(0, rope_backward(flow.gradient(), *table)); });
+  const auto backward = [table](auto& flow) { flow.add(0, rope_backward(flow.gradient(), *table)); };
+  return record(rope_forward(x.value(), *table), {x}, backward).restored_by([kept = x.kept(), table] {
+    return rope_forward(*kept.get(), *table);
+  });
 }
 /// The same with a table made for this call.
 template <class S, class Device>
@@ -95,17 +104,19 @@ Var<S, Device> rope(const Var<S, Device>& x, std::span<const Index> positions, c
 
 /// Causal attention with grouped key and value heads. Keeps Q, K, V, Y and a number a head and token; no array of size T².
 template <class S, class Device>
-Var<S, Device> attention(const Var<S, Device>& q, const Var<S, Device>& k, const Var<S, Device>& v, const AttentionShape& shape) {
-  auto forward = attention_forward(q.value(), k.value(), v.value(), shape);
-  auto y = detail::share(std::move(forward.y));
-  const auto backward = [q = q.shared(), k = k.shared(), v = v.shared(), y = std::shared_ptr<const Array<S, Device>>(y),
-                         lse = std::move(forward.log_sum_exp), shape](auto& flow) {
-    auto gradients = attention_backward(*q, *k, *v, *y, lse, flow.gradient(), shape);
+Var<S, Device> attention(const Var<S, Device>& q, const Var<S, Device>& k, const Var<S, Device>& v, const AttentionShape& shape,
+                         Compute compute = Compute::fp32) {
+  auto forward = attention_forward(q.value(), k.value(), v.value(), shape, compute);
+  const auto y = detail::share(std::move(forward.y));
+  const auto restorer = q.tape() ? std::make_shared<Restorer<S, Device>>(y, compute) : nullptr;
+  const auto backward = [q = q.kept(), k = k.kept(), v = v.kept(), y = restorer ? Kept<S, Device>(restorer) : Kept<S, Device>(y),
+                         lse = std::move(forward.log_sum_exp), shape, compute](auto& flow) {
+    auto gradients = attention_backward(*q.get(), *k.get(), *v.get(), *y.get(), lse, flow.gradient(), shape, compute);
     flow.add(0, std::move(gradients.dq));
     flow.add(1, std::move(gradients.dk));
     flow.add(2, std::move(gradients.dv));
   };
-  return record(std::move(y), {q, k, v}, backward);
+  return record(y, {q, k, v}, backward).kept_by(restorer);
 }
 
 namespace detail {
@@ -118,8 +129,8 @@ Array<S, Device> number(S value) {
 /// Mean over the tokens of -log softmax(logits)[target], a [1, 1]; tokens whose target is ignored_target do not count. Keeps the logits.
 template <class S, class Device>
 Var<S, Device> cross_entropy(const Var<S, Device>& logits, std::span<const std::int32_t> targets) {
-  auto backward = [logits = logits.shared(), targets = std::vector<std::int32_t>(targets.begin(), targets.end())](auto& flow) {
-    flow.add(0, cross_entropy_backward(*logits, targets, flow.gradient()(0, 0)));
+  auto backward = [logits = logits.kept(), targets = std::vector<std::int32_t>(targets.begin(), targets.end())](auto& flow) {
+    flow.add(0, cross_entropy_backward(*logits.get(), targets, flow.gradient()(0, 0)));
   };
   return record(detail::number<S, Device>(cross_entropy_forward(logits.value(), targets).loss), {logits}, std::move(backward));
 }
@@ -157,8 +168,9 @@ Var<S, Device> linear_cross_entropy(Parameter<S>& head, const Var<S, Device>& x,
 template <class S, class Device>
 Var<S, Device> mse(const Var<S, Device>& x, std::type_identity_t<Array<S, Device>> target) {
   const S loss = mse_forward(x.value(), target);
-  return record(detail::number<S, Device>(loss), {x},
-                [x = x.shared(), target = std::move(target)](auto& flow) { flow.add(0, mse_backward(*x, target, flow.gradient()(0, 0))); });
+  return record(detail::number<S, Device>(loss), {x}, [x = x.kept(), target = std::move(target)](auto& flow) {
+    flow.add(0, mse_backward(*x.get(), target, flow.gradient()(0, 0)));
+  });
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <initializer_list>
 #include <memory>
 #include <optional>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include <lowrank/autograd/var.hpp>
+#include <lowrank/ops/view.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -16,7 +18,12 @@ namespace detail {
 // Adds an array or an Eigen expression to an array, in place.
 template <class Value, class More>
 void accumulate(Value& into, const More& more) {
-  into += more;
+  if constexpr (std::is_same_v<Value, Activation<float>> && std::is_same_v<Value, More>) {
+    parallel_ranges(into.size(), 1 << 15,
+                    [&](Index begin, Index end) { elementwise().add(more.data() + begin, 1, end - begin, into.data() + begin); });
+  } else {
+    into += more;
+  }
 }
 }  // namespace detail
 
@@ -65,6 +72,11 @@ class GradientFlow {
 
   Value gradient_;
   std::span<Slot* const> inputs_;
+};
+
+/// The numbers of the random streams that a recording used, so that it can be repeated with the same dropout masks.
+struct Draws {
+  std::vector<std::uint64_t> numbers;
 };
 
 /// Records operations and sweeps them backward, newest to oldest, in a loop.
@@ -156,6 +168,16 @@ class Tape {
     swept_ = -1;
   }
 
+  /// The next number of a counter of random streams; a repeated recording gets those of the first one, and leaves the counter.
+  std::uint64_t draw(std::uint64_t& counter) {
+    if (repeated_) return repeated_->numbers.at(drawn_++);
+    if (recorded_) recorded_->numbers.push_back(counter);
+    return counter++;
+  }
+  /// From now on every number drawn is written down, or taken from what was written down. For checkpoint().
+  void record_draws(Draws& draws) { recorded_ = &draws; }
+  void repeat_draws(const Draws& draws) { repeated_ = &draws; }
+
   /// Operations and leaves of the current recording.
   Index size() const { return static_cast<Index>(nodes_.size()); }
 
@@ -235,6 +257,9 @@ class Tape {
   std::vector<Index> inputs_;  // node of every input of every node, -1 for a constant
   std::vector<Leaf> leaves_;   // of the last sweep, by node
   Index recording_ = 0, swept_ = -1;
+  Draws* recorded_ = nullptr;
+  const Draws* repeated_ = nullptr;
+  std::size_t drawn_ = 0;
 };
 
 /// Tape::record on the tape of the inputs; a constant when none has one.

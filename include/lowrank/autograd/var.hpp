@@ -3,27 +3,13 @@
 #include <memory>
 #include <utility>
 
-#include <lowrank/core/device.hpp>
-#include <lowrank/core/matrix.hpp>
+#include <lowrank/autograd/kept.hpp>
 #include <lowrank/error.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
 template <class S = float, class Device = Cpu>
 class Tape;
-
-namespace detail {
-template <class S, class Device>
-struct ArrayOn;
-template <class S>
-struct ArrayOn<S, Cpu> {
-  using type = Activation<S>;
-};
-}  // namespace detail
-
-/// The activation array of a device; on the CPU an Eigen matrix [rows, T].
-template <class S, class Device = Cpu>
-using Array = typename detail::ArrayOn<S, Device>::type;
 
 namespace detail {
 // Every value that a Var holds is made here and nowhere else.
@@ -53,16 +39,33 @@ class Var {
     check<Error>(value_ != nullptr, "Var", "has no value: it was moved from or never set");
     return *value_;
   }
-  /// The array, shared: what a recorded operation keeps of its inputs.
-  std::shared_ptr<const Value> shared() const {
+  /// What a recorded operation keeps of its input: the array, unless the value says how it comes back.
+  Kept<S, Device> kept() const {
     check<Error>(value_ != nullptr, "Var", "has no value: it was moved from or never set");
-    return value_;
+    return restorer_ ? Kept<S, Device>(restorer_) : Kept<S, Device>(value_);
+  }
+  /// The same value, which need not be kept: restore() computes it again in the backward pass.
+  template <class Restore>
+  Var restored_by(Restore restore) && {
+    if (tape_) restorer_ = std::make_shared<Restorer<S, Device>>(value_, std::function<Value()>(std::move(restore)));
+    return std::move(*this);
+  }
+  /// The same value, the result of a product: kept as bfloat16 in Compute::bf16.
+  Var kept_as(Compute compute) && {
+    if (tape_) restorer_ = std::make_shared<Restorer<S, Device>>(value_, compute);
+    return std::move(*this);
+  }
+  /// The same value with a restorer that the operation keeps, too.
+  Var kept_by(std::shared_ptr<Restorer<S, Device>> restorer) && {
+    restorer_ = std::move(restorer);
+    return std::move(*this);
   }
   /// The array for a result that may overwrite it: moved out when nobody else holds it, else a copy. The Var keeps its node only.
   Value take() {
     check<Error>(value_ != nullptr, "Var", "has no value: it was moved from or never set");
     Value taken = value_.use_count() == 1 ? std::move(*value_) : *value_;
     value_.reset();
+    restorer_.reset();
     return taken;
   }
   /// True when take() would move.
@@ -86,6 +89,7 @@ class Var {
       : value_(std::move(value)), tape_(tape), node_(node), recording_(recording) {}
 
   std::shared_ptr<Value> value_;
+  std::shared_ptr<Restorer<S, Device>> restorer_;
   Tape<S, Device>* tape_ = nullptr;
   Index node_ = -1;       // position on the tape; -1 for a constant
   Index recording_ = -1;  // which of the tape's recordings the node belongs to

@@ -6,6 +6,7 @@
 
 #include <immintrin.h>
 
+#include <lowrank/kernels/avx2_elementwise.hpp>
 #include <lowrank/kernels/scalar.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::kernels::avx2 {
@@ -249,7 +250,8 @@ inline constexpr KernelTable table = {.name = "avx2",
                                       .few_tokens_bf16 = nullptr,
                                       .few_tokens_int8 = nullptr,
                                       .to_bfloat16 = nullptr,
-                                      .to_int8 = nullptr};
+                                      .to_int8 = nullptr,
+                                      .elementwise = elementwise};
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -12,6 +12,7 @@
 #include <bit>
 
 #include <lowrank/kernels/avx512.hpp>
+#include <lowrank/kernels/avx512_elementwise.hpp>
 #include <lowrank/kernels/pieces.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::kernels::avx512 {
@@ -301,7 +302,8 @@ inline constexpr KernelTable table = {.name = "avx512",
                                       .few_tokens_bf16 = few_tokens,
                                       .few_tokens_int8 = nullptr,
                                       .to_bfloat16 = nullptr,
-                                      .to_int8 = nullptr};
+                                      .to_int8 = nullptr,
+                                      .elementwise = elementwise};
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels::avx512
 

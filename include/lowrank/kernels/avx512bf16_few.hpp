@@ -240,7 +240,8 @@ inline constexpr KernelTable table = {.name = "avx512bf16",
                                       .few_tokens_bf16 = few_tokens,
                                       .few_tokens_int8 = few_tokens_int8,
                                       .to_bfloat16 = to_bfloat16,
-                                      .to_int8 = to_int8};
+                                      .to_int8 = to_int8,
+                                      .elementwise = avx512::elementwise};
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels::avx512bf16
 

@@ -10,62 +10,25 @@
 #include <unistd.h>
 
 #include <lowrank/error.hpp>
-#include <lowrank/kernels/avx2.hpp>
-#include <lowrank/kernels/avx512_few.hpp>
-#include <lowrank/kernels/avx512bf16_few.hpp>
-#include <lowrank/kernels/scalar.hpp>
+#include <lowrank/kernels/target.hpp>
+#if !defined(LOWRANK_SEPARATE_KERNELS)
+#include <lowrank/kernels/tables.hpp>
+#endif
 
 namespace lowrank::inline LOWRANK_ABI::kernels {
 
-/// Instruction sets with kernels of their own, from the plainest to the richest.
-enum class Target { scalar, avx2, avx512, avx512bf16 };
-inline constexpr Target targets[] = {Target::scalar, Target::avx2, Target::avx512, Target::avx512bf16};
-
 namespace detail {
 
-/// Whether the processor has the instructions and the operating system saves their registers (libgcc asks XGETBV for both).
-inline bool is_available(Target target) {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  switch (target) {
-    case Target::scalar:
-      return true;
-    case Target::avx2:
-      return avx2;
-    case Target::avx512:
-      return avx512;
-    case Target::avx512bf16:
-      return avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
-  }
+#if defined(LOWRANK_SEPARATE_KERNELS)
+const KernelTable& table_of(Target target);  // in the one unit that includes kernels/tables.hpp
 #endif
-  return target == Target::scalar;
-}
-
-inline const KernelTable& table_of(Target target) {
-#if defined(__x86_64__)
-  switch (target) {
-    case Target::scalar:
-      break;
-    case Target::avx2:
-      return avx2::table;
-    case Target::avx512:
-      return avx512::table;
-    case Target::avx512bf16:
-      return avx512bf16::table;
-  }
-#endif
-  return scalar::table;
-}
 
 /// The richest target there is, or the one that LOWRANK_TARGET names.
 inline Target find_target() {
   const char* wanted = std::getenv("LOWRANK_TARGET");
   Target best = Target::scalar;
   for (Target target : targets) {
-    if (!is_available(target)) continue;
+    if (!kernels::is_available(target)) continue;
     if (wanted != nullptr && std::string_view(wanted) == table_of(target).name) return target;
     best = target;
   }
@@ -80,12 +43,6 @@ inline std::atomic<const KernelTable*>& current_slot() {
 }
 
 }  // namespace detail
-
-inline bool is_available(Target target) {
-  static const bool available[] = {detail::is_available(Target::scalar), detail::is_available(Target::avx2),
-                                   detail::is_available(Target::avx512), detail::is_available(Target::avx512bf16)};
-  return available[static_cast<int>(target)];
-}
 
 /// The kernels in use; throws ValueError when LOWRANK_TARGET names none that this processor has.
 inline const KernelTable& current_table() { return *detail::current_slot().load(std::memory_order_relaxed); }

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstring>
 
+#include <lowrank/kernels/scalar_elementwise.hpp>
 #include <lowrank/kernels/table.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::kernels::scalar {
@@ -78,6 +79,7 @@ inline constexpr KernelTable table = {.name = "scalar",
                                       .few_tokens_bf16 = nullptr,
                                       .few_tokens_int8 = nullptr,
                                       .to_bfloat16 = nullptr,
-                                      .to_int8 = nullptr};
+                                      .to_int8 = nullptr,
+                                      .elementwise = elementwise};
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels::scalar

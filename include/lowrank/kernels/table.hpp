@@ -20,6 +20,7 @@
 #include <cstdint>
 
 #include <lowrank/kernels/blocks.hpp>
+#include <lowrank/kernels/elementwise.hpp>
 
 #if defined(__clang__)
 #define LOWRANK_UNROLL _Pragma("clang loop unroll(full)")
@@ -98,6 +99,7 @@ struct KernelTable {
                       std::uint16_t* out);  ///< count is a multiple of 32
   /// Rounds each chunk of 32 to q · scale, |q| at most 127; sum is scale · Σ q.
   void (*to_int8)(const float* from, Index chunks, std::int8_t* q, float* scale, float* sum);
+  Elementwise elementwise;
 
   Index rows() const { return lanes * vectors; }
 };

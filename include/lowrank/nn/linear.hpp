@@ -61,13 +61,13 @@ class Linear {
     detail::check_input("linear", x.rows(), x.cols(), in_features());
     auto y = linear_forward(source(), x.value(), compute_);
     detail::add_bias(y, bias_);
-    const auto backward = [x = x.shared(), w = &weight_, b = &bias_, w_source = source(), compute = compute_](auto& flow) {
+    const auto backward = [x = x.kept(), w = &weight_, b = &bias_, w_source = source(), compute = compute_](auto& flow) {
       const auto& g = flow.gradient();
       detail::add_bias_gradient(*b, g);
-      linear_backward_weight(WeightMap<S>(w->gradient().data(), w->rows(), w->cols()), g, *x);  // G Xᵀ   [out, in]
-      if (flow.needs(0)) flow.add(0, linear_backward_input(w_source, g, compute));              // Wᵀ G   [in, T]
+      linear_backward_weight(WeightMap<S>(w->gradient().data(), w->rows(), w->cols()), g, *x.get());  // G Xᵀ   [out, in]
+      if (flow.needs(0)) flow.add(0, linear_backward_input(w_source, g, compute));                    // Wᵀ G   [in, T]
     };
-    return record(std::move(y), {x}, backward, true);
+    return record(std::move(y), {x}, backward, true).kept_as(compute_);
   }
 
   /// W X [out, T].

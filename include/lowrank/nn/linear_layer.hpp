@@ -94,7 +94,7 @@ Var<S, Device> frozen_linear(const char* name, const W& source, Bias& bias, cons
     add_bias_gradient(*b, flow.gradient());
     if (flow.needs(0)) flow.add(0, linear_backward_input(source, flow.gradient(), compute));  // Wᵀ G   [in, T]
   };
-  return record(std::move(y), {x}, backward, bias.needs_grad());
+  return record(std::move(y), {x}, backward, bias.needs_grad()).kept_as(compute);
 }
 
 }  // namespace detail

@@ -91,7 +91,7 @@ struct Mask {
 template <class Weights, class S, class Device>
 Mask next_mask(Weights& update, const Var<S, Device>& x) {
   if (update.dropout == 0 || x.tape() == nullptr) return {};
-  return {static_cast<double>(update.dropout), {update.dropout_seed, update.dropout_stream++}};
+  return {static_cast<double>(update.dropout), {update.dropout_seed, x.tape()->draw(update.dropout_stream)}};
 }
 
 template <class Layer>
@@ -134,17 +134,17 @@ void add_gradients(Weights& update, const LoraGradients<S>& gradients) {
   if (update.b.needs_grad()) update.b.gradient() += gradients.db;
 }
 
-/// Y = W X + s B A mask(X), recorded: keeps X (shared) and H = A mask(X); without a source the update alone.
+/// Y = W X + s B A mask(X), recorded: keeps X and H = A mask(X); without a source the update alone.
 template <class W, class Weights, class S, class Device>
 Var<S, Device> lora_product(const W& source, Weights& update, const Var<S, Device>& x, Compute compute) {
   const Mask mask = next_mask(update, x);
   auto forward = masked_forward(source, update.view(), x.value(), mask, compute);
-  auto backward = [source, u = &update, x = x.shared(), h = std::move(forward.h), mask, compute](auto& flow) {
-    auto gradients = masked_backward(source, u->view(), *x, h, flow.gradient(), mask, flow.needs(0), compute);
+  auto backward = [source, u = &update, kept = x.kept(), h = std::move(forward.h), mask, compute](auto& flow) {
+    auto gradients = masked_backward(source, u->view(), *kept.get(), h, flow.gradient(), mask, flow.needs(0), compute);
     add_gradients(*u, gradients);
     if (flow.needs(0)) flow.add(0, std::move(gradients.dx));
   };
-  return record(std::move(forward.y), {x}, std::move(backward), update.needs_grad());
+  return record(std::move(forward.y), {x}, std::move(backward), update.needs_grad()).kept_as(compute);
 }
 
 /// Y + b 1ᵀ in place where Y is held by nobody else, recorded.

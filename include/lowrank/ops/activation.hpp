@@ -138,8 +138,12 @@ template <MatrixLike X, class S = ScalarOf<X>>
 Activation<S> swiglu_forward(const X& gate, const ActivationView<S>& up) {
   detail::check_same_shape("swiglu_forward", "gate", gate, "up", up);
   return detail::map_tokens("swiglu_forward", gate, up, [](const S* in, const S* ut, S* y, Index n) {
-    const auto v = detail::array(in, n);
-    detail::array(y, n) = v * detail::sigmoid(v) * detail::array(ut, n);
+    if constexpr (std::is_same_v<S, float>) {
+      detail::elementwise().swiglu(in, ut, n, y);
+    } else {
+      const auto v = detail::array(in, n);
+      detail::array(y, n) = v * detail::sigmoid(v) * detail::array(ut, n);
+    }
   });
 }
 
@@ -152,11 +156,17 @@ SwigluGradients<S> swiglu_backward(const X& input, const ActivationView<S>& up, 
   const Index n = gate.rows();
   SwigluGradients<S> gradients{Activation<S>(n, gate.cols()), Activation<S>(n, gate.cols())};
   detail::for_each_token(n, gate.cols(), [&](Index t) {
-    const auto v = detail::array(gate.col(t).data(), n), gt = detail::array(g.col(t).data(), n);
-    auto dgate = detail::array(gradients.dgate.col(t).data(), n), dup = detail::array(gradients.dup.col(t).data(), n);
-    dgate = detail::sigmoid(v);
-    dup = gt * v * dgate;
-    dgate = gt * detail::array(up.col(t).data(), n) * dgate * (S(1) + v * (S(1) - dgate));
+    const S *gate_t = gate.col(t).data(), *up_t = up.col(t).data(), *g_t = g.col(t).data();
+    S *dgate_t = gradients.dgate.col(t).data(), *dup_t = gradients.dup.col(t).data();
+    if constexpr (std::is_same_v<S, float>) {
+      detail::elementwise().swiglu_backward(gate_t, up_t, g_t, n, dgate_t, dup_t);
+    } else {
+      const auto v = detail::array(gate_t, n), gt = detail::array(g_t, n);
+      auto dgate = detail::array(dgate_t, n), dup = detail::array(dup_t, n);
+      dgate = detail::sigmoid(v);
+      dup = gt * v * dgate;
+      dgate = gt * detail::array(up_t, n) * dgate * (S(1) + v * (S(1) - dgate));
+    }
   });
   return gradients;
 }

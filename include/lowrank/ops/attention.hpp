@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include <lowrank/ops/product.hpp>
 
@@ -34,18 +35,21 @@ namespace detail {
 /// [head_size, group · n], column c being head c % group of token c / group, and each key block is read once for all of them.
 template <class S>
 struct AttentionGrid {
-  static constexpr Index key_block = 64;
+  static constexpr Index key_block = 96;
 
   AttentionShape shape;
   Index queries, keys;  // tokens of one sequence: Tq and Tk
+  Compute compute;
 
   Index group() const { return shape.group(); }
   Index query_block() const { return std::max<Index>(1, key_block / group()); }
   Index offset() const { return keys - queries; }
   S scale() const { return S(1) / std::sqrt(static_cast<S>(shape.head_size)); }
 
-  /// Keys that column c of a block of queries starting at `query` sees from `key` on; at most one block, none if not positive.
-  Index visible(Index query, Index c, Index key, Index count) const { return std::min(count, query + c / group() + offset() - key + 1); }
+  /// Keys that column c of a block of queries starting at `query` sees from `key` on; at most one block.
+  Index visible(Index query, Index c, Index key, Index count) const {
+    return std::clamp<Index>(query + c / group() + offset() - key + 1, 0, count);
+  }
   /// A group's heads of n tokens, gathered.
   Activation<S> gather(const ActivationView<S>& x, Index sequence, Index kv_head, Index query, Index n) const {
     Activation<S> columns(shape.head_size, group() * n);
@@ -57,19 +61,28 @@ struct AttentionGrid {
     x.block(kv_head * group() * shape.head_size, sequence * queries + query, group() * shape.head_size, n) =
         ConstActivationMap<S>(columns.data(), shape.head_size * group(), n);
   }
-  /// `count` keys or values of one head.
-  auto block(const ActivationView<S>& x, Index sequence, Index kv_head, Index key, Index count) const {
-    return x.block(kv_head * shape.head_size, sequence * keys + key, shape.head_size, count);
+  /// `count` keys or values of one head, [head_size, count].
+  ConstStrided<S> block(const ActivationView<S>& x, Index sequence, Index kv_head, Index key, Index count) const {
+    return {x.col(sequence * keys + key).data() + kv_head * shape.head_size, shape.head_size, count, Eigen::OuterStride<>(x.outerStride())};
   }
   Strided<S> block_of(Activation<S>& x, Index sequence, Index kv_head, Index key, Index count) const {
-    return {x.data() + (sequence * keys + key) * x.rows() + kv_head * shape.head_size, shape.head_size, count,
-            Eigen::OuterStride<>(x.rows())};
+    return {x.col(sequence * keys + key).data() + kv_head * shape.head_size, shape.head_size, count, Eigen::OuterStride<>(x.outerStride())};
   }
 };
 
+/// A whole matrix, or its first rows, as a product takes it.
+template <class S>
+ConstStrided<S> view_of(const Activation<S>& x, Index rows) {
+  return {x.data(), rows, x.cols(), Eigen::OuterStride<>(x.rows())};
+}
+template <class S>
+Strided<S> view_of(Activation<S>& x, Index rows) {
+  return {x.data(), rows, x.cols(), Eigen::OuterStride<>(x.rows())};
+}
+
 template <class S>
 AttentionGrid<S> attention_grid(const char* operation, const ActivationView<S>& q, const ActivationView<S>& k, const ActivationView<S>& v,
-                                const AttentionShape& shape) {
+                                const AttentionShape& shape, Compute compute) {
   const auto [heads, kv_heads, size, batch] = shape;
   check<ShapeError>(heads > 0 && kv_heads > 0 && size > 0 && batch > 0 && heads % kv_heads == 0, operation, "heads = ", heads,
                     ", kv_heads = ", kv_heads, ", head_size = ", size, ", batch = ", batch,
@@ -79,16 +92,14 @@ AttentionGrid<S> attention_grid(const char* operation, const ActivationView<S>& 
   check<ShapeError>(fits, operation, "q is [", q.rows(), ", ", q.cols(), "], k is [", k.rows(), ", ", k.cols(), "], v is [", v.rows(), ", ",
                     v.cols(), "] with heads = ", heads, ", kv_heads = ", kv_heads, ", head_size = ", size, ", batch = ", batch,
                     "; q must be [heads * head_size, batch * Tq], k and v [kv_heads * head_size, batch * Tk], Tq at most Tk");
-  return {shape, q.cols() / batch, k.cols() / batch};
+  return {shape, q.cols() / batch, k.cols() / batch, compute};
 }
 
 /// Adds one block of keys to a running softmax: turns scores into e^(score − max) and returns the factor for what was summed before.
 template <class S>
 S online_softmax(S* scores, Index visible, S& max, S& sum) {
   const S new_max = std::max(max, max_of(scores, visible)), correction = std::exp(max - new_max);
-  auto column = array(scores, visible);
-  column = (column - new_max).exp();
-  sum = sum * correction + sum_of<S>(visible, [scores](Index j) { return scores[j]; });
+  sum = sum * correction + exponential(scores, new_max, visible, scores);
   max = new_max;
   return correction;
 }
@@ -104,23 +115,39 @@ void attend_block(const AttentionGrid<S>& grid, const ActivationView<S>& q, cons
   const Index end = query + n + grid.offset();  // keys past the last query's own are masked for the whole block
   for (Index key = 0; key < end; key += grid.key_block) {
     const Index count = std::min(grid.key_block, end - key);
-    scores.setZero();
-    add_product<S>({scores.data(), count, columns, Eigen::OuterStride<>(grid.key_block)},
-                   grid.block(k, sequence, kv_head, key, count).transpose(), qs);  // Kᵀ Q   [count, size] · [size, columns]
+    multiply_tn<S>(view_of(scores, count), grid.block(k, sequence, kv_head, key, count), view_of(qs, size), false,
+                   grid.compute);  // Kᵀ Q   [count, size] · [size, columns]
     for (Index c = 0; c < columns; ++c) {
-      const Index visible = std::max<Index>(0, grid.visible(query, c, key, count));
-      if (visible > 0) y.col(c) *= online_softmax(&scores(0, c), visible, max[c], sum[c]);
-      scores.col(c).segment(visible, count - visible).setZero();
+      const Index visible = grid.visible(query, c, key, count);
+      const S correction = visible > 0 ? online_softmax(&scores(0, c), visible, max[c], sum[c]) : S(1);
+      if (key > 0) scale(correction, size, &y(0, c));
+      std::fill_n(&scores(0, c) + visible, count - visible, S(0));
     }
-    add_product<S>({y.data(), size, columns, Eigen::OuterStride<>(size)}, grid.block(v, sequence, kv_head, key, count),
-                   scores.topRows(count));  // V P   [size, count] · [count, columns]
+    multiply_nn<S>(view_of(y, size), grid.block(v, sequence, kv_head, key, count), view_of(std::as_const(scores), count), true,
+                   grid.compute);  // V P   [size, count] · [count, columns]
   }
-  y.array().rowwise() /= sum.array().transpose();
-  grid.scatter(y, out.y, sequence, kv_head, query, n);
   for (Index c = 0; c < columns; ++c) {
+    scale(S(1) / sum[c], size, &y(0, c));
     out.log_sum_exp(kv_head * grid.group() + c % grid.group(), sequence * grid.queries + query + c / grid.group()) =
         max[c] + std::log(sum[c]);
   }
+  grid.scatter(y, out.y, sequence, kv_head, query, n);
+}
+
+/// The same for one query of one head without products: what generation does for every token.
+inline void attend_query(const AttentionGrid<float>& grid, const ActivationView<float>& q, const ActivationView<float>& k,
+                         const ActivationView<float>& v, Index sequence, Index head, Index query, AttentionForward<float>& out) {
+  const Index size = grid.shape.head_size, row = head / grid.group() * size, count = query + grid.offset() + 1;
+  const Index first = sequence * grid.keys, column = sequence * grid.queries + query;
+  Vector<float> scores(count);
+  const Vector<float> qs = grid.scale() * q.col(column).segment(head * size, size);
+  elementwise().dots(k.col(first).data() + row, k.outerStride(), count, qs.data(), size, scores.data());  // Kᵀ q
+  const float max = max_of(scores.data(), count), sum = exponential(scores.data(), max, count, scores.data());
+  float* y = &out.y(head * size, column);
+  std::fill_n(y, size, 0.0f);
+  scale(1 / sum, count, scores.data());
+  elementwise().add_weighted_rows(v.col(first).data() + row, v.outerStride(), count, scores.data(), size, y);  // V p
+  out.log_sum_exp(head, column) = max + std::log(sum);
 }
 
 }  // namespace detail
@@ -129,12 +156,23 @@ void attend_block(const AttentionGrid<S>& grid, const ActivationView<S>& q, cons
 ///
 /// Q [heads · head_size, batch · Tq], K and V [kv_heads · head_size, batch · Tk], Tq ≤ Tk; with a cache Tq is the new tokens' number. Keys
 /// are taken 64 at a time with a running maximum and sum; no [Tq, Tk] array exists and masked blocks are skipped. Throws ShapeError. Cost:
-/// about 4 heads head_size FLOPs a visible pair. Milakov and Gimelshein 2018; Dao et al. 2022, algorithm 1.
+/// about 4 heads head_size FLOPs a visible pair; compute is that of the products, softmax is fp32. Milakov and Gimelshein 2018; Dao et al.
+/// 2022, algorithm 1.
 template <MatrixLike Q, class S = ScalarOf<Q>>
-AttentionForward<S> attention_forward(const Q& query, const ActivationView<S>& k, const ActivationView<S>& v, const AttentionShape& shape) {
+AttentionForward<S> attention_forward(const Q& query, const ActivationView<S>& k, const ActivationView<S>& v, const AttentionShape& shape,
+                                      Compute compute = Compute::fp32) {
   const ActivationView<S> q(query);
-  const auto grid = detail::attention_grid<S>("attention_forward", q, k, v, shape);
+  const auto grid = detail::attention_grid<S>("attention_forward", q, k, v, shape, compute);
   AttentionForward<S> out{Activation<S>(q.rows(), q.cols()), Activation<S>(shape.heads, q.cols())};
+  if constexpr (std::is_same_v<S, float>) {
+    if (grid.queries <= 2) {  // too few columns for a product
+      parallel_for(q.cols() * shape.heads, [&](Index piece) {
+        const Index column = piece / shape.heads;
+        detail::attend_query(grid, q, k, v, column / grid.queries, piece % shape.heads, column % grid.queries, out);
+      });
+      return out;
+    }
+  }
   const Index blocks = ceil_div(grid.queries, grid.query_block());
   parallel_for(shape.batch * shape.kv_heads * blocks, [&](Index piece) {
     const Index block = blocks - 1 - piece % blocks;  // the longest first
@@ -167,26 +205,36 @@ struct AttentionColumns {
   }
 };
 
+/// Scores to probabilities p = e^(p − shift), and their gradient d = p ∘ (d − along).
+template <class S>
+void softmax_backward(S* p, S shift, S along, Index n, S* d) {
+  if constexpr (std::is_same_v<S, float>) {
+    elementwise().softmax_backward(p, shift, along, n, p, d);
+  } else {
+    array(p, n) = (array(p, n) - shift).exp();
+    array(d, n) = array(p, n) * (array(d, n) - along);
+  }
+}
+
 /// Gradients of one block of queries against one block of keys: with P = e^(Kᵀ Q − lse) and dS = P ∘ (Vᵀ G − Σ g∘y),
 /// dV += G Pᵀ, dQ += K dS, dK += Q dSᵀ.
-template <class S, class Block>
-void attend_block_backward(const AttentionGrid<S>& grid, Index query, Index key, const Block& k, const Block& v, AttentionColumns<S>& at,
-                           Strided<S> dk, Strided<S> dv) {
+template <class S>
+void attend_block_backward(const AttentionGrid<S>& grid, Index query, Index key, ConstStrided<S> k, ConstStrided<S> v,
+                           AttentionColumns<S>& at, Strided<S> dk, Strided<S> dv) {
   const Index size = at.q.rows(), columns = at.q.cols(), count = k.cols();
-  Activation<S> p = Activation<S>::Zero(count, columns), ds = Activation<S>::Zero(count, columns);
-  add_product<S>({p.data(), count, columns, Eigen::OuterStride<>(count)}, k.transpose(), at.q);  // Kᵀ Q   [count, size] · [size, columns]
-  add_product<S>({ds.data(), count, columns, Eigen::OuterStride<>(count)}, v.transpose(), at.g);  // Vᵀ G   [count, size] · [size, columns]
+  Activation<S> p(count, columns), ds(count, columns);
+  multiply_tn<S>(view_of(p, count), k, view_of(std::as_const(at.q), size), false, grid.compute);  // Kᵀ Q   [count, size] · [size, columns]
+  multiply_tn<S>(view_of(ds, count), v, view_of(std::as_const(at.g), size), false, grid.compute);  // Vᵀ G   [count, size] · [size, columns]
   for (Index c = 0; c < columns; ++c) {
-    const Index visible = std::max<Index>(0, grid.visible(query, c, key, count));
-    auto probability = array(p.data() + c * count, visible), derivative = array(ds.data() + c * count, visible);
-    probability = (probability - at.log_sum_exp[c]).exp();
-    derivative = probability * (derivative - at.projection[c]);
-    p.col(c).segment(visible, count - visible).setZero();
-    ds.col(c).segment(visible, count - visible).setZero();
+    const Index visible = grid.visible(query, c, key, count);
+    softmax_backward(&p(0, c), at.log_sum_exp[c], at.projection[c], visible, &ds(0, c));
+    std::fill_n(&p(0, c) + visible, count - visible, S(0));
+    std::fill_n(&ds(0, c) + visible, count - visible, S(0));
   }
-  add_product<S>(dv, at.g, p.transpose());                                           // G Pᵀ    [size, columns] · [columns, count]
-  add_product<S>(dk, at.q, ds.transpose());                                          // Q dSᵀ   [size, columns] · [columns, count]
-  add_product<S>({at.dq.data(), size, columns, Eigen::OuterStride<>(size)}, k, ds);  // K dS    [size, count] · [count, columns]
+  const ConstStrided<S> p_all = view_of(std::as_const(p), count), ds_all = view_of(std::as_const(ds), count);
+  multiply_nt<S>(dv, view_of(std::as_const(at.g), size), p_all, true, grid.compute);   // G Pᵀ    [size, columns] · [columns, count]
+  multiply_nt<S>(dk, view_of(std::as_const(at.q), size), ds_all, true, grid.compute);  // Q dSᵀ   [size, columns] · [columns, count]
+  multiply_nn<S>(view_of(at.dq, size), k, ds_all, true, grid.compute);                 // K dS    [size, count] · [count, columns]
 }
 
 }  // namespace detail
@@ -197,9 +245,10 @@ void attend_block_backward(const AttentionGrid<S>& grid, Index query, Index key,
 /// Dao et al. 2022, algorithm 4.
 template <MatrixLike Q, class S = ScalarOf<Q>>
 AttentionGradients<S> attention_backward(const Q& all_q, const ActivationView<S>& k, const ActivationView<S>& v, const ActivationView<S>& y,
-                                         const ActivationView<S>& log_sum_exp, const ActivationView<S>& g, const AttentionShape& shape) {
+                                         const ActivationView<S>& log_sum_exp, const ActivationView<S>& g, const AttentionShape& shape,
+                                         Compute compute = Compute::fp32) {
   const ActivationView<S> q(all_q);
-  const auto grid = detail::attention_grid<S>("attention_backward", q, k, v, shape);
+  const auto grid = detail::attention_grid<S>("attention_backward", q, k, v, shape, compute);
   detail::check_same_shape("attention_backward", "q", q, "y", y);
   detail::check_same_shape("attention_backward", "q", q, "g", g);
   check<ShapeError>(log_sum_exp.rows() == shape.heads && log_sum_exp.cols() == q.cols(), "attention_backward", "log_sum_exp is [",

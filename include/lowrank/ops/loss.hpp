@@ -50,26 +50,16 @@ template <class S>
 struct SoftmaxSums {
   S max, sum;
 
-  /// −log softmax(logits)[target]; the two differences are small, so large logits lose nothing.
-  S negative_log_likelihood(const S* logits, Index target) const { return (max - logits[target]) + std::log(sum); }
+  /// −log softmax at that logit; the difference is small, so large logits lose nothing.
+  S negative_log_likelihood(S logit) const { return (max - logit) + std::log(sum); }
 };
-
-/// e^(x − shift) · factor for n numbers; out may be x.
-template <class S>
-void scaled_exponential(const S* x, S shift, S factor, S* out, Index n) {
-  array(out, n) = (array(x, n) - shift).exp() * factor;
-}
 
 template <class S>
 SoftmaxSums<S> softmax_sums(const S* logits, Index n) {
   constexpr Index chunk = 512;
   alignas(64) S buffer[chunk];
   SoftmaxSums<S> sums{max_of(logits, n), S(0)};
-  for (Index i = 0; i < n; i += chunk) {
-    const Index length = std::min(chunk, n - i);
-    scaled_exponential(logits + i, sums.max, S(1), buffer, length);
-    sums.sum += sum_of<S>(length, [&](Index j) { return buffer[j]; });
-  }
+  for (Index i = 0; i < n; i += chunk) sums.sum += exponential(logits + i, sums.max, std::min(chunk, n - i), buffer);
   return sums;
 }
 
@@ -94,7 +84,7 @@ Vector<S> negative_log_likelihood(const X& input, std::span<const std::int32_t> 
   parallel_for(static_cast<Index>(counted.size()), [&](Index i) {
     const Index t = counted[static_cast<std::size_t>(i)];
     const S* column = logits.col(t).data();
-    losses[t] = detail::softmax_sums(column, logits.rows()).negative_log_likelihood(column, targets[static_cast<std::size_t>(t)]);
+    losses[t] = detail::softmax_sums(column, logits.rows()).negative_log_likelihood(column[targets[static_cast<std::size_t>(t)]]);
   });
   return losses;
 }
@@ -117,8 +107,9 @@ Activation<S> cross_entropy_backward(const X& input, std::span<const std::int32_
   parallel_for(static_cast<Index>(counted.size()), [&](Index i) {
     const Index t = counted[static_cast<std::size_t>(i)];
     const S* column = logits.col(t).data();
-    const auto sums = detail::softmax_sums(column, n);
-    detail::scaled_exponential(column, sums.max, share / sums.sum, gradient.col(t).data(), n);
+    S* derivative = gradient.col(t).data();
+    const S sum = detail::exponential(column, detail::max_of(column, n), n, derivative);
+    detail::scale(share / sum, n, derivative);
     gradient(targets[static_cast<std::size_t>(t)], t) -= share;
   });
   return gradient;
@@ -151,10 +142,12 @@ void cross_entropy_slice(Activation<S>& logits, const Index* counted, std::span<
   parallel_for(logits.cols(), [&](Index i) {
     S* column = logits.col(i).data();
     const Index target = targets[static_cast<std::size_t>(counted[i])];
-    const auto sums = softmax_sums(column, logits.rows());
-    losses[counted[i]] = sums.negative_log_likelihood(column, target);
+    const Index n = logits.rows();
+    const S logit = column[target], max = max_of(column, n);
+    const SoftmaxSums<S> sums{max, exponential(column, max, n, column)};
+    losses[counted[i]] = sums.negative_log_likelihood(logit);
     if (!gradient) return;
-    scaled_exponential(column, sums.max, share / sums.sum, column, logits.rows());
+    scale(share / sums.sum, n, column);
     column[target] -= share;
   });
 }

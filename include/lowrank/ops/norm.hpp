@@ -6,7 +6,7 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// Gradients of the input [n, T] and of the weight [n].
+/// Gradients of the input [n, T] and of the weight [n], which is empty unless asked for.
 template <class S>
 struct RmsNormGradients {
   Activation<S> dx;
@@ -17,7 +17,33 @@ namespace detail {
 
 template <class S>
 S inverse_rms(const S* x, Index n, S epsilon) {
-  return S(1) / std::sqrt(sum_of<S>(n, [x](Index i) { return x[i] * x[i]; }) / static_cast<S>(n) + epsilon);
+  S squares = 0;
+  if constexpr (std::is_same_v<S, float>)
+    squares = elementwise().sum_of_squares(x, n);
+  else
+    squares = sum_of<S>(n, [x](Index i) { return x[i] * x[i]; });
+  return S(1) / std::sqrt(squares / static_cast<S>(n) + epsilon);
+}
+
+/// y = x ρ ∘ w.
+template <class S>
+void scale_token(const S* x, const S* w, S rho, Index n, S* y) {
+  if constexpr (std::is_same_v<S, float>)
+    elementwise().weighted(x, w, rho, n, y);
+  else
+    array(y, n) = array(x, n) * rho * array(w, n);
+}
+
+/// dx = ρ (w∘g) − x ρ³ mean(w∘g∘x).
+template <class S>
+void norm_token_gradient(const S* x, const S* w, const S* g, S rho, Index n, S* dx) {
+  if constexpr (std::is_same_v<S, float>) {
+    const S mean = elementwise().triple_sum(w, g, x, n) / static_cast<S>(n);
+    elementwise().norm_gradient(w, g, x, rho, rho * rho * rho * mean, n, dx);
+  } else {
+    const S mean = sum_of<S>(n, [&](Index i) { return w[i] * g[i] * x[i]; }) / static_cast<S>(n);
+    array(dx, n) = rho * array(w, n) * array(g, n) - (rho * rho * rho * mean) * array(x, n);
+  }
 }
 
 template <class S>
@@ -38,32 +64,30 @@ Activation<S> rms_norm_forward(const X& input, const VectorView<S>& weight, std:
   detail::check_norm_weight<S>("rms_norm_forward", weight.size(), n, x.cols());
   Activation<S> y(n, x.cols());
   detail::for_each_token(n, x.cols(), [&](Index t) {
-    const S rho = detail::inverse_rms(x.col(t).data(), n, epsilon);
-    y.col(t).array() = x.col(t).array() * rho * weight.array();
+    const S* x_t = x.col(t).data();
+    detail::scale_token(x_t, weight.data(), detail::inverse_rms(x_t, n, epsilon), n, y.col(t).data());
   });
   return y;
 }
 
 /// Gradients of rms_norm_forward for G = dL/dY: dx = ρ (w∘g) − x ρ³ mean(w∘g∘x), dw = Σₜ ρ g∘x.
 ///
-/// ρ is recomputed. The sum over tokens is taken in blocks of 64, in order.
+/// ρ is recomputed. dw is empty unless asked for; its sum over tokens is taken in blocks of 64, in order.
 template <MatrixLike X, class S = ScalarOf<X>>
 RmsNormGradients<S> rms_norm_backward(const X& input, const VectorView<S>& weight, std::type_identity_t<S> epsilon,
-                                      const ActivationView<S>& g) {
+                                      const ActivationView<S>& g, bool need_dweight = true) {
   const ActivationView<S> x(input);
   const Index n = x.rows(), tokens = x.cols(), block = 64;
   detail::check_norm_weight<S>("rms_norm_backward", weight.size(), n, tokens);
   detail::check_same_shape("rms_norm_backward", "x", x, "g", g);
-  RmsNormGradients<S> gradients{Activation<S>(n, tokens), Vector<S>::Zero(n)};
-  Activation<S> partial = Activation<S>::Zero(n, ceil_div(tokens, block));
+  RmsNormGradients<S> gradients{Activation<S>(n, tokens), Vector<S>::Zero(need_dweight ? n : 0)};
+  Activation<S> partial = Activation<S>::Zero(n, need_dweight ? ceil_div(tokens, block) : 0);
   parallel_ranges(tokens, block, [&](Index begin, Index end) {
     for (Index t = begin; t < end; ++t) {
-      const S* xt = x.col(t).data();
-      const S* gt = g.col(t).data();
-      const S rho = detail::inverse_rms(xt, n, epsilon);
-      const S mean = detail::sum_of<S>(n, [&](Index i) { return weight[i] * gt[i] * xt[i]; }) / static_cast<S>(n);
-      gradients.dx.col(t).array() = rho * weight.array() * g.col(t).array() - (rho * rho * rho * mean) * x.col(t).array();
-      partial.col(begin / block).array() += rho * g.col(t).array() * x.col(t).array();
+      const S *x_t = x.col(t).data(), *g_t = g.col(t).data();
+      const S rho = detail::inverse_rms(x_t, n, epsilon);
+      detail::norm_token_gradient(x_t, weight.data(), g_t, rho, n, gradients.dx.col(t).data());
+      if (need_dweight) partial.col(begin / block).array() += rho * g.col(t).array() * x.col(t).array();
     }
   });
   for (Index piece = 0; piece < partial.cols(); ++piece) gradients.dweight += partial.col(piece);

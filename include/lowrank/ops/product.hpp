@@ -34,6 +34,41 @@ void add_product(Strided<S> c, const A& a, const B& b, S scale = S(1)) {
   }
 }
 
+/// C (+)= Aᵀ B, A B, and A Bᵀ of column-major matrices: in float the packed product, in double Eigen's.
+template <class S>
+void multiply_tn(Strided<S> c, ConstStrided<S> a, ConstStrided<S> b, bool accumulate, Compute compute) {
+  if constexpr (std::is_same_v<S, float>) {
+    const DenseSource<float> rows(a.data(), a.cols(), a.rows(), a.outerStride());
+    kernels::multiply(rows, b.data(), b.outerStride(), b.cols(), c.data(), c.outerStride(), {.compute = compute, .accumulate = accumulate});
+  } else {
+    if (!accumulate) c.setZero();
+    add_product<S>(c, a.transpose(), b);
+  }
+}
+template <class S>
+void multiply_nn(Strided<S> c, ConstStrided<S> a, ConstStrided<S> b, bool accumulate, Compute compute) {
+  if constexpr (std::is_same_v<S, float>) {
+    const DenseSource<float> columns(a.data(), a.cols(), a.rows(), a.outerStride());
+    kernels::multiply(transposed(columns), b.data(), b.outerStride(), b.cols(), c.data(), c.outerStride(),
+                      {.compute = compute, .accumulate = accumulate});
+  } else {
+    if (!accumulate) c.setZero();
+    add_product<S>(c, a, b);
+  }
+}
+template <class S>
+void multiply_nt(Strided<S> c, ConstStrided<S> a, ConstStrided<S> b, bool accumulate, Compute compute) {
+  if constexpr (std::is_same_v<S, float>) {
+    const DenseSource<float> columns(a.data(), a.cols(), a.rows(), a.outerStride());
+    const kernels::Columns turned{b.data(), b.outerStride(), b.cols(), true};
+    kernels::multiply(transposed(columns), std::span(&turned, 1), b.rows(), c.data(), c.outerStride(),
+                      {.compute = compute, .accumulate = accumulate});
+  } else {
+    if (!accumulate) c.setZero();
+    add_product<S>(c, a, b.transpose());
+  }
+}
+
 template <class W, class S>
 inline constexpr bool is_dense_of = false;
 template <class S>
@@ -143,9 +178,12 @@ void accumulate_product(Y& y, const W& source, const ActivationView<S>& x, std::
                     "]; source is [out, in], x must be [in, tokens] and y [out, tokens]");
   detail::check_compute<S>("multiply", compute);
   if (y.size() == 0) return;
-  if constexpr (std::is_same_v<S, float>) return detail::packed_product(y, scaled(source, static_cast<double>(scale)), x, compute, true);
-  if (compute == Compute::bf16) return detail::add_source_product<S>(y, source, detail::rounded<S>(x), scale, compute);
-  detail::add_source_product<S>(y, source, x, scale, compute);
+  if constexpr (std::is_same_v<S, float>) {
+    detail::packed_product(y, scaled(source, static_cast<double>(scale)), x, compute, true);
+  } else {
+    if (compute == Compute::bf16) return detail::add_source_product<S>(y, source, detail::rounded<S>(x), scale, compute);
+    detail::add_source_product<S>(y, source, x, scale, compute);
+  }
 }
 
 /// Y += scale · Wᵀ G. W [out, in] any source, G [out, T], Y [in, T].
@@ -159,10 +197,12 @@ void accumulate_transposed_product(Y& y, const W& source, const ActivationView<S
                     "]; source is [out, in], g must be [out, tokens] and y [in, tokens]");
   detail::check_compute<S>("multiply_transposed", compute);
   if (y.size() == 0) return;
-  if constexpr (std::is_same_v<S, float>)
-    return detail::packed_product(y, scaled(transposed(source), static_cast<double>(scale)), g, compute, true);
-  if (compute == Compute::bf16) return detail::add_transposed_product<S>(y, source, detail::rounded<S>(g), scale, compute);
-  detail::add_transposed_product<S>(y, source, g, scale, compute);
+  if constexpr (std::is_same_v<S, float>) {
+    detail::packed_product(y, scaled(transposed(source), static_cast<double>(scale)), g, compute, true);
+  } else {
+    if (compute == Compute::bf16) return detail::add_transposed_product<S>(y, source, detail::rounded<S>(g), scale, compute);
+    detail::add_transposed_product<S>(y, source, g, scale, compute);
+  }
 }
 
 /// W X. W [out, in] any source, X [in, T]; gives [out, T].
@@ -233,17 +273,16 @@ void accumulate_outer(WeightRef<S> dw, const G& gradient, const ActivationView<S
     const kernels::Columns turned{g.data(), g.outerStride(), g.cols(), true};
     kernels::multiply(scaled(transposed(tokens), static_cast<double>(scale)), std::span(&turned, 1), dw.rows(), dw.data(), dw.outerStride(),
                       {.compute = compute, .accumulate = true});
-    return;
+  } else {
+    const Index tile = 2 * detail::tile_rows;
+    const Index row_tiles = ceil_div(dw.rows(), tile), col_tiles = ceil_div(dw.cols(), tile);
+    parallel_for(row_tiles * col_tiles, [&](Index piece) {
+      const Index row = piece / col_tiles * tile, col = piece % col_tiles * tile;
+      const Index rows = std::min(tile, dw.rows() - row), cols = std::min(tile, dw.cols() - col);
+      detail::add_product<S>({&dw(row, col), cols, rows, Eigen::OuterStride<>(dw.outerStride())}, x.middleRows(col, cols),
+                             g.middleRows(row, rows).transpose(), scale);  // [cols, T] · [T, rows]
+    });
   }
-  const Index tile = 2 * detail::tile_rows;
-  const Index row_tiles = ceil_div(dw.rows(), tile), col_tiles = ceil_div(dw.cols(), tile);
-  parallel_for(row_tiles * col_tiles, [&](Index piece) {
-    const Index row = piece / col_tiles * tile, col = piece % col_tiles * tile;
-    const Index rows = std::min(tile, dw.rows() - row), cols = std::min(tile, dw.cols() - col);
-    // dW is row-major, so its memory is dWᵀ column-major, and dWᵀ += X Gᵀ.
-    detail::add_product<S>({&dw(row, col), cols, rows, Eigen::OuterStride<>(dw.outerStride())}, x.middleRows(col, cols),
-                           g.middleRows(row, rows).transpose(), scale);  // [cols, T] · [T, rows]
-  });
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

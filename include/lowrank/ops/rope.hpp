@@ -68,6 +68,10 @@ namespace detail {
 /// Turns the pairs of one head by the angles, or back for direction = −1.
 template <class S>
 void rotate_head(const S* x, S* y, const S* cos, const S* sin, Index half, RopePairs pairs, S direction) {
+  if constexpr (std::is_same_v<S, float>) {
+    const auto rotate = pairs == RopePairs::halves ? elementwise().rotate_halves : elementwise().rotate_neighbours;
+    return rotate(x, cos, sin, half, direction, y);
+  }
   if (pairs == RopePairs::halves) {
     for (Index j = 0; j < half; ++j) {
       const S left = x[j], right = x[j + half], s = direction * sin[j];

@@ -6,6 +6,7 @@
 #include <lowrank/core/matrix.hpp>
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/error.hpp>
+#include <lowrank/kernels/dispatch.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -48,6 +49,9 @@ void for_each_token(Index rows, Index tokens, const Body& body) {
   });
 }
 
+/// The processor's element-wise loops for float; double, which checks gradients, is written out with Eigen.
+inline const kernels::Elementwise& elementwise() { return kernels::current_table().elementwise; }
+
 /// n numbers as an Eigen array, for vectorized element-wise mathematics.
 template <class S>
 auto array(const S* data, Index n) {
@@ -73,7 +77,30 @@ S sum_of(Index n, const Term& term) {
 /// max(x), n > 0.
 template <class S>
 S max_of(const S* x, Index n) {
-  return array(x, n).maxCoeff();
+  if constexpr (std::is_same_v<S, float>)
+    return elementwise().largest(x, n);
+  else
+    return array(x, n).maxCoeff();
+}
+
+/// out = e^(x − shift), which may be x; returns its sum.
+template <class S>
+S exponential(const S* x, S shift, Index n, S* out) {
+  if constexpr (std::is_same_v<S, float>) {
+    return elementwise().exponential(x, shift, n, out);
+  } else {
+    array(out, n) = (array(x, n) - shift).exp();
+    return sum_of<S>(n, [out](Index i) { return out[i]; });
+  }
+}
+
+/// x ← factor x.
+template <class S>
+void scale(S factor, Index n, S* x) {
+  if constexpr (std::is_same_v<S, float>)
+    elementwise().scale(factor, n, x);
+  else
+    array(x, n) *= factor;
 }
 
 }  // namespace detail

@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include <lowrank/kernels/dispatch.hpp>
 #include <lowrank/optim/optimizer.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -40,6 +41,10 @@ struct AdamWRule {
     const S correction = static_cast<S>(std::sqrt(1 - std::pow(options.beta2, t)));
     const S beta2 = static_cast<S>(options.beta2), epsilon = static_cast<S>(options.epsilon);
     const S toward1 = static_cast<S>(1 - options.beta1), toward2 = static_cast<S>(1 - options.beta2);
+    if constexpr (std::is_same_v<S, float>) {
+      const kernels::AdamWStep shared{decay, rate, correction, beta2, epsilon, toward1, toward2};
+      return kernels::current_table().elementwise.adamw(shared, grad.data(), static_cast<Index>(size), value.data(), first, second);
+    }
     for (std::size_t i = 0; i < size; ++i) {
       const S g = grad[i];
       first[i] += toward1 * (g - first[i]);

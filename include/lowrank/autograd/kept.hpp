@@ -1,0 +1,104 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <type_traits>
+#include <utility>
+
+#include <lowrank/core/device.hpp>
+#include <lowrank/core/matrix.hpp>
+#include <lowrank/ops/view.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+namespace detail {
+template <class S, class Device>
+struct ArrayOn;
+template <class S>
+struct ArrayOn<S, Cpu> {
+  using type = Activation<S>;
+};
+}  // namespace detail
+
+/// The activation array of a device; on the CPU an Eigen matrix [rows, T].
+template <class S, class Device = Cpu>
+using Array = typename detail::ArrayOn<S, Device>::type;
+
+namespace detail {
+
+/// x in bfloat16, as a product in Compute::bf16 rounds it anyway: half the memory. Copies share the bits.
+class RoundedCopy {
+ public:
+  explicit RoundedCopy(const Activation<float>& x)
+      : bits_(new std::uint16_t[static_cast<std::size_t>(x.size())]), rows_(x.rows()), cols_(x.cols()) {
+    parallel_ranges(x.size(), grain,
+                    [&](Index begin, Index end) { elementwise().to_bfloat16(x.data() + begin, end - begin, bits_.get() + begin); });
+  }
+  Activation<float> operator()() const {
+    Activation<float> x(rows_, cols_);
+    parallel_ranges(x.size(), grain, [&](Index begin, Index end) {
+      kernels::current_table().widen_bfloat16(bits_.get() + begin, end - begin, x.data() + begin);
+    });
+    return x;
+  }
+
+ private:
+  static constexpr Index grain = 1 << 15;
+  std::shared_ptr<std::uint16_t[]> bits_;
+  Index rows_, cols_;
+};
+
+}  // namespace detail
+
+/// How a value comes back in the backward pass when nobody held its array until then: computed again, or read from a bfloat16 copy.
+///
+/// The array itself is used while somebody still holds it. What was restored is shared by all that ask, and freed with the last of them.
+template <class S, class Device = Cpu>
+class Restorer {
+ public:
+  using Value = Array<S, Device>;
+
+  /// By a copy in bfloat16 for products in Compute::bf16, which round their inputs so; in fp32 the array itself is kept.
+  Restorer(std::weak_ptr<const Value> value, Compute compute) : value_(std::move(value)), rounds_(compute == Compute::bf16) {}
+  /// By computing it again, to the same bits.
+  Restorer(std::weak_ptr<const Value> value, std::function<Value()> restore) : value_(std::move(value)), restore_(std::move(restore)) {}
+
+  /// Called while the value exists, by each operation that keeps it.
+  void keep() {
+    if (restore_ || restored_) return;
+    if constexpr (std::is_same_v<Value, Activation<float>>) {
+      if (rounds_) return void(restore_ = detail::RoundedCopy(*value_.lock()));
+    }
+    restored_ = value_.lock();
+  }
+  std::shared_ptr<const Value> get() {
+    if (restored_) return restored_;
+    if (auto value = value_.lock()) return value;
+    return restored_ = std::make_shared<const Value>(restore_());
+  }
+
+ private:
+  std::weak_ptr<const Value> value_;
+  bool rounds_ = false;
+  std::function<Value()> restore_;
+  std::shared_ptr<const Value> restored_;
+};
+
+/// What a recorded operation keeps of an input: its array, or a way to restore it.
+template <class S, class Device = Cpu>
+class Kept {
+ public:
+  using Value = Array<S, Device>;
+
+  explicit Kept(std::shared_ptr<const Value> value) : value_(std::move(value)) {}
+  explicit Kept(std::shared_ptr<Restorer<S, Device>> restorer) : restorer_(std::move(restorer)) { restorer_->keep(); }
+
+  /// The array. Hold the pointer while it is used.
+  std::shared_ptr<const Value> get() const { return value_ ? value_ : restorer_->get(); }
+
+ private:
+  std::shared_ptr<const Value> value_;
+  std::shared_ptr<Restorer<S, Device>> restorer_;
+};
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -1,0 +1,36 @@
+#pragma once
+
+/// The kernels of every target. They take a compiler seconds, in every unit that multiplies. A program of many units may define
+/// LOWRANK_SEPARATE_KERNELS for all of them, and include this header in one, which then holds the kernels for all.
+
+#include <lowrank/kernels/avx2.hpp>
+#include <lowrank/kernels/avx512_few.hpp>
+#include <lowrank/kernels/avx512bf16_few.hpp>
+#include <lowrank/kernels/scalar.hpp>
+#include <lowrank/kernels/target.hpp>
+
+namespace lowrank::inline LOWRANK_ABI::kernels::detail {
+
+#if defined(LOWRANK_SEPARATE_KERNELS)
+const KernelTable& table_of(Target target);
+#else
+inline const KernelTable& table_of(Target target);
+#endif
+
+const KernelTable& table_of(Target target) {
+#if defined(__x86_64__)
+  switch (target) {
+    case Target::scalar:
+      break;
+    case Target::avx2:
+      return avx2::table;
+    case Target::avx512:
+      return avx512::table;
+    case Target::avx512bf16:
+      return avx512bf16::table;
+  }
+#endif
+  return scalar::table;
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI::kernels::detail

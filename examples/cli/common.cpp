@@ -63,7 +63,10 @@ std::unique_ptr<LoraSet> open_adapters(const Llama& model, const std::vector<std
     }
     sets.push_back(transformer::bind(model, lowrank::peft::load(path), weight));
   }
-  return std::make_unique<LoraSet>(sets.size() == 1 ? std::move(sets.front()) : transformer::sum(sets));
+  auto set = std::make_unique<LoraSet>(sets.size() == 1 ? std::move(sets.front()) : transformer::sum(sets));
+  for (auto& weights : set->slots)
+    if (weights) weights->round();
+  return set;
 }
 
 nlohmann::ordered_json common_report(const Session& session, const LoraSet* lora) {

@@ -57,15 +57,27 @@ std::size_t Llama::kept_bytes(Index tokens) const {
   return static_cast<std::size_t>(config.layers * tokens * (2 * config.hidden * 4 + products * word));
 }
 
-Var<float> Llama::apply(Index slot, Var<float> x, const Pass& pass) {
-  return layer(slot).forward(std::move(x), pass.lora ? pass.lora->at(slot) : nullptr);
+Var<float> Llama::apply(Index slot, Var<float> x, const Pass& pass) { return apply_each(slot, 1, x, pass).front(); }
+
+std::vector<Var<float>> Llama::apply_each(Index first_slot, Index count, const Var<float>& x, const Pass& pass) {
+  const auto update = [&](Index slot) { return pass.lora ? pass.lora->at(slot) : nullptr; };
+  std::vector<Var<float>> outputs;
+  if (pass.tape == nullptr && x.cols() <= lowrank::kernels::few_tokens) {
+    std::vector<lowrank::LayerUse> uses;
+    for (Index slot = first_slot; slot < first_slot + count; ++slot) uses.push_back({&layer(slot), update(slot)});
+    for (auto& y : lowrank::forward_together(uses, x.value())) outputs.emplace_back(std::move(y));
+  } else {
+    for (Index slot = first_slot; slot < first_slot + count; ++slot) outputs.push_back(layer(slot).forward(x, update(slot)));
+  }
+  return outputs;
 }
 
 Var<float> Llama::add_attention(Index i, Var<float> x, Index sequences, const Angles& angles, const Pass& pass) {
   const Var<float> n = rms_norm(x, blocks[static_cast<std::size_t>(i)].attention_norm, config.norm_epsilon);
-  const Var<float> q = rope(apply(slot(i, Projection::query), n, pass), angles);  // [heads · head_size, T]
-  const Var<float> k = rope(apply(slot(i, Projection::key), n, pass), angles);    // [kv_heads · head_size, T]
-  const Var<float> v = apply(slot(i, Projection::value), n, pass);
+  const auto qkv = apply_each(slot(i, Projection::query), 3, n, pass);
+  const Var<float> q = rope(qkv[0], angles);  // [heads · head_size, T]
+  const Var<float> k = rope(qkv[1], angles);  // [kv_heads · head_size, T]
+  const Var<float>& v = qkv[2];
   const lowrank::AttentionShape shape{config.heads, config.kv_heads, config.head_size, sequences};
   Var<float> y = pass.cache ? cached_attention(*pass.cache, i, q, k, v, shape)
                             : attention(q, k, v, shape, layer(slot(i, Projection::query)).base.compute());
@@ -74,7 +86,9 @@ Var<float> Llama::add_attention(Index i, Var<float> x, Index sequences, const An
 
 Var<float> Llama::add_mlp(Index i, Var<float> x, const Pass& pass) {
   const Var<float> m = rms_norm(x, blocks[static_cast<std::size_t>(i)].mlp_norm, config.norm_epsilon);
-  Var<float> y = swiglu(apply(slot(i, Projection::gate), m, pass), apply(slot(i, Projection::up), m, pass));  // [intermediate, T]
+  auto gate_up = apply_each(slot(i, Projection::gate), 2, m, pass);
+  Var<float> y = swiglu(gate_up[0], gate_up[1]);  // [intermediate, T]
+  gate_up.clear();
   return std::move(x) + apply(slot(i, Projection::down), std::move(y), pass);
 }
 

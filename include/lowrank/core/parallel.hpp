@@ -1,5 +1,8 @@
 #pragma once
 
+#include <algorithm>
+#include <array>
+#include <atomic>
 #include <memory>
 
 #include <lowrank/core/types.hpp>
@@ -50,6 +53,26 @@ void parallel_for(Index count, const Body& body) {
     if (detail::Workers::instance().run(count, threads, piece, std::addressof(body))) return;
   }
   for (Index i = 0; i < count; ++i) body(i);
+}
+
+/// Calls body(begin, end) for ranges of at most grain indices that cover [0, count), so that a thread's ranges follow each other.
+///
+/// Each thread goes through a share of its own, and then helps with the others'. Memory that is read from end to end thus comes in as few
+/// streams as there are threads, which is what the processor's prefetching is made for. Ranges begin at multiples of grain.
+template <class Body>
+void parallel_shares(Index count, Index grain, const Body& body) {
+  constexpr Index most = 64;
+  const Index pieces = ceil_div(count, grain), shares = std::min<Index>({thread_count(), pieces, most});
+  std::array<std::atomic<Index>, most> next;
+  for (Index s = 0; s < shares; ++s) next[static_cast<std::size_t>(s)].store(pieces * s / shares, std::memory_order_relaxed);
+  parallel_for(shares, [&](Index own) {
+    for (Index turn = 0; turn < shares; ++turn) {
+      const Index share = (own + turn) % shares, end = pieces * (share + 1) / shares;
+      auto& counter = next[static_cast<std::size_t>(share)];
+      for (Index piece; (piece = counter.fetch_add(1, std::memory_order_relaxed)) < end;)
+        body(piece * grain, std::min((piece + 1) * grain, count));
+    }
+  });
 }
 
 /// Calls body(begin, end) for consecutive ranges of at most grain indices that cover [0, count).

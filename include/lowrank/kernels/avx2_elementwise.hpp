@@ -66,6 +66,13 @@ inline float sum_of(Floats a) {
   const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
+/// The sums of four vectors; of one vector in the same order.
+inline __m128 four_sums(__m256 a, __m256 b, __m256 c, __m256 d) {
+  const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+  return _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
+}
+inline void store_sums(const Floats* a, float* out) { _mm_storeu_ps(out, four_sums(a[0].v, a[1].v, a[2].v, a[3].v)); }
+inline void store_sums(Floats a, float* out) { *out = _mm_cvtss_f32(four_sums(a.v, a.v, a.v, a.v)); }
 inline float largest_of(Floats a) {
   alignas(32) float lanes[8];
   _mm256_store_ps(lanes, a.v);

@@ -55,6 +55,14 @@ inline Floats sqrt(Floats a) { return {_mm512_sqrt_ps(a.v)}; }
 inline Floats round(Floats a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 inline Floats times_power(Floats x, Floats n) { return {_mm512_scalef_ps(x.v, n.v)}; }
 inline float sum_of(Floats a) { return _mm512_reduce_add_ps(a.v); }
+/// The sums of four vectors; of one vector in the same order.
+inline __m256 halves_sum(__m512 a) { return _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)); }
+inline __m128 four_sums(__m512 a, __m512 b, __m512 c, __m512 d) {
+  const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(halves_sum(a), halves_sum(b)), _mm256_hadd_ps(halves_sum(c), halves_sum(d)));
+  return _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
+}
+inline void store_sums(const Floats* a, float* out) { _mm_storeu_ps(out, four_sums(a[0].v, a[1].v, a[2].v, a[3].v)); }
+inline void store_sums(Floats a, float* out) { *out = _mm_cvtss_f32(four_sums(a.v, a.v, a.v, a.v)); }
 inline float largest_of(Floats a) { return _mm512_reduce_max_ps(a.v); }
 inline Floats twice(const float* from) {
   return {_mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7),

@@ -76,6 +76,8 @@ struct RowGroup {
   Index block_shift = 5, block_bytes = 16, codes_at = 0, chunk_bytes = 16, group_shift = 63;
   bool has_long_runs = false;
   __m128 offset_mask = _mm_setzero_ps();
+  const std::byte* ahead;  ///< where prefetching begins
+  Index chunk_pitch;       ///< bytes from one chunk of a row to the next, on average
   float pairs[M == Scaling::window ? Rows : 1][M == Scaling::window ? window_groups : 1][2];
 
   RowGroup(const FewTokens& p, Index begin) : piece(*p.piece) {
@@ -87,6 +89,8 @@ struct RowGroup {
       row[r] = (M == Scaling::none ? static_cast<const std::byte*>(piece.data) : s.data) + first_row[r] * row_bytes;
       if (M == Scaling::array) scale_row[r] = s.scales + first_row[r] * (s.pitch / s.group) * 4;
     }
+    ahead = row[0] + ((4095 + Rows * row_bytes) / (Rows * row_bytes)) * (Rows * row_bytes);
+    chunk_pitch = row_bytes / p.chunks;
     if (M == Scaling::none) {
       block_bytes = chunk_bytes = 32 * size;
       return;
@@ -99,6 +103,14 @@ struct RowGroup {
     if (s.order == CodeOrder::bytes) chunk_bytes = 32;
     has_long_runs = s.order == CodeOrder::nibble_halves && s.run == 32;
     offset_mask = _mm_castsi128_ps(_mm_setr_epi32(-1, s.offset_at < 0 ? 0 : -1, 0, 0));
+  }
+
+  /// Asks for the rows that come 4 KiB or more later, a chunk's share at a time: rows are short, and the processor's own prefetching ends
+  /// at every page.
+  [[gnu::always_inline]] void prefetch(Index c) const {
+    const std::byte* at = ahead + c * (Rows * chunk_pitch);
+    LOWRANK_UNROLL
+    for (Index line = 0; line < (Rows * 20 + 63) / 64; ++line) _mm_prefetch(reinterpret_cast<const char*>(at + 64 * line), _MM_HINT_T0);
   }
 
   /// Chunks whose scales are at hand after read_ahead.
@@ -201,10 +213,11 @@ template <Layout L, Scaling M, int Rows>
   }
 }
 
-/// sum[r] += scale · (chunk c of row r · x), for scales without offsets.
-template <Layout L, Scaling M, int Rows, int Tokens>
-[[gnu::always_inline]] inline void add_chunk(const RowGroup<L, M, Rows>& rows, Index c, __m512 table, const float* x,
-                                             __m512 (&sum)[Rows][Tokens]) {
+/// sum[r] += scale · (codes of chunk c of row r · x), rest[r] += {…, offset · Σ x}: one token scales sums, which is cheaper than scaling
+/// weights.
+template <Layout L, Scaling M, int Rows>
+[[gnu::always_inline]] inline void add_chunk(const RowGroup<L, M, Rows>& rows, Index c, __m512 table, const float* x, float x_sum,
+                                             __m512 (&sum)[Rows], __m128 (&rest)[Rows]) {
   const Index block = rows.block_at(c), inside = rows.inside(c);
   const __m512 x_first = _mm512_loadu_ps(x), x_second = _mm512_loadu_ps(x + 16);
   LOWRANK_UNROLL
@@ -212,7 +225,9 @@ template <Layout L, Scaling M, int Rows, int Tokens>
     __m512 first, second;
     load_chunk<L>(rows.row[r] + block + inside, c, table, first, second);
     const __m512 part = _mm512_fmadd_ps(second, x_second, _mm512_mul_ps(first, x_first));
-    sum[r][0] = _mm512_fmadd_ps(part, _mm512_broadcastss_ps(rows.scale_pair(r, c, block)), sum[r][0]);
+    const __m128 pair = rows.scale_pair(r, c, block);
+    sum[r] = _mm512_fmadd_ps(part, _mm512_broadcastss_ps(pair), sum[r]);
+    if constexpr (M != Scaling::array) rest[r] = _mm_fmadd_ps(pair, _mm_set1_ps(x_sum), rest[r]);
   }
 }
 
@@ -237,10 +252,7 @@ void few_rows(const FewTokens& p, Index row) {
     rows.read_ahead(begin);
     const Index end = p.chunks - begin < rows.window() ? p.chunks : begin + rows.window();
     for (Index c = begin; c < end; ++c) {
-      if constexpr (M == Scaling::array && Tokens == 1) {  // one token: scaling the sum is cheaper than scaling the weights
-        add_chunk<L>(rows, c, table, p.x + c * 32, sum);
-        continue;
-      }
+      rows.prefetch(c);
       __m512 w[Rows][2];
       scaled_chunk<L>(rows, c, table, w);
       LOWRANK_UNROLL
@@ -259,10 +271,59 @@ void few_rows(const FewTokens& p, Index row) {
   }
 }
 
+/// One token times quantized rows.
+template <Layout L, Scaling M, int Rows>
+void one_token(const FewTokens& p, Index row) {
+  RowGroup<L, M, Rows> rows(p, row);
+  const __m512 table = _mm512_loadu_ps(p.piece->blocks.table.data());
+  __m512 sum[Rows];
+  __m128 rest[Rows];
+  LOWRANK_UNROLL
+  for (int r = 0; r < Rows; ++r) sum[r] = _mm512_setzero_ps(), rest[r] = _mm_setzero_ps();
+  for (Index begin = 0; begin < p.chunks; begin += rows.window()) {
+    rows.read_ahead(begin);
+    const Index end = p.chunks - begin < rows.window() ? p.chunks : begin + rows.window();
+    for (Index c = begin; c < end; ++c) {
+      rows.prefetch(c);
+      add_chunk<L>(rows, c, table, p.x + c * 32, p.x_sum[c], sum, rest);
+    }
+  }
+  LOWRANK_UNROLL
+  for (int r = 0; r < Rows; ++r) store_sum(p, row + r, 0, _mm512_reduce_add_ps(sum[r]) + _mm_cvtss_f32(_mm_movehdup_ps(rest[r])));
+}
+
+/// One token times four dense rows; short rows, such as an adapter's, cost little but their loads.
+template <Layout L>
+void one_dense_token(const FewTokens& p, Index row) {
+  const Index size = L == Layout::fp32 ? 4 : 2, length = p.piece->length, pitch = p.piece->stride * size;
+  const auto* data = static_cast<const std::byte*>(p.piece->data) + p.row * pitch;
+  const std::byte* at[4];
+  Floats sum[4];
+  LOWRANK_UNROLL
+  for (Index r = 0; r < 4; ++r) at[r] = data + (row + r < p.rows ? row + r : p.rows - 1) * pitch, sum[r] = Floats::all(0.0f);
+  for (Index i = 0; i < length; i += 32) {
+    const __m512 x_first = _mm512_loadu_ps(p.x + i), x_second = _mm512_loadu_ps(p.x + i + 16);
+    LOWRANK_UNROLL
+    for (Index r = 0; r < 4; ++r) {
+      __m512 first, second;
+      load_dense<L>(at[r] + i * size, length - i, first, second);
+      sum[r].v = _mm512_fmadd_ps(second, x_second, _mm512_fmadd_ps(first, x_first, sum[r].v));
+    }
+  }
+  alignas(16) float sums[4];
+  store_sums(sum, sums);
+  for (Index r = 0; r < 4; ++r) store_sum(p, row + r, 0, sums[r]);
+}
+
 template <Layout L, Scaling M>
 void few_layout(const FewTokens& p) {
   if (p.tokens == 1)
-    for (Index row = 0; row < p.rows; row += 4) few_rows<L, M, 4, 1>(p, row);
+    for (Index row = 0; row < p.rows; row += 4) {
+      if constexpr (M == Scaling::none)
+        one_dense_token<L>(p, row);
+      else
+        one_token<L, M, 4>(p, row);
+    }
   else if (p.tokens <= 4)
     for (Index row = 0; row < p.rows; row += 2) few_rows<L, M, 2, 4>(p, row);
   else

@@ -59,6 +59,7 @@ void few_rows_bf16(const FewTokens& p, Index row) {
     rows.read_ahead(begin);
     const Index end = p.chunks - begin < rows.window() ? p.chunks : begin + rows.window();
     for (Index c = begin; c < end; ++c) {
+      rows.prefetch(c);
       __m512 w[Rows][2];
       avx512::scaled_chunk<L>(rows, c, table, w);
       __m512bh rounded[Rows];
@@ -166,6 +167,7 @@ void few_rows_int8(const FewTokens& p, const ByteTable& bytes, Index row) {
     rows.read_ahead(begin);
     const Index end = p.chunks - begin < rows.window() ? p.chunks : begin + rows.window();
     for (Index c = begin; c < end; ++c) {
+      rows.prefetch(c);
       const Index block = rows.block_at(c), inside = rows.inside(c);
       LOWRANK_UNROLL
       for (int r = 0; r < Rows; ++r) {

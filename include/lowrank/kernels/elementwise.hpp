@@ -9,6 +9,14 @@
 
 #include <lowrank/core/types.hpp>
 
+#if defined(__clang__)
+#define LOWRANK_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define LOWRANK_UNROLL _Pragma("GCC unroll 32")
+#else
+#define LOWRANK_UNROLL
+#endif
+
 namespace lowrank::inline LOWRANK_ABI::kernels {
 
 /// Which part of a vector a load or store touches: all of it, or its first numbers.
@@ -25,6 +33,8 @@ struct AdamWStep {
 struct Elementwise {
   /// The largest of x, −∞ when empty.
   float (*largest)(const float* x, Index n);
+  /// Σ x.
+  float (*sum)(const float* x, Index n);
   /// Σ x².
   float (*sum_of_squares)(const float* x, Index n);
   /// out = e^(x − shift), which may be x; returns Σ out. Relative error below 2·10⁻⁷; 0 for x − shift < −87.3.

@@ -44,6 +44,20 @@ inline float largest_in(const float* x, Index n) {
   return largest_of(operation.value);
 }
 
+struct Sum {
+  const float* x;
+  Floats sum = Floats::all(0.0f);
+  template <class Part>
+  void at(Index i, Part part) {
+    sum = sum + Floats::load(x + i, part);
+  }
+};
+inline float sum_in(const float* x, Index n) {
+  Sum operation{x};
+  each(n, operation);
+  return sum_of(operation.sum);
+}
+
 struct SumOfSquares {
   const float* x;
   Floats sum = Floats::all(0.0f);
@@ -194,19 +208,38 @@ inline void softmax_backward(const float* x, float shift, float along, Index n, 
   each(n, operation);
 }
 
+/// Four rows side by side: their sums over the lanes are taken together.
+struct Dots {
+  const float* rows;
+  Index stride;
+  const float* x;
+  Floats sum[4] = {Floats::all(0.0f), Floats::all(0.0f), Floats::all(0.0f), Floats::all(0.0f)};
+  template <class Part>
+  void at(Index i, Part part) {
+    const Floats numbers = Floats::load(x + i, part);
+    LOWRANK_UNROLL
+    for (Index r = 0; r < 4; ++r) sum[r] = fma(Floats::load(rows + r * stride + i, part), numbers, sum[r]);
+  }
+};
 struct Dot {
-  const float *a, *b;
+  const float *row, *x;
   Floats sum = Floats::all(0.0f);
   template <class Part>
   void at(Index i, Part part) {
-    sum = fma(Floats::load(a + i, part), Floats::load(b + i, part), sum);
+    sum = fma(Floats::load(row + i, part), Floats::load(x + i, part), sum);
   }
 };
 inline void dots(const float* rows, Index stride, Index count, const float* x, Index n, float* out) {
-  for (Index j = 0; j < count; ++j) {
+  Index j = 0;
+  for (; j + 4 <= count; j += 4) {
+    Dots operation{rows + j * stride, stride, x};
+    each(n, operation);
+    store_sums(operation.sum, out + j);
+  }
+  for (; j < count; ++j) {
     Dot operation{rows + j * stride, x};
     each(n, operation);
-    out[j] = sum_of(operation.sum);
+    store_sums(operation.sum, out + j);
   }
 }
 
@@ -221,10 +254,24 @@ struct WeightedRows {
     for (Index j = 0; j < count; ++j) sum = fma(Floats::load(rows + j * stride + i, part), Floats::all(weights[j]), sum);
     sum.store(y + i, part);
   }
+  /// Four vectors side by side: four chains of multiply-adds hide each other's latency.
+  void at_four(Index i) {
+    Floats sum[4];
+    for (Index v = 0; v < 4; ++v) sum[v] = Floats::load(y + i + v * Floats::size, Whole{});
+    for (Index j = 0; j < count; ++j) {
+      const Floats weight = Floats::all(weights[j]);
+      const float* row = rows + j * stride + i;
+      LOWRANK_UNROLL
+      for (Index v = 0; v < 4; ++v) sum[v] = fma(Floats::load(row + v * Floats::size, Whole{}), weight, sum[v]);
+    }
+    for (Index v = 0; v < 4; ++v) sum[v].store(y + i + v * Floats::size, Whole{});
+  }
 };
 inline void add_weighted_rows(const float* rows, Index stride, Index count, const float* weights, Index n, float* y) {
+  constexpr Index four = 4 * Floats::size;
   WeightedRows operation{rows, stride, count, weights, y};
-  each(n, operation);
+  for (; operation.y + four <= y + n; operation.y += four, operation.rows += four) operation.at_four(0);
+  each(n - (operation.y - y), operation);
 }
 
 inline void rotate_neighbours(const float* x, const float* cos, const float* sin, Index half, float direction, float* y) {
@@ -293,6 +340,7 @@ inline void adamw(const AdamWStep& step, const float* g, Index n, float* value, 
 }
 
 inline constexpr Elementwise elementwise = {.largest = largest_in,
+                                            .sum = sum_in,
                                             .sum_of_squares = sum_of_squares,
                                             .exponential = exponential,
                                             .scale = scale,

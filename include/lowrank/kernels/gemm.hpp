@@ -171,6 +171,12 @@ void multiply(const S& source, std::span<const Columns> x, Index tokens, float* 
   if (!multiply_few(pieces, x, tokens, y, ldy, options)) multiply_packed(pieces, x, tokens, y, ldy, options);
 }
 
+/// The same for a factor put together from parts, at least one of which begins at depth 0 in every row.
+inline void multiply(const Pieces& pieces, std::span<const Columns> x, Index tokens, float* y, Index ldy, const Options& options = {}) {
+  if (pieces.rows() == 0 || tokens == 0) return;
+  if (!multiply_few(pieces, x, tokens, y, ldy, options)) multiply_packed(pieces, x, tokens, y, ldy, options);
+}
+
 /// The same for one activation with its tokens `ldx` apart.
 template <Source S>
 void multiply(const S& source, const float* x, Index ldx, Index tokens, float* y, Index ldy, const Options& options = {}) {

@@ -56,7 +56,7 @@ class Arranged {
     tokens_ = tokens == 1 ? 1 : tokens <= 4 ? 4 : 8;
     Index floats = 0;
     for (const Piece& p : pieces) floats += ceil_div(p.length, 32) * 32 * tokens_;
-    auto* memory = Scratch<ArrangedTokens>::get<float>(floats * 2 + floats / 32 * 2 + 64);
+    auto* memory = Scratch<ArrangedTokens>::get<float>(floats * 2 + floats / 32 * 3 + 16 * pieces.size() + 64);
     const bool brain = compute == Compute::bf16 && table.to_bfloat16 != nullptr && tokens > 4;
     const bool bytes = compute == Compute::int8 && table.to_int8 != nullptr;
     Index i = 0;
@@ -78,6 +78,10 @@ class Arranged {
         }
         f.x = memory;
         memory += count;
+        float* sums = memory;
+        for (Index c = 0; c < f.chunks; ++c) sums[c] = table.elementwise.sum(f.x + 32 * c, 32);
+        f.x_sum = sums;
+        memory += round_up(f.chunks, 16);
         if (brain) {
           auto* to = reinterpret_cast<std::uint16_t*>(memory);
           table.to_bfloat16(f.x, count, to);
@@ -175,7 +179,7 @@ inline bool multiply_few(const Pieces& source, std::span<const Columns> x, Index
     return true;
   }
   const Index grain = std::clamp<Index>(source.rows() / (8 * threads) / 4 * 4, 4, 256);
-  parallel_for(ceil_div(source.rows(), grain), [&](Index task) { block(task * grain, std::min(grain, source.rows() - task * grain)); });
+  parallel_shares(source.rows(), grain, [&](Index begin, Index end) { block(begin, end - begin); });
   return true;
 }
 

@@ -28,7 +28,7 @@ struct Piece {
   Decode decode;
 };
 
-/// The rectangles of a source; together they cover it, and none overlap.
+/// The rectangles of a source, of which none overlap; what they leave out is zero.
 class Pieces {
  public:
   static constexpr Index capacity = 16;
@@ -36,6 +36,14 @@ class Pieces {
   template <Source S>
   explicit Pieces(const S& source) : rows_(source.rows()), depth_(source.cols()) {
     place(source, Frame{0, 0, false, 1.0f});
+  }
+
+  /// A factor of zeros [rows, depth], for add().
+  Pieces(Index rows, Index depth) : rows_(rows), depth_(depth) {}
+  /// Puts factor · source where its element (0, 0) lies at (row, depth). Parts must not overlap.
+  template <Source S>
+  void add(const S& source, Index row, Index depth, float factor = 1) {
+    place(source, Frame{row, depth, false, factor});
   }
 
   Index rows() const { return rows_; }
@@ -81,7 +89,7 @@ class Pieces {
   void place(const DenseSource<bfloat16>& s, Frame frame) { place_dense(s, frame, Piece::Kind::bf16); }
   void place(const DenseSource<half>& s, Frame frame) { place_dense(s, frame, Piece::Kind::half); }
   void place(const BlockSource& s, Frame frame) {
-    Piece& piece = add(s.rows(), s.cols(), frame);
+    Piece& piece = append(s.rows(), s.cols(), frame);
     piece.kind = Piece::Kind::blocks;
     piece.blocks = s;
   }
@@ -104,7 +112,7 @@ class Pieces {
   }
   template <Source S>
   void place_other(const S& s, Frame frame) {
-    Piece& piece = add(s.rows(), s.cols(), frame);
+    Piece& piece = append(s.rows(), s.cols(), frame);
     piece.kind = Piece::Kind::other;
     piece.data = &s;
     piece.decode = [](const void* source, Index row, Index count, Index col, Index length, float* out, Index stride) {
@@ -114,13 +122,13 @@ class Pieces {
 
   template <class Element>
   void place_dense(const DenseSource<Element>& s, Frame frame, Piece::Kind kind) {
-    Piece& piece = add(s.rows(), s.cols(), frame);
+    Piece& piece = append(s.rows(), s.cols(), frame);
     piece.kind = kind;
     piece.data = s.data();
     piece.stride = s.stride();
   }
 
-  Piece& add(Index rows, Index cols, Frame frame) {
+  Piece& append(Index rows, Index cols, Frame frame) {
     check<ShapeError>(count_ < capacity, "multiply", "the source has more than ", capacity, " parts; multiply some of them apart");
     Piece& piece = pieces_[static_cast<std::size_t>(count_++)];
     piece.row = frame.row;
@@ -132,7 +140,7 @@ class Pieces {
     return piece;
   }
 
-  std::array<Piece, capacity> pieces_;
+  std::array<Piece, capacity> pieces_;  // left as they are until they are used
   Index count_ = 0;
   Index rows_, depth_;
 };

@@ -42,6 +42,10 @@ inline Floats times_power(Floats x, Floats n) {
   return {x.v * std::bit_cast<float>((static_cast<std::int32_t>(n.v) + 127) << 23)};
 }
 inline float sum_of(Floats a) { return a.v; }
+inline void store_sums(const Floats* a, float* out) {
+  for (Index i = 0; i < 4; ++i) out[i] = a[i].v;
+}
+inline void store_sums(Floats a, float* out) { *out = a.v; }
 inline float largest_of(Floats a) { return a.v; }
 inline Floats twice(const float* from) { return {*from}; }
 inline Floats swapped(Floats a) { return a; }

@@ -22,14 +22,6 @@
 #include <lowrank/kernels/blocks.hpp>
 #include <lowrank/kernels/elementwise.hpp>
 
-#if defined(__clang__)
-#define LOWRANK_UNROLL _Pragma("clang loop unroll(full)")
-#elif defined(__GNUC__)
-#define LOWRANK_UNROLL _Pragma("GCC unroll 32")
-#else
-#define LOWRANK_UNROLL
-#endif
-
 namespace lowrank::inline LOWRANK_ABI::kernels {
 
 using Word = std::uint32_t;
@@ -71,6 +63,7 @@ struct FewTokens {
   Index row, rows, tokens;
   Index chunks;                  ///< of 32 of the depth
   const float* x;                ///< [padded tokens][chunks * 32]
+  const float* x_sum;            ///< [chunks]: sums of the first token's chunks
   const std::uint16_t* brain;    ///< the same as bfloat16
   const std::int8_t* q;          ///< the same in 8 bits: x = q * q_scale[chunk]
   const float *q_scale, *q_sum;  ///< [padded tokens][chunks]; q_sum is q_scale

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include <lowrank/nn/init.hpp>
 #include <lowrank/nn/linear_layer.hpp>
@@ -38,6 +40,19 @@ struct LoraWeights {
   S dropout = S(0);
   std::uint64_t dropout_seed = 0;
   std::uint64_t dropout_stream = 0;  ///< of the next mask; each recorded pass takes one. Save it to resume with the same masks.
+
+  /// A and B rounded to bfloat16 for inference in Compute::bf16, by round(): half the bytes to read for each token. Empty otherwise.
+  std::vector<bfloat16> rounded_a = {}, rounded_b = {};
+
+  /// Fills rounded_a and rounded_b; to be called again after a change of A or B.
+  void round() {
+    const auto copy = [](const auto& from, std::vector<bfloat16>& to) {
+      to.resize(static_cast<std::size_t>(from.size()));
+      std::transform(from.data(), from.data() + from.size(), to.begin(), [](S x) { return bfloat16(static_cast<float>(x)); });
+    };
+    copy(a.value, rounded_a);
+    copy(b.value, rounded_b);
+  }
 
   Index rank() const { return a.rows(); }
   bool needs_grad() const { return a.needs_grad() || b.needs_grad(); }

@@ -28,7 +28,8 @@ def parse_arguments():
     parser.add_argument("--model", type=pathlib.Path, required=True, help="a GGUF file; the peers get it as a Hugging Face folder")
     parser.add_argument("--folder", type=pathlib.Path, help="that folder, where it exists; default: made once in --work")
     parser.add_argument("--work", type=pathlib.Path, help="where that folder and adapters are kept; default: PEERS/compare")
-    parser.add_argument("--lowrank", type=pathlib.Path, default=root / "build/examples/lowrank", help="the command line; default: %(default)s")
+    parser.add_argument("--lowrank", type=pathlib.Path, default=root / "build/examples/lowrank",
+                        help="the command line; default: %(default)s")
     parser.add_argument("--benchmarks", type=pathlib.Path, default=root / "build-benchmark/benchmarks",
                         help="folder of the benchmark programs; default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
@@ -132,15 +133,17 @@ class Record:
     def measure(self, system, call):
         if system in self.missing:
             return
+        print(f"  {system} …", end="", file=sys.stderr, flush=True)
         try:
             result = call()
-        except Unavailable as reason:
+        except (Unavailable, LookupError, ValueError) as error:  # the latter two: a result that cannot be read
+            reason = error if isinstance(error, Unavailable) else f"failed ({error!r})"
             self.missing[system] = str(reason)
-            print(f"  {system}: {reason}", file=sys.stderr, flush=True)
+            print(f" {reason}", file=sys.stderr, flush=True)
             return
         self.rounds.setdefault(system, []).append(result)
         shown = {k: round(v, 4) for k, v in result.items() if isinstance(v, float)}
-        print(f"  {system}: {shown}", file=sys.stderr, flush=True)
+        print(f" {shown}", file=sys.stderr, flush=True)
 
     def median(self, system, field):
         """None where the system has no such number."""
@@ -223,7 +226,11 @@ def measure_round(record, options, peers, project):
 
 def table(head, rows):
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    line = lambda cells: "| " + " | ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths))) + " |"
+
+    def line(cells):
+        padded = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths))]
+        return "| " + " | ".join(padded) + " |"
+
     rule = "|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
     return "\n".join([line(head), rule, *map(line, rows)])
 
@@ -250,7 +257,7 @@ def generation_table(record):
                                         (lowrank_auto + ", with adapter", lowrank_auto, "", llama_adapted),
                                         (lowrank_int8 + ", with adapter", lowrank_int8, "", llama_adapted)):
         without = {llama_adapted: (llama, decode)}.get(system, (system, decode + bare))
-        price = record.ratio(without, (system, decode)) if "with adapter" in label else "1"
+        price = record.ratio(without, (system, decode)) if "with adapter" in label else "1.00"
         rows.append([label, record.text(system, prompt + suffix, "{:.0f}"), record.ratio((system, prompt + suffix), (peer, prompt)),
                      record.text(system, decode + suffix, "{:.1f}"), record.ratio((system, decode + suffix), (peer, decode)), price])
     return table(["", "prompt, tokens/s", "speed", "decode, tokens/s", "speed", "decode time / without adapter"], rows)
@@ -271,11 +278,11 @@ def processor():
 
 
 def tables(record, options):
-    versions = sorted({r["version"] for rounds in record.rounds.values() for r in rounds if "version" in r})
+    versions = sorted({v for rounds in record.rounds.values() for r in rounds for v in r.get("version", "").split(", ") if v})
     targets = sorted({r["target"] for rounds in record.rounds.values() for r in rounds if "target" in r})
-    yield (f"{options.model.name}, {options.threads} threads of {processor()}{' (' + ', '.join(targets) + ')' if targets else ''}; medians of "
-           f"{options.rounds} rounds, peer and project in turn. Speed is relative to the peer, larger is faster. "
-           f"Peers: {'; '.join(versions) or 'none'}.")
+    yield (f"{options.model.name}, {options.threads} threads of {processor()} ({', '.join(targets) or 'nothing measured'}); medians over "
+           f"{options.rounds} round{'s' if options.rounds > 1 else ''}, peer and project in turn. Speed is relative to the peer, larger is faster. "
+           f"Peers: {', '.join(versions) or 'none'}.")
     if not options.skip_training:
         yield f"### Training step, {options.training} tokens, rank {options.rank} on all linear layers\n"
         yield training_table(record, "", True)
@@ -286,11 +293,11 @@ def tables(record, options):
         yield f"### Prompt of 512 tokens and decoding, with and without a rank-{options.rank} adapter\n"
         yield generation_table(record)
     if not options.skip_linear:
-        forward = [(f"forward, {t} tokens", f"forward {t}") for t in (1, 8, 64, 512)]
-        adapted = [(f"forward with rank {options.rank}, {t} tokens", f"adapted forward {t}") for t in (1, 8, 64, 512)]
-        backward = [("forward and backward, 512 tokens", "forward_backward 512"),
-                    (f"forward and backward with rank {options.rank}, 512 tokens", "adapted forward_backward 512")]
-        yield "### Linear layer 4096 x 4096, NF4 double quantized, bf16\n"
+        forward = [(f"forward, T = {t}", f"forward {t}") for t in (1, 8, 64, 512)]
+        adapted = [(f"forward with rank {options.rank}, T = {t}", f"adapted forward {t}") for t in (1, 8, 64, 512)]
+        backward = [("forward and backward, T = 512", "forward_backward 512"),
+                    (f"forward and backward with rank {options.rank}, T = 512", "adapted forward_backward 512")]
+        yield "### Linear layer 4096 x 4096, NF4 double quantized, bf16, T tokens\n"
         yield pair_table(record, forward + adapted + backward, "layer")
     if not options.skip_quantize:
         yield "### NF4 double quantized, 4096 x 4096\n"

@@ -280,9 +280,10 @@ def processor():
 def tables(record, options):
     versions = sorted({v for rounds in record.rounds.values() for r in rounds for v in r.get("version", "").split(", ") if v})
     targets = sorted({r["target"] for rounds in record.rounds.values() for r in rounds if "target" in r})
-    yield (f"{options.model.name}, {options.threads} threads of {processor()} ({', '.join(targets) or 'nothing measured'}); medians over "
-           f"{options.rounds} round{'s' if options.rounds > 1 else ''}, peer and project in turn. Speed is relative to the peer, larger is faster. "
-           f"Peers: {', '.join(versions) or 'none'}.")
+    where = f"{options.threads} threads of {processor()}" + (f" ({', '.join(targets)})" if targets else "")
+    yield (f"{options.model.name}, {where}; medians over "
+           f"{options.rounds} round{'s' if options.rounds > 1 else ''}, peer and project in turn. Speed is relative to the peer, "
+           f"larger is faster. Peers: {', '.join(versions) or 'none'}.")
     if not options.skip_training:
         yield f"### Training step, {options.training} tokens, rank {options.rank} on all linear layers\n"
         yield training_table(record, "", True)

@@ -2,31 +2,49 @@
 
 /// What this machine can do at most, measured: multiply-add peaks and the bandwidth of reading memory, on all threads at once.
 
-#include <chrono>
+#include <atomic>
 #include <cstdint>
-#include <vector>
+#include <numeric>
 
+#include <lowrank/core/buffer.hpp>
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/kernels/dispatch.hpp>
+
+#include <support/clock.hpp>
 
 namespace benchmarks {
 
 using lowrank::Index;
 
-inline double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-/// FLOP/s of a micro-kernel on panels that stay in the first-level cache: the ceiling of any product with it.
+/// FLOP/s of a micro-kernel on panels that stay in the first-level cache: the ceiling of any product with it. The best of three.
 inline double kernel_peak(const lowrank::kernels::KernelTable& table, const lowrank::kernels::PanelKernels& kernels) {
   using lowrank::kernels::Word;
-  constexpr Index words = 128, repeats = 400;
+  constexpr Index words = 128, repeats = 1000;
   const int threads = lowrank::thread_count();
-  const double start = seconds();
-  lowrank::parallel_for(threads, [&](Index) {
+  const auto multiply = [&](Index) {
     alignas(64) static thread_local Word a[words * 64] = {}, b[words * 16] = {};
     alignas(64) static thread_local float c[64 * 16] = {};
     for (Index i = 0; i < repeats; ++i) kernels.multiply(words, table.vectors, table.rows(), table.columns, a, b, c, table.rows(), false);
-  });
-  return 2.0 * static_cast<double>(words * kernels.unit * table.rows() * table.columns * repeats * threads) / (seconds() - start);
+  };
+  double best = 1e9;
+  for (int i = 0; i < 3; ++i) best = std::min(best, time_of([&] { lowrank::parallel_for(threads, multiply); }));
+  return 2.0 * static_cast<double>(words * kernels.unit * table.rows() * table.columns * repeats * threads) / best;
+}
+
+/// Bytes that exceed every cache, so that reading them in turn means reading memory.
+inline constexpr std::size_t beyond_caches = std::size_t{256} << 20;
+
+/// Bytes a second of reading 256 MiB front to back, all threads together. The best of three.
+inline double read_bandwidth() {
+  static const lowrank::Buffer memory = lowrank::Buffer::allocate(beyond_caches);
+  static std::atomic<std::uint64_t> sink;  // what is read must count for something
+  constexpr Index grain = 1 << 17;
+  const auto* words = memory.as<std::uint64_t>();
+  const Index count = static_cast<Index>(beyond_caches / sizeof(std::uint64_t));
+  const auto read = [&](Index begin, Index end) { sink += std::accumulate(words + begin, words + end, std::uint64_t{0}); };
+  double best = 1e9;
+  for (int i = 0; i < 3; ++i) best = std::min(best, time_of([&] { lowrank::parallel_ranges(count, grain, read); }));
+  return static_cast<double>(beyond_caches) / best;
 }
 
 }  // namespace benchmarks

@@ -2,58 +2,89 @@
 
 #include <lowrank/kernels/gemm.hpp>
 
-#include "../../tests/unit/kernels/fixtures.hpp"
+#include <support/formats.hpp>
+#include "baselines.hpp"
 #include "peak.hpp"
 
-// Products of NF4, Q4_1 and dense weights beside the peak of the micro-kernel that computes them, measured before each.
+// Y = W X of every format and compute type, beside three loops, beside Eigen, and beside what the machine can do: the multiply-add peak of
+// the kernel and the bandwidth of memory, both measured right before. The weights come from memory each time, as those of a model that is
+// larger than the caches do.
+//
+// Counters are of the median time. of_peak is of the micro-kernel of the compute type (int8: of the bf16 one, loops and Eigen: of the fp32
+// one).
 
 namespace {
 
-using namespace fixtures;
+using namespace benchmarks;
+using lowrank::Compute;
+namespace kernels = lowrank::kernels;
 
-template <class S>
-void measure(benchmark::State& state, const S& source, Compute compute) {
-  const Index rows = source.rows(), depth = source.cols(), tokens = state.range(2);
-  const auto x = random_floats(depth * tokens, 4);
-  std::vector<float> y(static_cast<std::size_t>(rows * tokens));
+struct Case {
+  const Format* format;
+  Index rows, cols, tokens;
+};
+
+using Multiply = void (*)(const AnyMatrix& w, const Activation<float>& x, Activation<float>& y);
+
+template <Compute compute>
+void multiply(const AnyMatrix& w, const Activation<float>& x, Activation<float>& y) {
+  kernels::multiply(w, x.data(), x.rows(), x.cols(), y.data(), y.rows(), {.compute = compute});
+}
+template <Compute compute>
+void multiply_transposed(const AnyMatrix& w, const Activation<float>& x, Activation<float>& y) {
+  kernels::multiply(lowrank::transposed(w), x.data(), x.rows(), x.cols(), y.data(), y.rows(), {.compute = compute});
+}
+
+void measure(benchmark::State& state, const Case& c, Multiply product, bool is_fp32) {
+  const auto& weights = copies(*c.format, c.rows, c.cols, beyond_caches);
+  const auto x = random_matrix<Activation<float>>(c.cols, c.tokens, 2);
+  Activation<float> y(c.rows, c.tokens);
   const kernels::KernelTable& table = kernels::current_table();
-  const double peak = benchmarks::kernel_peak(table, compute == Compute::fp32 ? table.fp32 : table.bf16);
-  for (auto _ : state) kernels::multiply(source, x.data(), depth, tokens, y.data(), rows, {.compute = compute});
-  const double flops = 2.0 * static_cast<double>(rows * depth * tokens);
-  state.counters["FLOP/s"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
-  state.counters["of_peak"] = benchmark::Counter(flops / peak, benchmark::Counter::kIsIterationInvariantRate);
+  const double peak = kernel_peak(table, is_fp32 ? table.fp32 : table.bf16), bandwidth = read_bandwidth();
+  std::size_t next = 0;
+  std::vector<double> times;
+  for (auto _ : state) {
+    times.push_back(time_of([&] { product(weights[next++ % weights.size()], x, y); }));
+    state.SetIterationTime(times.back());
+  }
+  const double flops = 2.0 * static_cast<double>(c.rows * c.cols * c.tokens), time = median(times);
+  const double bytes = static_cast<double>(weights.front().bytes()) + static_cast<double>(x.size() + y.size()) * sizeof(float);
+  state.counters["FLOP/s"] = flops / time;
+  state.counters["bytes/s"] = bytes / time;
+  state.counters["of_peak"] = flops / time / peak;
+  state.counters["of_bandwidth"] = bytes / time / bandwidth;
 }
 
-void nf4(benchmark::State& state, Compute compute) {
-  const Blocks w = pairs(state.range(0), state.range(1), 64, false, 1);
-  measure(state, w.source, compute);
-}
-void nf4_transposed(benchmark::State& state, Compute compute) {
-  const Blocks w = pairs(state.range(0), state.range(1), 64, false, 1);
-  measure(state, transposed(w.source), compute);
-}
-void q4_1(benchmark::State& state, Compute compute) {
-  const Blocks w = ggml(state.range(0), state.range(1), 4, true, 2);
-  measure(state, w.source, compute);
-}
-void dense(benchmark::State& state, Compute compute) {
-  const auto w = random_floats(state.range(0) * state.range(1), 3);
-  measure(state, DenseSource<float>(w.data(), state.range(0), state.range(1)), compute);
+void add(const Case& c, const char* how, Multiply product, bool is_fp32) {
+  const std::string name = lowrank::concat("product/", c.format->name, '/', how, '/', c.rows, 'x', c.cols, "/tokens:", c.tokens);
+  benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) { measure(state, c, product, is_fp32); })
+      ->UseManualTime()
+      ->Unit(benchmark::kMillisecond);
 }
 
-void shapes(benchmark::internal::Benchmark* b) {
-  for (auto [rows, depth] : {std::pair<int, int>{4096, 4096}, {576, 576}, {1536, 576}, {576, 1536}})
-    for (int tokens : {1, 8, 64, 512}) b->Args({rows, depth, tokens});
-  b->UseRealTime()->Unit(benchmark::kMillisecond);
+void add_products(const Format& format, Index rows, Index cols, Index tokens) {
+  const Case c{&format, rows, cols, tokens};
+  add(c, "fp32", multiply<Compute::fp32>, true);
+  add(c, "bf16", multiply<Compute::bf16>, false);
+  if (format.is_quantized) add(c, "int8", multiply<Compute::int8>, false);
 }
 
-BENCHMARK_CAPTURE(nf4, fp32, Compute::fp32)->Apply(shapes);
-BENCHMARK_CAPTURE(nf4, bf16, Compute::bf16)->Apply(shapes);
-BENCHMARK_CAPTURE(nf4, int8, Compute::int8)->Apply(shapes);
-BENCHMARK_CAPTURE(nf4_transposed, bf16, Compute::bf16)->Apply(shapes);
-BENCHMARK_CAPTURE(q4_1, bf16, Compute::bf16)->Apply(shapes);
-BENCHMARK_CAPTURE(q4_1, int8, Compute::int8)->Apply(shapes);
-BENCHMARK_CAPTURE(dense, fp32, Compute::fp32)->Apply(shapes);
-BENCHMARK_CAPTURE(dense, bf16, Compute::bf16)->Apply(shapes);
+// A shape of large models with everything, and one of small models for the kernels alone.
+bool add_all() {
+  for (const Format& format : formats()) {
+    for (const Index tokens : {1, 8, 64, 512}) {
+      add_products(format, 4096, 4096, tokens);
+      const Case c{&format, 4096, 4096, tokens};
+      if (tokens == 512) add(c, "transposed_fp32", multiply_transposed<Compute::fp32>, true);
+      if (tokens == 512) add(c, "transposed_bf16", multiply_transposed<Compute::bf16>, false);
+      add(c, "loops", loop_product, true);
+      add(c, "eigen", eigen_product, true);
+    }
+    for (const Index tokens : {1, 8, 64, 512}) add_products(format, 1536, 768, tokens);
+  }
+  return true;
+}
+
+const bool added = add_all();
 
 }  // namespace

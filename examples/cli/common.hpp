@@ -76,6 +76,7 @@ void add_finetune(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_evaluate(CLI::App& app);
 void add_adapter(CLI::App& app);
+void add_bench(CLI::App& app);
 void add_pretrain(CLI::App& app);
 
 }  // namespace cli

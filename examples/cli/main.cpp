@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
   cli::add_generate(app);
   cli::add_evaluate(app);
   cli::add_adapter(app);
+  cli::add_bench(app);
   cli::add_pretrain(app);
   try {
     app.parse(argc, argv);

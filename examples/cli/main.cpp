@@ -1,14 +1,30 @@
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <new>
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include <lowrank/config.hpp>
 
 #include <cli/common.hpp>
 
+namespace {
+/// What a step frees serves the next one: the C library must neither return it to the system nor map large arrays one by one.
+void keep_memory() {
+#if defined(__GLIBC__)
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
+}
+}  // namespace
+
 /// Exit status: 0 done, 1 failed, 2 wrong use. Results go to stdout, everything else to stderr.
 int main(int argc, char** argv) {
   cli::now();
+  keep_memory();
   CLI::App app("lowrank: fine-tune the model file that you serve", "lowrank");
   app.set_version_flag("--version",
                        lowrank::concat("lowrank ", LOWRANK_VERSION_MAJOR, '.', LOWRANK_VERSION_MINOR, '.', LOWRANK_VERSION_PATCH));

@@ -121,6 +121,13 @@ inline void transpose_bytes(const std::byte* from, Index stride, Index count, __
 struct Scales {
   alignas(64) float scale[16], offset[16];
 
+  /// A half-precision number of each of 16 rows; missing rows repeat the first. Reads 4 bytes at each: codes follow a block's numbers.
+  static __m512 halves(const std::byte* from, Index row_bytes, Index count) {
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i row = _mm512_maskz_mov_epi32(first_lanes(count), lane);
+    const __m512i words = _mm512_i32gather_epi32(_mm512_mullo_epi32(row, _mm512_set1_epi32(static_cast<int>(row_bytes))), from, 1);
+    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words));
+  }
   /// Of the group that holds column col in rows row … row + count - 1; missing rows repeat the first.
   void load(const BlockSource& s, Index row, Index count, Index col) {
     const Index groups = s.pitch / s.group, first = row * groups + col / s.group;
@@ -128,14 +135,10 @@ struct Scales {
       for (Index i = 0; i < 16; ++i) scale[i] = ArrayScales::float_at(s.scales, first + (i < count ? i : 0) * groups);
       _mm512_store_ps(offset, _mm512_setzero_ps());
     } else if (s.read_scales == HalfScales::read) {
-      alignas(32) std::uint16_t scale_bits[16], offset_bits[16] = {};
       const Index row_bytes = s.row_bytes();
       const std::byte* at = s.data + row * row_bytes + col / s.block * s.block_bytes;
-      for (Index i = 0; i < 16; ++i) std::memcpy(&scale_bits[i], at + (i < count ? i : 0) * row_bytes + s.scale_at, 2);
-      if (s.offset_at >= 0)
-        for (Index i = 0; i < 16; ++i) std::memcpy(&offset_bits[i], at + (i < count ? i : 0) * row_bytes + s.offset_at, 2);
-      _mm512_store_ps(scale, _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(scale_bits))));
-      _mm512_store_ps(offset, _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(offset_bits))));
+      _mm512_store_ps(scale, halves(at + s.scale_at, row_bytes, count));
+      _mm512_store_ps(offset, s.offset_at < 0 ? _mm512_setzero_ps() : halves(at + s.offset_at, row_bytes, count));
     } else {
       for (Index i = 0; i < 16; ++i) s.read_scales(s, first + (i < count ? i : 0) * groups, 1, scale + i, offset + i);
     }

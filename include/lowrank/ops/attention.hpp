@@ -50,11 +50,11 @@ struct AttentionGrid {
   Index visible(Index query, Index c, Index key, Index count) const {
     return std::clamp<Index>(query + c / group() + offset() - key + 1, 0, count);
   }
-  /// A group's heads of n tokens, gathered.
-  Activation<S> gather(const ActivationView<S>& x, Index sequence, Index kv_head, Index query, Index n) const {
+  /// A group's heads of n tokens, gathered, times a factor.
+  Activation<S> gather(const ActivationView<S>& x, Index sequence, Index kv_head, Index query, Index n, S factor = S(1)) const {
     Activation<S> columns(shape.head_size, group() * n);
     ActivationMap<S>(columns.data(), shape.head_size * group(), n) =
-        x.block(kv_head * group() * shape.head_size, sequence * queries + query, group() * shape.head_size, n);
+        factor * x.block(kv_head * group() * shape.head_size, sequence * queries + query, group() * shape.head_size, n);
     return columns;
   }
   void scatter(const Activation<S>& columns, Activation<S>& x, Index sequence, Index kv_head, Index query, Index n) const {
@@ -109,7 +109,7 @@ template <class S>
 void attend_block(const AttentionGrid<S>& grid, const ActivationView<S>& q, const ActivationView<S>& k, const ActivationView<S>& v,
                   Index sequence, Index kv_head, Index query, AttentionForward<S>& out) {
   const Index n = std::min(grid.query_block(), grid.queries - query), columns = n * grid.group(), size = grid.shape.head_size;
-  const Activation<S> qs = grid.scale() * grid.gather(q, sequence, kv_head, query, n);
+  const Activation<S> qs = grid.gather(q, sequence, kv_head, query, n, grid.scale());
   Activation<S> y = Activation<S>::Zero(size, columns), scores(grid.key_block, columns);
   Vector<S> max = Vector<S>::Constant(columns, -std::numeric_limits<S>::infinity()), sum = Vector<S>::Zero(columns);
   const Index end = query + n + grid.offset();  // keys past the last query's own are masked for the whole block
@@ -192,7 +192,7 @@ struct AttentionColumns {
 
   AttentionColumns(const AttentionGrid<S>& grid, const ActivationView<S>& all_q, const ActivationView<S>& y, const ActivationView<S>& lse,
                    const ActivationView<S>& all_g, Index sequence, Index kv_head, Index query, Index n)
-      : q(grid.scale() * grid.gather(all_q, sequence, kv_head, query, n)),
+      : q(grid.gather(all_q, sequence, kv_head, query, n, grid.scale())),
         g(grid.gather(all_g, sequence, kv_head, query, n)),
         dq(Activation<S>::Zero(q.rows(), q.cols())),
         log_sum_exp(q.cols()),

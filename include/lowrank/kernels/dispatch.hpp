@@ -13,13 +13,15 @@
 #include <lowrank/kernels/avx2.hpp>
 #include <lowrank/kernels/avx512_few.hpp>
 #include <lowrank/kernels/avx512bf16_few.hpp>
+#include <lowrank/kernels/neon_few_int8.hpp>
 #include <lowrank/kernels/scalar.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::kernels {
 
 /// Instruction sets with kernels of their own, from the plainest to the richest.
-enum class Target { scalar, avx2, avx512, avx512bf16 };
-inline constexpr Target targets[] = {Target::scalar, Target::avx2, Target::avx512, Target::avx512bf16};
+enum class Target { scalar, avx2, avx512, avx512bf16, neon };
+inline constexpr Target targets[] = {Target::scalar, Target::avx2, Target::avx512, Target::avx512bf16, Target::neon};
+inline constexpr const char* target_names[] = {"scalar", "avx2", "avx512", "avx512bf16", "neon"};
 
 namespace detail {
 
@@ -39,15 +41,20 @@ inline bool is_available(Target target) {
       return avx512;
     case Target::avx512bf16:
       return avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+    case Target::neon:
+      return false;
   }
+#elif defined(__aarch64__) && defined(__ARM_NEON)
+  if (target == Target::neon) return true;
 #endif
   return target == Target::scalar;
 }
 
-inline const KernelTable& table_of(Target target) {
+inline const KernelTable& table_of([[maybe_unused]] Target target) {
 #if defined(__x86_64__)
   switch (target) {
     case Target::scalar:
+    case Target::neon:
       break;
     case Target::avx2:
       return avx2::table;
@@ -56,6 +63,8 @@ inline const KernelTable& table_of(Target target) {
     case Target::avx512bf16:
       return avx512bf16::table;
   }
+#elif defined(__aarch64__) && defined(__ARM_NEON)
+  if (target == Target::neon) return neon::table;
 #endif
   return scalar::table;
 }
@@ -83,7 +92,8 @@ inline std::atomic<const KernelTable*>& current_slot() {
 
 inline bool is_available(Target target) {
   static const bool available[] = {detail::is_available(Target::scalar), detail::is_available(Target::avx2),
-                                   detail::is_available(Target::avx512), detail::is_available(Target::avx512bf16)};
+                                   detail::is_available(Target::avx512), detail::is_available(Target::avx512bf16),
+                                   detail::is_available(Target::neon)};
   return available[static_cast<int>(target)];
 }
 
@@ -93,7 +103,7 @@ inline const char* target_name() { return current_table().name; }
 
 /// Chooses the target of all products from now on, in every thread; for tests and measurements.
 inline void set_target(Target target) {
-  check<ValueError>(is_available(target), "set_target", "this processor has no ", detail::table_of(target).name, " instructions");
+  check<ValueError>(is_available(target), "set_target", "this processor has no ", target_names[static_cast<int>(target)], " instructions");
   detail::current_slot().store(&detail::table_of(target), std::memory_order_relaxed);
 }
 

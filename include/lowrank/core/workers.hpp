@@ -21,6 +21,8 @@ namespace lowrank::inline LOWRANK_ABI::detail {
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
   _mm_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("isb");  // waits some 10 ns; `yield` does nothing on most processors
 #endif
 }
 

@@ -6,6 +6,7 @@
 #include <lowrank/kernels/avx2.hpp>
 #include <lowrank/kernels/avx512_few.hpp>
 #include <lowrank/kernels/avx512bf16_few.hpp>
+#include <lowrank/kernels/neon_few_int8.hpp>
 #include <lowrank/kernels/scalar.hpp>
 #include <lowrank/kernels/target.hpp>
 
@@ -17,10 +18,11 @@ const KernelTable& table_of(Target target);
 inline const KernelTable& table_of(Target target);
 #endif
 
-const KernelTable& table_of(Target target) {
+const KernelTable& table_of([[maybe_unused]] Target target) {
 #if defined(__x86_64__)
   switch (target) {
     case Target::scalar:
+    case Target::neon:
       break;
     case Target::avx2:
       return avx2::table;
@@ -29,6 +31,8 @@ const KernelTable& table_of(Target target) {
     case Target::avx512bf16:
       return avx512bf16::table;
   }
+#elif defined(__aarch64__) && defined(__ARM_NEON)
+  if (target == Target::neon) return neon::table;
 #endif
   return scalar::table;
 }

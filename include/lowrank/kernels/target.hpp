@@ -7,8 +7,9 @@
 namespace lowrank::inline LOWRANK_ABI::kernels {
 
 /// Instruction sets with kernels of their own, from the plainest to the richest.
-enum class Target { scalar, avx2, avx512, avx512bf16 };
-inline constexpr Target targets[] = {Target::scalar, Target::avx2, Target::avx512, Target::avx512bf16};
+enum class Target { scalar, avx2, avx512, avx512bf16, neon };
+inline constexpr Target targets[] = {Target::scalar, Target::avx2, Target::avx512, Target::avx512bf16, Target::neon};
+inline constexpr const char* target_names[] = {"scalar", "avx2", "avx512", "avx512bf16", "neon"};
 
 namespace detail {
 
@@ -28,7 +29,11 @@ inline bool is_available(Target target) {
       return avx512;
     case Target::avx512bf16:
       return avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+    case Target::neon:
+      return false;
   }
+#elif defined(__aarch64__) && defined(__ARM_NEON)
+  if (target == Target::neon) return true;
 #endif
   return target == Target::scalar;
 }
@@ -37,7 +42,8 @@ inline bool is_available(Target target) {
 
 inline bool is_available(Target target) {
   static const bool available[] = {detail::is_available(Target::scalar), detail::is_available(Target::avx2),
-                                   detail::is_available(Target::avx512), detail::is_available(Target::avx512bf16)};
+                                   detail::is_available(Target::avx512), detail::is_available(Target::avx512bf16),
+                                   detail::is_available(Target::neon)};
   return available[static_cast<int>(target)];
 }
 

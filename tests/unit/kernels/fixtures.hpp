@@ -90,6 +90,38 @@ inline Blocks ggml(Index rows, Index cols, int bits, bool has_offset, std::uint6
   return b;
 }
 
+/// Super-blocks as of Q4_K: 256 elements, runs of 32 bytes, a scale and an offset for 32 elements, read by a function of the format's own.
+inline Blocks super_blocks(Index rows, Index cols, std::uint64_t seed) {
+  Random random(seed);
+  Blocks b;
+  const Index head = 32, size = head + 128, count = rows * cols / 256;
+  fill(b.data, static_cast<std::size_t>(count * size), random);
+  for (Index i = 0; i < count * 8; ++i) {
+    const half scale(random.uniform(0.01f, 0.02f)), offset(random.uniform(-0.2f, 0.0f));
+    std::memcpy(b.data.data() + i / 8 * size + i % 8 * 4, &scale.bits, 2);
+    std::memcpy(b.data.data() + i / 8 * size + i % 8 * 4 + 2, &offset.bits, 2);
+  }
+  b.source = {.data = b.data.data(),
+              .row_count = rows,
+              .col_count = cols,
+              .pitch = cols,
+              .order = CodeOrder::nibble_halves,
+              .group = 32,
+              .block = 256,
+              .block_bytes = size,
+              .codes_at = head,
+              .run = 32};
+  for (int i = 0; i < 16; ++i) b.source.table[static_cast<std::size_t>(i)] = static_cast<float>(i);
+  b.source.read_scales = [](const BlockSource& s, Index first, Index groups, float* scale, float* offset) {
+    for (Index i = 0; i < groups; ++i) {
+      const std::byte* at = s.block_of((first + i) * 32) + (first + i) % 8 * 4;
+      scale[i] = HalfScales::half_at(at);
+      offset[i] = HalfScales::half_at(at + 2);
+    }
+  };
+  return b;
+}
+
 /// source · X in double, and the sum of magnitudes that errors are measured against.
 struct Oracle {
   std::vector<double> value, magnitude;

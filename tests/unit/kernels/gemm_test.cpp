@@ -116,6 +116,16 @@ TEST_CASE("few tokens: every count, rows around the blocks of rows, dense parts 
     }
 }
 
+TEST_CASE("super-blocks with scales of the format's own, for few tokens and many, straight and turned") {
+  for (auto [rows, depth] : {std::pair<Index, Index>{5, 256}, {13, 768}, {9, 4352}})
+    for (Index tokens : {1, 3, 8, 14}) {
+      const Blocks b = super_blocks(rows, depth, 1);
+      check_product(b.source, tokens);
+      check_product(transposed(b.source), tokens);
+      check_product(concat_rows(scaled(b.source, -2.0f), b.source), tokens);
+    }
+}
+
 TEST_CASE("composed sources") {
   const Index rows = 70, depth = 192, rank = 5, tokens = 19;
   const Blocks w = pairs(rows, depth, 64, false, 1);
@@ -206,6 +216,46 @@ TEST_CASE("the same bits for any number of threads and any neighbours") {
       CHECK(std::equal(few.begin(), few.end(), one.begin() + 31 * rows));
     }
   });
+}
+
+TEST_CASE("few tokens: the same bits for any number of threads") {
+  const Index rows = 301, depth = 1280;
+  const Blocks b = ggml(rows, depth, 4, true, 5), w = pairs(rows, depth, 64, true, 6);
+  const auto low = random_floats(rows * 3, 1), x = random_floats((2 * depth + 3) * 8, 2);
+  const auto source = concat_depth(b.source, concat_depth(w.source, DenseSource<float>(low.data(), rows, 3)));
+  const int threads = thread_count();
+  for_each_target([&](kernels::Target) {
+    for (Compute compute : {Compute::fp32, Compute::bf16, Compute::int8})
+      for (Index tokens : {1, 4, 7}) {
+        std::vector<float> one(static_cast<std::size_t>(rows * tokens)), many = one;
+        set_thread_count(1);
+        kernels::multiply(source, x.data(), 2 * depth + 3, tokens, one.data(), rows, {.compute = compute});
+        set_thread_count(3);
+        kernels::multiply(source, x.data(), 2 * depth + 3, tokens, many.data(), rows, {.compute = compute});
+        set_thread_count(threads);
+        CHECK(one == many);
+      }
+  });
+}
+
+TEST_CASE("an element is one chain of fused multiply-adds in the order of depth") {
+  const Index rows = 27, tokens = 14;
+  for (Index depth : {1, 63, 1100}) {
+    const auto w = random_floats(rows * depth, 1), x = random_floats(tokens * depth, 2);
+    std::vector<float> chain(static_cast<std::size_t>(rows * tokens));
+    for (Index t = 0; t < tokens; ++t)
+      for (Index i = 0; i < rows; ++i)
+        for (Index k = 0; k < depth; ++k) {
+          float& sum = chain[static_cast<std::size_t>(t * rows + i)];
+          sum = std::fma(w[static_cast<std::size_t>(i * depth + k)], x[static_cast<std::size_t>(t * depth + k)], sum);
+        }
+    for_each_target([&](kernels::Target target) {
+      if (target == kernels::Target::scalar) return;  // fused or not as the compiler likes
+      std::vector<float> y(chain.size());
+      kernels::multiply(DenseSource<float>(w.data(), rows, depth), x.data(), depth, tokens, y.data(), rows);
+      CHECK(y == chain);
+    });
+  }
 }
 
 TEST_CASE("a wrong depth is an error that names the shapes") {

@@ -7,6 +7,9 @@
 
 #if defined(__x86_64__)
 
+#include <bit>
+#include <cstring>
+
 #include <lowrank/kernels/avx2.hpp>
 #include <lowrank/kernels/few.hpp>
 
@@ -164,11 +167,11 @@ template <int Rows, int Tokens>
 }
 
 template <int Rows, int Tokens>
-[[gnu::always_inline]] inline void store_sums(const FewTokens& p, Index row, const __m256 (&sum)[Rows][Tokens]) {
+[[gnu::always_inline]] inline void store_sums(const FewTokens& p, Index row, const __m256 (&sum)[Rows][Tokens], float unit) {
   LOWRANK_UNROLL
   for (int r = 0; r < Rows; ++r) {
     LOWRANK_UNROLL
-    for (int t = 0; t < Tokens; ++t) few::store_sum(p, row + r, t, sum_of(sum[r][t]));
+    for (int t = 0; t < Tokens; ++t) few::store_sum(p, row + r, t, unit * sum_of(sum[r][t]));
   }
 }
 
@@ -243,7 +246,7 @@ void few_rows(const FewTokens& p, const Strip& strip, const Planes& planes, Inde
     const Index end = strip.end - begin < rows.window() ? strip.end : begin + rows.window();
     for (Index c = begin; c < end; ++c, x += 32 * Tokens) add_chunk<E>(rows, c, planes, x, sum);
   }
-  store_sums(p, row, sum);
+  store_sums(p, row, sum, 1.0f);
 }
 
 /// The same for dense rows; the last chunk may be short and is read from a copy.
@@ -273,7 +276,7 @@ void dense_rows(const FewTokens& p, const Strip& strip, const Planes&, Index row
     }
     add_products(w, x, sum);
   }
-  store_sums(p, row, sum);
+  store_sums(p, row, sum, 1.0f);
 }
 
 /// All rows, Rows side by side. Several tokens are met strip by strip: a copy of a strip's activations, 16 KiB, stays in the first-level

@@ -86,10 +86,30 @@ struct ByteStrip {
   }
 };
 
-/// With w = scale · unit · u + offset and x = d q, Σ w x = unit · (Σ scale d (Σ u q) + Σ offset / unit · (Σ d q)).
+/// Chunk c of all rows, with its activations at the strip's position `at`: sum[r][t] += scale d (Σ u q) + offset / (8 unit) · (Σ d q).
 ///
-/// u q is |u| times q with the sign of u: |u| ≤ 128 and |q| ≤ 127, so that two products fit in 16 bits. The eight lanes of a sum add up
-/// in the end; each takes an eighth of the offset's part.
+/// u q is |u| times q with the sign of u: |u| ≤ 128 and |q| ≤ 127, so that two products fit in 16 bits.
+template <Layout L, Scaling M, int Rows, int Tokens>
+[[gnu::always_inline]] inline void add_byte_chunk(const RowGroup<L, M, Rows>& rows, Index c, __m256i table, const ByteStrip& strip,
+                                                  Index at, __m256 (&sum)[Rows][Tokens]) {
+  const Index block = rows.block_at(c), inside = rows.inside(c);
+  LOWRANK_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    const __m256i u = load_bytes<L>(rows.row[r] + block + inside, c, table), magnitude = _mm256_abs_epi8(u);
+    __m256 scale, offset;
+    load_scale(rows, r, c, block, scale, offset);
+    LOWRANK_UNROLL
+    for (int t = 0; t < Tokens; ++t) {
+      const __m256i q = _mm256_load_si256(reinterpret_cast<const __m256i*>(strip.q + (at + t) * 32));
+      const __m256 dot = _mm256_cvtepi32_ps(dot_bytes(magnitude, _mm256_sign_epi8(q, u)));
+      sum[r][t] = _mm256_fmadd_ps(dot, _mm256_mul_ps(scale, _mm256_set1_ps(strip.scale[at + t])), sum[r][t]);
+      if constexpr (few::has_offset(M)) sum[r][t] = _mm256_fmadd_ps(offset, _mm256_set1_ps(strip.sum[at + t]), sum[r][t]);
+    }
+  }
+}
+
+/// With w = scale · unit · u + offset and x = d q, Σ w x = unit · (Σ scale d (Σ u q) + Σ offset / unit · (Σ d q)); the eight lanes of a
+/// sum add up in the end, so each takes an eighth of the offset's part.
 template <Layout L, Scaling M, int Rows, int Tokens>
 void few_rows_int8(const FewTokens& p, const ByteStrip& strip, const few::SignedTable& bytes, Index row) {
   RowGroup<L, M, Rows> rows(p, row);
@@ -100,28 +120,9 @@ void few_rows_int8(const FewTokens& p, const ByteStrip& strip, const few::Signed
   for (Index begin = strip.begin; begin < strip.end; begin += rows.window()) {
     rows.read_ahead(begin, strip.end);
     const Index end = strip.end - begin < rows.window() ? strip.end : begin + rows.window();
-    for (Index c = begin; c < end; ++c, at += Tokens) {
-      const Index block = rows.block_at(c), inside = rows.inside(c);
-      LOWRANK_UNROLL
-      for (int r = 0; r < Rows; ++r) {
-        const __m256i u = load_bytes<L>(rows.row[r] + block + inside, c, table), magnitude = _mm256_abs_epi8(u);
-        __m256 scale, offset;
-        load_scale(rows, r, c, block, scale, offset);
-        LOWRANK_UNROLL
-        for (int t = 0; t < Tokens; ++t) {
-          const __m256i q = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(strip.q + (at + t) * 32));
-          const __m256 dot = _mm256_cvtepi32_ps(dot_bytes(magnitude, _mm256_sign_epi8(q, u)));
-          sum[r][t] = _mm256_fmadd_ps(dot, _mm256_mul_ps(scale, _mm256_set1_ps(strip.scale[at + t])), sum[r][t]);
-          if constexpr (few::has_offset(M)) sum[r][t] = _mm256_fmadd_ps(offset, _mm256_set1_ps(strip.sum[at + t]), sum[r][t]);
-        }
-      }
-    }
+    for (Index c = begin; c < end; ++c, at += Tokens) add_byte_chunk(rows, c, table, strip, at, sum);
   }
-  LOWRANK_UNROLL
-  for (int r = 0; r < Rows; ++r) {
-    LOWRANK_UNROLL
-    for (int t = 0; t < Tokens; ++t) few::store_sum(p, row + r, t, bytes.unit * sum_of(sum[r][t]));
-  }
+  store_sums(p, row, sum, bytes.unit);
 }
 
 template <Layout L, Scaling M, int Rows, int Tokens>

@@ -2,6 +2,7 @@
 
 /// What the kernels for few tokens share on every target: how the chunks of 32 elements of a piece's rows lie, and where their scales are.
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 

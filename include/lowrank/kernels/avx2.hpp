@@ -237,22 +237,6 @@ constexpr PanelKernels panel_kernels() {
           .multiply = multiply};
 }
 
-inline constexpr KernelTable table = {.name = "avx2",
-                                      .lanes = lanes,
-                                      .vectors = vectors,
-                                      .columns = columns,
-                                      .fp32 = panel_kernels<false>(),
-                                      .bf16 = panel_kernels<true>(),
-                                      .decode_blocks = decode_blocks,
-                                      .widen_bfloat16 = widen_bfloat16,
-                                      .widen_half = widen_half,
-                                      .few_tokens = nullptr,
-                                      .few_tokens_bf16 = nullptr,
-                                      .few_tokens_int8 = nullptr,
-                                      .to_bfloat16 = nullptr,
-                                      .to_int8 = nullptr,
-                                      .elementwise = elementwise};
-
 #if defined(__clang__)
 #pragma clang attribute pop
 #else

@@ -3,6 +3,7 @@
 /// Storage in few bits: formats, quantize, dequantize, error.
 
 #include <lowrank/quant/any_matrix.hpp>
+#include <lowrank/quant/dequantize.hpp>
 #include <lowrank/quant/error.hpp>
 #include <lowrank/quant/fp4.hpp>
 #include <lowrank/quant/iq4.hpp>

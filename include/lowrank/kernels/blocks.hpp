@@ -14,6 +14,20 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
+/// A product as it is: a compiler that may contract shall not fuse it with the sum that follows, so that every build rounds alike.
+inline float rounded(float product) {
+#if defined(__GNUC__) && defined(__SSE__)
+  __asm__("" : "+x"(product));
+  return product;
+#elif defined(__GNUC__) && defined(__aarch64__)
+  __asm__("" : "+w"(product));
+  return product;
+#else
+  const volatile float kept = product;
+  return kept;
+#endif
+}
+
 /// How codes lie in memory.
 enum class CodeOrder : std::uint8_t {
   nibble_pairs,   ///< one run over the flattened matrix; of two neighbours the first is the high nibble (bitsandbytes)
@@ -84,7 +98,7 @@ struct BlockSource {
   }
 };
 
-/// Readers of scales for the common ways of storing them.
+/// Readers of scales for the common ways of storing them. No offset is -0: added to a zero, it keeps its sign.
 struct ArrayScales {  ///< float32, one a group
   static float float_at(const std::byte* from, Index i) {
     float value;
@@ -92,14 +106,14 @@ struct ArrayScales {  ///< float32, one a group
     return value;
   }
   static void read(const BlockSource& s, Index first, Index count, float* scale, float* offset) {
-    for (Index i = 0; i < count; ++i) scale[i] = float_at(s.scales, first + i), offset[i] = 0;
+    for (Index i = 0; i < count; ++i) scale[i] = float_at(s.scales, first + i), offset[i] = -0.0f;
   }
 };
 struct DoubleQuantizedScales {  ///< bitsandbytes: 8-bit codes of the dynamic map, a float32 scale for 256 of them, one offset
   static void read(const BlockSource& s, Index first, Index count, float* scale, float* offset) {
     for (Index i = 0; i < count; ++i) {
-      scale[i] = s.scale_map[s.scale_codes[first + i]] * ArrayScales::float_at(s.scales, (first + i) / 256) + s.scale_offset;
-      offset[i] = 0;
+      scale[i] = rounded(s.scale_map[s.scale_codes[first + i]] * ArrayScales::float_at(s.scales, (first + i) / 256)) + s.scale_offset;
+      offset[i] = -0.0f;
     }
   }
 };
@@ -113,7 +127,7 @@ struct HalfScales {  ///< ggml: half precision inside each block
     for (Index i = 0; i < count; ++i) {
       const std::byte* at = s.block_of((first + i) * s.group);
       scale[i] = half_at(at + s.scale_at);
-      offset[i] = s.offset_at < 0 ? 0.0f : half_at(at + s.offset_at);
+      offset[i] = s.offset_at < 0 ? -0.0f : half_at(at + s.offset_at);
     }
   }
 };

@@ -4,12 +4,12 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
-#include <span>
+#include <numeric>
 #include <utility>
-#include <vector>
 
 #include <lowrank/kernels/blocks.hpp>
 #include <lowrank/core/buffer.hpp>
+#include <lowrank/core/parallel.hpp>
 #include <lowrank/quant/encoding.hpp>
 #include <lowrank/quant/format.hpp>
 
@@ -55,6 +55,27 @@ inline std::uint8_t nearest_code(const std::array<float, 256>& map, float t) {
   return static_cast<std::uint8_t>(t < midpoint(lower, pivot) ? lower : pivot);
 }
 
+/// The same for many t: bisection down a tree without branches. The last pivots are the even indices, so a tie takes the even one.
+class NearestCode {
+ public:
+  explicit NearestCode(const std::array<float, 256>& map) {
+    for (unsigned first = 1, gap = 128; first < 256; first *= 2, gap /= 2)  // a level of the tree, as in kernels::ordered_rule
+      for (unsigned i = 0; i < first; ++i) {
+        const unsigned below = gap - 1 + 2 * gap * i;
+        const float midpoint = (map[below] + map[below + 1]) * 0.5f;
+        nodes_[first + i] = below % 2 == 0 ? midpoint : std::nextafter(midpoint, -2.0f);
+      }
+  }
+  std::uint8_t operator()(float t) const {
+    unsigned node = 1;
+    for (int level = 0; level < 8; ++level) node = 2 * node + (t > nodes_[node]);
+    return static_cast<std::uint8_t>(node - 256);
+  }
+
+ private:
+  std::array<float, 256> nodes_{};
+};
+
 }  // namespace quant
 
 /// One fp32 scale a block: the largest magnitude.
@@ -70,10 +91,9 @@ struct PlainScales {
       check<ShapeError>(absmax_.size() == 4 * static_cast<std::size_t>(blocks), format, "absmax holds ", absmax_.size(), " bytes but ",
                         blocks, " blocks need ", 4 * blocks, " (fp32); check the shape and the block size");
     }
-    static Storage encode(std::string_view format, std::span<const float> absmax) {
-      Buffer bytes = Buffer::allocate(absmax.size_bytes());
-      std::copy(absmax.begin(), absmax.end(), bytes.mutable_as<float>());
-      return {format, static_cast<Index>(absmax.size()), std::move(bytes)};
+    static Storage encode(std::string_view format, Buffer absmax) {
+      const auto blocks = static_cast<Index>(absmax.size() / sizeof(float));
+      return {format, blocks, std::move(absmax)};
     }
 
     /// The scale of a block.
@@ -113,13 +133,13 @@ struct DoubleQuant {
       check<ShapeError>(nested_absmax_.size() == 4 * nested, format, "nested_absmax holds ", nested_absmax_.size(), " bytes but ", nested,
                         " nested blocks need ", 4 * nested, " (fp32); check the shape and the block size");
     }
-    static Storage encode(std::string_view format, std::span<const float> absmax);
+    /// Quantizes absmax fp32[blocks].
+    static Storage encode(std::string_view format, const Buffer& absmax);
 
-    /// The scale of a block, in two roundings: volatile keeps a compiler that may use FMA from making them one here and not there.
+    /// The scale of a block, in two roundings.
     float operator[](Index block) const {
       const float nested = quant::load<float>(nested_absmax_.data() + 4 * (block / nested_block));
-      const volatile float rest = map_[static_cast<std::size_t>(absmax_.data()[block])] * nested;
-      return rest + offset_;
+      return rounded(map_[static_cast<std::size_t>(absmax_.data()[block])] * nested) + offset_;
     }
     void describe(BlockSource& s) const {
       s.read_scales = DoubleQuantizedScales::read;
@@ -141,23 +161,27 @@ struct DoubleQuant {
   };
 };
 
-inline DoubleQuant::Storage DoubleQuant::Storage::encode(std::string_view format, std::span<const float> absmax) {
-  const auto blocks = static_cast<Index>(absmax.size());
-  double sum = 0;
-  for (const float value : absmax) sum += value;
+inline DoubleQuant::Storage DoubleQuant::Storage::encode(std::string_view format, const Buffer& absmax) {
+  const float* const scales = absmax.as<float>();
+  const auto blocks = static_cast<Index>(absmax.size() / sizeof(float)), count = ceil_div(blocks, nested_block);
+  const double sum = std::accumulate(scales, scales + blocks, 0.0);  // in order, whatever the threads
   const float offset = blocks == 0 ? 0.0f : static_cast<float>(sum / static_cast<double>(blocks));
-  Buffer codes = Buffer::allocate(absmax.size());
-  Buffer nested = Buffer::allocate(4 * static_cast<std::size_t>(ceil_div(blocks, nested_block)));
+  Buffer codes = Buffer::allocate(static_cast<std::size_t>(blocks));
+  Buffer nested = Buffer::allocate(4 * static_cast<std::size_t>(count));
   const std::array<float, 256> map = quant::dynamic_map();
-  std::array<float, nested_block> rest;
-  for (Index begin = 0; begin < blocks; begin += nested_block) {
-    const Index count = std::min(nested_block, blocks - begin);
-    std::transform(absmax.begin() + begin, absmax.begin() + begin + count, rest.begin(), [&](float a) { return a - offset; });
-    const float largest = quant::largest_magnitude(rest.data(), count), inverse = 1.0f / largest;
-    nested.mutable_as<float>()[begin / nested_block] = largest;
-    for (Index i = 0; i < count; ++i)  // all equal: 0 · inf is NaN, code 0, as on CUDA; it decodes to -0 + offset
-      codes.mutable_as<std::uint8_t>()[begin + i] = quant::nearest_code(map, rest[static_cast<std::size_t>(i)] * inverse);
-  }
+  const quant::NearestCode nearest(map);
+  parallel_ranges(count, 16, [&](Index first, Index last) {
+    std::array<float, nested_block> rest;
+    for (Index n = first; n < last; ++n) {
+      const Index begin = n * nested_block, end = std::min(begin + nested_block, blocks);
+      std::transform(scales + begin, scales + end, rest.begin(), [&](float a) { return a - offset; });
+      const float largest = kernels::scalar::largest_magnitude(rest.data(), end - begin), inverse = 1.0f / largest;
+      nested.mutable_as<float>()[n] = largest;
+      std::transform(rest.begin(), rest.begin() + (end - begin), codes.mutable_as<std::uint8_t>() + begin, [&](float r) {
+        return nearest(r * inverse);
+      });  // all equal: 0 · inf is NaN, code 0, as on CUDA; it decodes to -0 + offset
+    }
+  });
   return {format, blocks, std::move(codes), std::move(nested), offset, map};
 }
 

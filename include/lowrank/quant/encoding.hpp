@@ -1,45 +1,56 @@
 #pragma once
 
-/// What every encoder shares: reading weights in order, the largest magnitude, and reporting the first weight that cannot be stored.
+/// What every encoder shares: reading weights in order, and reporting the first weight that cannot be stored.
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cmath>
+#include <concepts>
 #include <cstdint>
 #include <limits>
 
 #include <lowrank/core/types.hpp>
 #include <lowrank/error.hpp>
+#include <lowrank/kernels/dispatch.hpp>
 #include <lowrank/kernels/source.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::quant {
 
-/// Weights that one thread encodes at a time.
-inline constexpr Index encode_grain = 1 << 16;
+/// Weights that one thread encodes at a time, and those of them that are read at once: a multiple of every block.
+inline constexpr Index encode_grain = 1 << 16, chunk = 1 << 12;
 
 /// Writes elements [begin, begin + length) of the flattened (row-major) source as floats.
 template <Source Weights>
 void read_flat(const Weights& w, Index begin, Index length, float* out) {
+  const kernels::KernelTable& table = kernels::current_table();
   for (Index row = begin / w.cols(), col = begin % w.cols(); length > 0; ++row, col = 0) {
     const Index run = std::min(length, w.cols() - col);
-    w.decode(row, 1, col, run, out, run);
+    if constexpr (std::derived_from<Weights, DenseSource<bfloat16>>)
+      table.widen_bfloat16(w.data() + row * w.stride() + col, run, out);
+    else if constexpr (std::derived_from<Weights, DenseSource<half>>)
+      table.widen_half(w.data() + row * w.stride() + col, run, out);
+    else
+      w.decode(row, 1, col, run, out, run);
     out += run;
     length -= run;
   }
 }
 
-/// max |x|; infinite or NaN if any element is (without the sign bit, floats order as integers do).
-inline float largest_magnitude(const float* x, Index count) {
-  std::uint32_t largest = 0;
-  for (Index i = 0; i < count; ++i) largest = std::max(largest, std::bit_cast<std::uint32_t>(x[i]) & 0x7fffffffu);
-  return std::bit_cast<float>(largest);
+/// Elements [col, col + length) of a row where they are, if they lie there as floats, else read into `buffer`.
+template <Source Weights>
+const float* row_floats(const Weights& w, Index row, Index col, Index length, float* buffer) {
+  if constexpr (std::derived_from<Weights, DenseSource<float>>) return w.data() + row * w.stride() + col;
+  read_flat(w, row * w.cols() + col, length, buffer);
+  return buffer;
 }
 
-/// 1 / scale, and 0 where that is no number: for 0, and for a scale so small that half precision stores it as 0.
-inline float reciprocal(float scale) {
-  const float inverse = 1.0f / scale;
-  return std::isfinite(inverse) ? inverse : 0.0f;
+/// The same for elements [begin, begin + length) of the flattened source, where its rows follow each other without gaps.
+template <Source Weights>
+const float* flat_floats(const Weights& w, Index begin, Index length, float* buffer) {
+  if constexpr (std::derived_from<Weights, DenseSource<float>>)
+    if (w.stride() == w.cols()) return w.data() + begin;
+  read_flat(w, begin, length, buffer);
+  return buffer;
 }
 
 /// Two codes in a byte.

@@ -10,6 +10,7 @@
 
 #include <lowrank/core/types.hpp>
 #include <lowrank/error.hpp>
+#include <lowrank/kernels/quantize.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -37,7 +38,8 @@ concept QuantFormat = requires(const typename Candidate::Storage& storage, Index
 template <class Candidate>
 concept TableFormat = QuantFormat<Candidate> && requires(float t) {
   { Candidate::table } -> std::convertible_to<std::array<float, 16>>;
-  { Candidate::encode(t) } -> std::convertible_to<std::uint8_t>;
+  { Candidate::encode(t) } -> std::convertible_to<std::uint8_t>;  // the rule for one number,
+  { Candidate::rule } -> std::convertible_to<kernels::CodeRule>;  // and for the kernels
 };
 
 /// A format that quantize() can write; the others are read from files only.

@@ -31,6 +31,8 @@ struct Fp4 {
   static constexpr std::array<float, 7> thresholds = {0.00260417f, 0.0859375f, 0.20833333f, 0.29166667f, 0.4166667f, 0.583333f, 0.8333333f};
   static constexpr std::array<std::uint8_t, 8> ascending = {0, 1, 6, 7, 4, 5, 2, 3};  // codes by magnitude
 
+  static constexpr kernels::CodeRule rule = kernels::signed_rule(thresholds, ascending, table);
+
   /// The sign of t = w / absmax and the number of thresholds below |t|, by bisection.
   static constexpr std::uint8_t encode(float t) {
     const float magnitude = t < 0 ? -t : t;

@@ -62,7 +62,7 @@ struct Iq4Xs {
     s.read_scales = [](const BlockSource& source, Index first, Index count, float* scale, float* offset) {
       for (Index i = 0; i < count; ++i) {
         scale[i] = scale_of(source.block_of((first + i) * source.group), (first + i) % 8);
-        offset[i] = 0;
+        offset[i] = -0.0f;
       }
     };
   }

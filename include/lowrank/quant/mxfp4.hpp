@@ -25,7 +25,7 @@ struct Mxfp4 {
     s.read_scales = [](const BlockSource& source, Index first, Index count, float* scale, float* offset) {
       for (Index i = 0; i < count; ++i) {
         scale[i] = std::ldexp(1.0f, static_cast<int>(source.block_of((first + i) * block)[0]) - 128);
-        offset[i] = 0;
+        offset[i] = -0.0f;
       }
     };
   }

@@ -48,6 +48,8 @@ struct Nf4 {
       0.2920137718319893f,   0.3893125355243683f,    0.5016634166240692f,  0.6427869200706482f,   0.8614784181118011f,
   };
 
+  static constexpr kernels::CodeRule rule = kernels::ordered_rule(thresholds, table);
+
   /// The number of thresholds below t = w / absmax, by bisection.
   static constexpr std::uint8_t encode(float t) {
     unsigned code = t > thresholds[7] ? 8 : 0;

@@ -28,14 +28,15 @@ struct Q4_0 {
     s.read_scales = HalfScales::read;
   }
 
+  static constexpr auto encode_blocks = &kernels::QuantizeKernels::encode_extreme;
   static bool encode(const float* x, Index count, std::byte* to) {
     const float* extreme = std::max_element(x, x + count, [](float a, float b) { return std::abs(a) < std::abs(b); });
     const float d = *extreme / -8.0f;
-    const float inverse = quant::reciprocal(d);
+    const float inverse = kernels::scalar::reciprocal(d);
     const half scale{d};
     quant::store(to, scale);
     for (Index j = 0; j < block / 2; ++j) {
-      const auto code = [&](Index i) { return i < count ? std::min(15, static_cast<int>(x[i] * inverse + 8.5f)) : 8; };
+      const auto code = [&](Index i) { return i < count ? std::min(15, static_cast<int>(rounded(x[i] * inverse) + 8.5f)) : 8; };
       to[2 + j] = quant::nibbles(code(j), code(j + block / 2));
     }
     return std::isfinite(static_cast<float>(scale));

@@ -30,15 +30,16 @@ struct Q4_1 {
     s.read_scales = HalfScales::read;
   }
 
+  static constexpr auto encode_blocks = &kernels::QuantizeKernels::encode_range;
   static bool encode(const float* x, Index count, std::byte* to) {
     const auto [min, max] = std::minmax_element(x, x + count);
     const float d = (*max - *min) / 15.0f, low = *min;
-    const float inverse = quant::reciprocal(d);
+    const float inverse = kernels::scalar::reciprocal(d);
     const half scale{d}, offset{low};
     quant::store(to, scale);
     quant::store(to + 2, offset);
     for (Index j = 0; j < block / 2; ++j) {
-      const auto code = [&](Index i) { return i < count ? std::min(15, static_cast<int>((x[i] - low) * inverse + 0.5f)) : 0; };
+      const auto code = [&](Index i) { return i < count ? std::min(15, static_cast<int>(rounded((x[i] - low) * inverse) + 0.5f)) : 0; };
       to[4 + j] = quant::nibbles(code(j), code(j + block / 2));
     }
     return std::isfinite(static_cast<float>(scale)) && std::isfinite(static_cast<float>(offset));

@@ -27,9 +27,10 @@ struct Q8_0 {
     s.read_scales = HalfScales::read;
   }
 
+  static constexpr auto encode_blocks = &kernels::QuantizeKernels::encode_bytes;
   static bool encode(const float* x, Index count, std::byte* to) {
-    const float d = quant::largest_magnitude(x, count) / 127.0f;
-    const float inverse = quant::reciprocal(d);
+    const float d = kernels::scalar::largest_magnitude(x, count) / 127.0f;
+    const float inverse = kernels::scalar::reciprocal(d);
     const half scale{d};
     quant::store(to, scale);
     for (Index j = 0; j < block; ++j) {

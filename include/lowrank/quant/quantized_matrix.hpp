@@ -1,11 +1,9 @@
 #pragma once
 
-#include <algorithm>
 #include <concepts>
 #include <utility>
 
 #include <lowrank/core/matrix.hpp>
-#include <lowrank/core/parallel.hpp>
 #include <lowrank/kernels/blocks.hpp>
 #include <lowrank/kernels/source.hpp>
 #include <lowrank/quant/format.hpp>
@@ -79,9 +77,10 @@ QuantizedMatrix<Format> quantize(const Weights& w) {
 template <class Format, Source Weights>
 QuantizedMatrix<Format> quantize(const Weights& w, const Search& search) {
   static_assert(TableFormat<Format>, "quantize<Format>(w, Search{}): Format must be Nf4 or Fp4; ggml's formats fix their scale");
-  check<ValueError>(search.points >= 1 && search.lowest > 0 && search.lowest <= 1, "quantize", "a search of ", search.points,
-                    " points down to ", search.lowest, " of the largest magnitude; give at least 1 point and a bound in (0, 1]");
-  return QuantizedMatrix<Format>(Format::Storage::encode(w, search));
+  check<ValueError>(search.points >= 1 && search.lowest > 0 && search.lowest <= search.highest && search.highest <= 2, "quantize",
+                    "a search of ", search.points, " points from ", search.lowest, " to ", search.highest,
+                    " of the largest magnitude; give at least 1 point and bounds in (0, 2], the lowest first");
+  return QuantizedMatrix<Format>(Format::Storage::encode(w, search.fractions()));
 }
 
 /// The same for an Eigen matrix of float or double.
@@ -89,15 +88,6 @@ template <class Format, class Derived, class... Rule>
 QuantizedMatrix<Format> quantize(const Eigen::DenseBase<Derived>& w, const Rule&... rule) {
   const quant::RowMajorRef<Derived> ref(w.derived());
   return quantize<Format>(quant::dense<Derived>(ref), rule...);
-}
-
-/// The matrix in fp32 [out, in]: exactly what decode writes and every product multiplies with.
-template <class Format>
-Weight<float> dequantize(const QuantizedMatrix<Format>& q) {
-  Weight<float> w(q.rows(), q.cols());
-  parallel_ranges(q.rows(), std::max<Index>(1, (1 << 16) / std::max<Index>(1, q.cols())),
-                  [&](Index begin, Index end) { q.decode(begin, end - begin, 0, q.cols(), w.data() + begin * q.cols(), q.cols()); });
-  return w;
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -1,9 +1,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 #include <lowrank/kernels/blocks.hpp>
 #include <lowrank/core/buffer.hpp>
@@ -17,7 +17,7 @@ namespace lowrank::inline LOWRANK_ABI {
 ///
 /// A file holds whole blocks only. Here a row may end inside a block: its last block is padded with zeros that do not influence the
 /// scale and are never read. Format gives `block`, `block_bytes`, `decode(block, out)` and, if it can be written,
-/// `encode(x, count, block) -> bool` (false: the scale does not fit).
+/// `encode(x, count, block) -> bool` (false: the scale does not fit); `encode_blocks`, if given, is the kernel for whole blocks.
 template <class Format>
 class RowBlocks {
  public:
@@ -38,16 +38,14 @@ class RowBlocks {
     auto* const bytes = blocks.mutable_as<std::byte>();
     quant::FirstFailure failure;
     parallel_ranges(rows, std::max<Index>(1, quant::encode_grain / std::max<Index>(1, cols)), [&](Index begin, Index end) {
-      std::vector<float> x(static_cast<std::size_t>(cols));
-      for (Index row = begin; row < end; ++row) {
-        w.decode(row, 1, 0, cols, x.data(), cols);
-        for (Index col = 0; col < cols; col += Format::block) {
-          std::byte* block = bytes + row * row_bytes + col / Format::block * Format::block_bytes;
-          const Index count = std::min(Format::block, cols - col);
-          const bool finite = std::isfinite(quant::largest_magnitude(x.data() + col, count));
-          if (!finite || !Format::encode(x.data() + col, count, block)) failure.record(row * cols + col);
+      alignas(64) float buffer[quant::chunk];
+      for (Index row = begin; row < end; ++row)
+        for (Index col = 0; col < cols; col += quant::chunk) {
+          const Index count = std::min(quant::chunk, cols - col);
+          const float* const x = quant::row_floats(w, row, col, count, buffer);
+          const Index done = encode_run(x, count, bytes + row * row_bytes + col / Format::block * Format::block_bytes);
+          if (done < count) failure.record(row * cols + col + done);
         }
-      }
     });
     failure.check(w, std::min(Format::block, std::max<Index>(1, cols)));
     return {rows, cols, std::move(blocks)};
@@ -78,6 +76,21 @@ class RowBlocks {
   }
 
  private:
+  /// Elements before the first block that cannot be stored; `count` if there is none.
+  static Index encode_run(const float* x, Index count, std::byte* to) {
+    Index done = 0;
+    if constexpr (requires { Format::encode_blocks; }) {
+      const auto encode_blocks = kernels::quantize_kernels().*Format::encode_blocks;
+      if (encode_blocks != nullptr) done = encode_blocks(x, count / Format::block, to) * Format::block;
+    }
+    for (; done < count; done += Format::block) {
+      const Index length = std::min(Format::block, count - done);
+      const bool is_finite = std::isfinite(kernels::scalar::largest_magnitude(x + done, length));
+      if (!is_finite || !Format::encode(x + done, length, to + done / Format::block * Format::block_bytes)) return done;
+    }
+    return count;
+  }
+
   template <class Scalar>
   static void decode_run(const std::byte* row, Index col, Index length, Scalar* out) {
     const Index end = col + length;

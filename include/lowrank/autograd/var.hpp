@@ -39,6 +39,11 @@ class Var {
     check<Error>(value_ != nullptr, "Var", "has no value: it was moved from or never set");
     return *value_;
   }
+  /// The array, shared.
+  std::shared_ptr<const Value> shared() const {
+    check<Error>(value_ != nullptr, "Var", "has no value: it was moved from or never set");
+    return value_;
+  }
   /// What a recorded operation keeps of its input: the array, unless the value says how it comes back.
   Kept<S, Device> kept() const {
     check<Error>(value_ != nullptr, "Var", "has no value: it was moved from or never set");

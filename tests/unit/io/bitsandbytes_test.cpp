@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <lowrank/io/bitsandbytes.hpp>
+#include <lowrank/quant.hpp>
 
 #include "support/files.hpp"
 

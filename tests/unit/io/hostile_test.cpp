@@ -4,6 +4,7 @@
 #include <lowrank/io/bitsandbytes.hpp>
 #include <lowrank/io/gguf_write.hpp>
 #include <lowrank/io/peft.hpp>
+#include <lowrank/quant.hpp>
 
 #include "support/files.hpp"
 

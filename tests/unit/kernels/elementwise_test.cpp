@@ -1,0 +1,139 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include <lowrank/core/random.hpp>
+#include <lowrank/kernels/dispatch.hpp>
+
+using namespace lowrank;
+using kernels::Elementwise;
+
+namespace {
+
+std::vector<float> numbers(Index n, std::uint64_t seed, float scale = 1) {
+  Random random(seed);
+  std::vector<float> x(static_cast<std::size_t>(n));
+  for (float& v : x) v = scale * random.normal();
+  return x;
+}
+double at(const std::vector<float>& x, Index i) { return static_cast<double>(x[static_cast<std::size_t>(i)]); }
+
+// Calls f(table, n) for every target of this processor and for lengths around the borders of their vectors.
+template <class F>
+void for_each_case(const F& f) {
+  for (const kernels::Target target : kernels::targets) {
+    if (!kernels::is_available(target)) continue;
+    CAPTURE(kernels::target_names[static_cast<int>(target)]);
+    for (const Index n : {0, 1, 3, 4, 7, 8, 9, 15, 16, 17, 31, 33, 64, 67, 200}) {
+      CAPTURE(n);
+      f(kernels::detail::table_of(target).elementwise, n);
+    }
+  }
+}
+constexpr double epsilon = std::numeric_limits<float>::epsilon();
+
+}  // namespace
+
+TEST_CASE("exponential: two ulp from -87 to 88, zero below, not a number stays so") {
+  for_each_case([](const Elementwise& e, Index n) {
+    auto x = numbers(n, 1, 30);
+    std::vector<float> y(x.size());
+    double sum = 0;
+    const float total = e.exponential(x.data(), 1.5f, n, y.data());
+    for (Index i = 0; i < n; ++i) {
+      const double expected = std::exp(std::clamp(static_cast<double>(x[static_cast<std::size_t>(i)] - 1.5f), -87.33, 88.7));
+      CHECK(std::abs(at(y, i) - expected) <= 2 * epsilon * expected + 1e-37);
+      sum += at(y, i);
+    }
+    CHECK(static_cast<double>(total) == doctest::Approx(sum).epsilon(1e-5));
+  });
+  for_each_case([](const Elementwise& e, Index n) {
+    std::vector<float> x(static_cast<std::size_t>(n), std::numeric_limits<float>::quiet_NaN());
+    CHECK((n == 0 || std::isnan(e.exponential(x.data(), 0, n, x.data()))));
+  });
+}
+
+TEST_CASE("sums, largest, dots and weighted rows agree with double") {
+  for_each_case([](const Elementwise& e, Index n) {
+    const auto x = numbers(n, 2), w = numbers(n, 3), g = numbers(n, 4);
+    double sum = 0, squares = 0, triple = 0, largest = -std::numeric_limits<double>::infinity();
+    for (Index i = 0; i < n; ++i) {
+      sum += at(x, i), squares += at(x, i) * at(x, i), triple += at(x, i) * at(w, i) * at(g, i);
+      largest = std::max(largest, at(x, i));
+    }
+    const double tolerance = 4 * epsilon * static_cast<double>(n + 1);
+    CHECK(std::abs(e.sum(x.data(), n) - sum) <= tolerance);
+    CHECK(std::abs(e.sum_of_squares(x.data(), n) - squares) <= 4 * tolerance);
+    CHECK(std::abs(e.triple_sum(w.data(), g.data(), x.data(), n) - triple) <= 4 * tolerance);
+    CHECK(static_cast<double>(e.largest(x.data(), n)) == largest);
+    const Index rows = 7, stride = n + 3;
+    const auto matrix = numbers(rows * stride, 5), weights = numbers(rows, 6);
+    std::vector<float> out(static_cast<std::size_t>(rows)), y = g;
+    e.dots(matrix.data(), stride, rows, x.data(), n, out.data());
+    e.add_weighted_rows(matrix.data(), stride, rows, weights.data(), n, y.data());
+    for (Index j = 0; j < rows; ++j) {
+      double dot = 0;
+      for (Index i = 0; i < n; ++i) dot += at(matrix, j * stride + i) * at(x, i);
+      CHECK(std::abs(at(out, j) - dot) <= 8 * tolerance);
+    }
+    for (Index i = 0; i < n; ++i) {
+      double expected = at(g, i);
+      for (Index j = 0; j < rows; ++j) expected += at(weights, j) * at(matrix, j * stride + i);
+      CHECK(std::abs(at(y, i) - expected) <= 64 * epsilon);
+    }
+  });
+}
+
+TEST_CASE("rotations: neighbours and halves turn by the angles, and back") {
+  for_each_case([](const Elementwise& e, Index half) {
+    const auto x = numbers(2 * half, 7), angle = numbers(half, 8);
+    std::vector<float> cos(angle.size()), sin(angle.size()), y(x.size()), back(x.size());
+    for (std::size_t j = 0; j < angle.size(); ++j) cos[j] = std::cos(angle[j]), sin[j] = std::sin(angle[j]);
+    for (const bool halves : {false, true}) {
+      const auto rotate = halves ? e.rotate_halves : e.rotate_neighbours;
+      rotate(x.data(), cos.data(), sin.data(), half, 1, y.data());
+      rotate(y.data(), cos.data(), sin.data(), half, -1, back.data());
+      for (Index j = 0; j < half; ++j) {
+        const Index left = halves ? j : 2 * j, right = halves ? j + half : 2 * j + 1;
+        CHECK(std::abs(at(y, left) - (at(x, left) * at(cos, j) - at(x, right) * at(sin, j))) <= 8 * epsilon);
+        CHECK(std::abs(at(y, right) - (at(x, right) * at(cos, j) + at(x, left) * at(sin, j))) <= 8 * epsilon);
+        CHECK(std::abs(at(back, left) - at(x, left)) <= 16 * epsilon);
+      }
+    }
+  });
+}
+
+TEST_CASE("bfloat16 bits are those of the type, whatever the target") {
+  for_each_case([](const Elementwise& e, Index n) {
+    auto x = numbers(n, 9);
+    if (n > 2) x[0] = std::numeric_limits<float>::quiet_NaN(), x[1] = std::numeric_limits<float>::infinity(), x[2] = -1e-40f;
+    std::vector<std::uint16_t> bits(x.size());
+    e.to_bfloat16(x.data(), n, bits.data());
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const bfloat16 expected(x[i]);
+      if (std::isnan(x[i]))
+        CHECK(std::isnan(static_cast<float>(std::bit_cast<bfloat16>(bits[i]))));
+      else
+        CHECK(bits[i] == expected.bits);
+    }
+  });
+}
+
+TEST_CASE("gates and their gradients agree with double") {
+  for_each_case([](const Elementwise& e, Index n) {
+    const auto gate = numbers(n, 10, 4), up = numbers(n, 11), g = numbers(n, 12);
+    std::vector<float> y(gate.size()), dgate(gate.size()), dup(gate.size());
+    e.swiglu(gate.data(), up.data(), n, y.data());
+    e.swiglu_backward(gate.data(), up.data(), g.data(), n, dgate.data(), dup.data());
+    for (Index i = 0; i < n; ++i) {
+      const double v = at(gate, i), s = 1 / (1 + std::exp(-v));
+      CHECK(std::abs(at(y, i) - v * s * at(up, i)) <= 64 * epsilon);
+      CHECK(std::abs(at(dup, i) - at(g, i) * v * s) <= 64 * epsilon);
+      CHECK(std::abs(at(dgate, i) - at(g, i) * at(up, i) * s * (1 + v * (1 - s))) <= 64 * epsilon);
+    }
+  });
+}

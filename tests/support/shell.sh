@@ -1,7 +1,7 @@
 # Functions of run.sh, examples/run.sh and .ci/run; read with `.` from a POSIX shell.
 
 has_command() { command -v "$1" > /dev/null 2>&1; }
-has_header() { printf '#include <%s>\n' "$1" | c++ -std=c++20 -I/usr/include/eigen3 -x c++ -E - > /dev/null 2>&1; }
+has_header() { printf '#include <%s>\n' "$1" | c++ -std=c++20 -DPCRE2_CODE_UNIT_WIDTH=8 -I/usr/include/eigen3 -x c++ -E - > /dev/null 2>&1; }
 
 # need PACKAGE TEST…: remembers the Debian package unless the test holds. missing lists them.
 missing=

@@ -22,3 +22,13 @@ TEST_CASE("every error is an Error and a std::runtime_error") {
 }
 
 TEST_CASE("concat joins what a stream prints") { CHECK(concat("a", 1, 'b', 2.5, std::string("c")) == "a1b2.5c"); }
+
+TEST_CASE("errors are one line of valid UTF-8 whatever a file's names hold") {
+  CHECK_THROWS_WITH_AS(fail<ShapeError>("op", "a\nb\x1b[2J\xff", "é"), "[op] a?b?[2J?é", ShapeError);
+  CHECK(printable("") == "");
+  CHECK(printable("plain ☃ \U0001F600") == "plain ☃ \U0001F600");
+  CHECK(printable(std::string_view("\0\t\r\x7f\xc2\x85", 6)) == "?????");                   // control characters, the last one of two bytes
+  CHECK(printable("\xc0\xaf \xed\xa0\x80 \xf4\x90\x80\x80 \xe2\x98") == "?? ??? ???? ??");  // overlong, surrogate, too large, cut
+  CHECK(printable("aaaa☃b", 5) == "aaaa☃…");
+  CHECK(printable("aaaaa", 5) == "aaaaa");
+}

@@ -51,6 +51,7 @@ inline void read_byte_pairs(const lowrank::gguf::File& file, TokenizerData& data
   const NamedPreTokenizer& named = named_pretokenizer(file.get_or<std::string>("tokenizer.ggml.pre", "default"));
   for (const std::string_view split : named.splits) data.pre.add_split(Pattern(split));
   data.pre.add_byte_level();
+  if (named.nfc) data.normalizer.add_nfc();
   data.ignore_merges = named.ignore_merges;
   adds_bos = named.adds_bos;
   if (file.find("tokenizer.ggml.merges") != nullptr)

@@ -113,7 +113,6 @@ inline void add_metaspace(const Json& step, PreTokenizer& pre) {
 }
 
 inline void add_pre_tokenizer(const Json& root, PreTokenizer& pre) {
-  constexpr std::string_view punctuation = R"([\p{P}$+<=>^`|~])";
   for_each_step(part(root, "pre_tokenizer"), "pretokenizers", [&](const Json& step) {
     const std::string type = text_of(step, "type");
     if (type == "ByteLevel")
@@ -124,7 +123,7 @@ inline void add_pre_tokenizer(const Json& root, PreTokenizer& pre) {
       pre.add_split(Pattern(patterns::digit),
                     option(step, "individual_digits", false) ? SplitBehavior::isolated : SplitBehavior::contiguous);
     else if (type == "Punctuation")
-      pre.add_split(Pattern(punctuation), step.contains("behavior") ? behavior_of(step) : SplitBehavior::isolated);
+      pre.add_split(Pattern(patterns::punctuation), step.contains("behavior") ? behavior_of(step) : SplitBehavior::isolated);
     else if (type == "Whitespace")
       pre.add_split(Pattern(R"(\w+|[^\w\s]+)"), SplitBehavior::removed, true);
     else if (type == "WhitespaceSplit")

@@ -14,7 +14,17 @@ namespace transformer {
 namespace patterns {
 
 inline constexpr std::string_view gpt2 = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-inline constexpr std::string_view digit = R"(\p{N})";
+// The second half: numbers of Unicode 15 to 17, which a PCRE2 of version 10.42 does not know yet.
+inline constexpr std::string_view digit =
+    R"([\p{N}\x{10D40}-\x{10D49}\x{116D0}-\x{116E3}\x{11BF0}-\x{11BF9}\x{11DE0}-\x{11DE9}\x{11F50}-\x{11F59}\x{16130}-\x{16139})"
+    R"(\x{16D70}-\x{16D79}\x{16FF4}-\x{16FF6}\x{1CCF0}-\x{1CCF9}\x{1D2C0}-\x{1D2D3}\x{1E4F0}-\x{1E4F9}\x{1E5F1}-\x{1E5FA}])";
+// What tokenizer.json calls punctuation: ASCII symbols and the class P of Unicode 8, with two characters that have left it since.
+inline constexpr std::string_view punctuation =
+    R"((?![\x{61D}\x{9FD}\x{A76}\x{C77}\x{C84}\x{1B4E}\x{1B4F}\x{1B7D}-\x{1B7F}\x{2E43}-\x{2E5D}\x{10D6E}\x{10EAD}\x{10F55}-\x{10F59})"
+    R"(\x{10F86}-\x{10F89}\x{113D4}-\x{113D8}\x{1144B}-\x{1144F}\x{1145A}-\x{1145D}\x{11660}-\x{1166C}\x{116B9}\x{1183B})"
+    R"(\x{11944}-\x{11946}\x{119E2}\x{11A3F}-\x{11A46}\x{11A9A}-\x{11AA2}\x{11B00}-\x{11B09}\x{11BE1}\x{11C41}-\x{11C71})"
+    R"(\x{11EF7}\x{11EF8}\x{11F43}-\x{11F4F}\x{11FFF}\x{12FF1}\x{12FF2}\x{16D6D}-\x{16D6F}\x{16E97}-\x{16E9A}\x{16FE2}\x{1E5FF})"
+    R"(\x{1E95E}\x{1E95F}])[\p{P}$+<=>^`|~\x{166D}\x{111C9}])";
 inline constexpr std::string_view three_digits = R"(\p{N}{1,3})";
 inline constexpr std::string_view llama3 =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
@@ -63,6 +73,7 @@ struct NamedPreTokenizer {
   std::vector<std::string_view> splits;  ///< applied one after the other, matches isolated
   bool ignore_merges = false;            ///< a piece that is a token stays whole even where merges would not build it
   bool adds_bos = false;                 ///< unless the file says otherwise
+  bool nfc = false;                      ///< texts are normalized first, which a GGUF file has no key for
 };
 
 inline const std::vector<NamedPreTokenizer>& named_pretokenizers() {
@@ -74,8 +85,9 @@ inline const std::vector<NamedPreTokenizer>& named_pretokenizers() {
       {{"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}, {digit, gpt2}},
       {{"llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2", "midm-2.0"}, {llama3}, true, true},
       {{"dbrx", "smaug-bpe", "chatglm-bpe", "glm4"}, {llama3}},
-      {{"qwen2", "stablelm2", "deepseek-r1-qwen", "megrez", "hunyuan", "kormo", "solar-open", "grok-2"}, {qwen2}},
-      {{"qwen35"}, {qwen35}},
+      {{"qwen2"}, {qwen2}, false, false, true},
+      {{"stablelm2", "deepseek-r1-qwen", "megrez", "hunyuan", "kormo", "solar-open", "grok-2"}, {qwen2}},
+      {{"qwen35"}, {qwen35}, false, false, true},
       {{"tekken"}, {tekken}, true, true},
       {{"gpt-4o", "llama4", "kanana2", "minimax-m2"}, {gpt4o}},
       {{"deepseek-llm"}, {line_break, deepseek_letters, deepseek_marks, R"(\s+$)", hangul_and_han, R"(\p{N}+)"}},

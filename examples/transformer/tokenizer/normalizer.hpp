@@ -23,27 +23,31 @@ class Normalizer {
 
   bool empty() const { return steps_.empty(); }
 
+  /// Throws FormatError when replacements make the text more than 64 times longer, as those of a hostile file may do again and again.
   std::string operator()(std::string_view text) const {
     std::string result(text);
+    const std::size_t longest = 64 * text.size() + 65536;
     for (const auto& [from, to, nfc] : steps_) {
       if (nfc)
         result = to_nfc(result);
       else if (from.empty())
         result.insert(0, result.empty() ? "" : to);
       else
-        result = replace(result, from, to);
+        result = replace(result, from, to, longest);
     }
     return result;
   }
 
  private:
-  static std::string replace(std::string_view text, std::string_view from, std::string_view to) {
+  static std::string replace(std::string_view text, std::string_view from, std::string_view to, std::size_t longest) {
     std::string result;
     for (;;) {
       const std::size_t found = text.find(from);
       result += text.substr(0, found);
       if (found == std::string_view::npos) return result;
       result += to;
+      lowrank::check<lowrank::FormatError>(result.size() <= longest, "tokenizer", "its normalizer makes more than ", longest,
+                                           " bytes of a short text; the tokenizer is damaged");
       text.remove_prefix(found + from.size());
     }
   }

@@ -40,8 +40,8 @@ class Buffer {
 
   /// The whole file, mapped read-only: processes share its pages, and it may exceed the memory. Throws IoError.
   static Buffer map(const std::filesystem::path& path) {
-    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    check<IoError>(file >= 0, "map", "cannot open ", path, ": ", std::strerror(errno));
+    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe is refused below, not waited for
+    check<IoError>(file >= 0, "map", "cannot open ", path, ": ", std::strerror(errno), "; give the path of a readable file");
     struct Closer {
       int file;
       ~Closer() { ::close(file); }

@@ -44,13 +44,8 @@ T load_number(const std::byte* bytes) {
   return value;
 }
 
-/// A name from a file between quotes: control characters as "?", and no more than 80 bytes of it.
-inline std::string name_text(std::string_view name) {
-  constexpr std::size_t longest = 80;
-  std::string text = "\"";
-  for (const char c : name.substr(0, longest)) text += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
-  return text + (name.size() > longest ? "…\"" : "\"");
-}
+/// A name from a file between quotes, fit to print, and no more than about 80 bytes of it.
+inline std::string name_text(std::string_view name) { return '"' + printable(name, 80) + '"'; }
 
 /// Reads numbers and strings one after the other; asking for more than is left is a FormatError that names file and position.
 class ByteReader {

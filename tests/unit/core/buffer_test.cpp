@@ -6,6 +6,8 @@
 #include <limits>
 #include <string>
 
+#include <sys/stat.h>
+
 #include <lowrank/core/buffer.hpp>
 
 #include "tests/support/temporary.hpp"
@@ -61,4 +63,6 @@ TEST_CASE("what cannot be mapped is an IoError that names it") {
   const TemporaryFolder folder;
   CHECK_THROWS_WITH_AS(Buffer::map(folder / "absent"), doctest::Contains("absent"), IoError);
   CHECK_THROWS_WITH_AS(Buffer::map(folder.path()), doctest::Contains("is not a regular file"), IoError);
+  REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);  // nobody writes to it: waiting would never end
+  CHECK_THROWS_WITH_AS(Buffer::map(folder / "pipe"), doctest::Contains("is not a regular file"), IoError);
 }

@@ -33,4 +33,5 @@ TEST_CASE("ByteReader: never leaves its bytes") {
 TEST_CASE("name_text: shows no control characters and no end of a long name") {
   CHECK(name_text("a\nb\x7f") == "\"a?b?\"");
   CHECK(name_text(std::string(1000, 'x')).size() < 100);
+  CHECK(name_text("\xff☃") == "\"?☃\"");
 }

@@ -109,6 +109,15 @@ TEST_CASE("hostile tokenizer.json is refused") {
   CHECK_THROWS_AS(from_text(root.dump()), FormatError);
 }
 
+TEST_CASE("a normalizer that makes a text grow without end is an error") {
+  Json root = small_json(), step = Json::parse(R"({"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaa"})");
+  root["normalizer"] = {{"type", "Sequence"}, {"normalizers", Json::array()}};
+  for (int i = 0; i < 30; ++i) root["normalizer"]["normalizers"].push_back(step);
+  CHECK_THROWS_WITH_AS(from_text(root.dump()).encode("a"), doctest::Contains("its normalizer makes more than"), FormatError);
+  root["normalizer"]["normalizers"].get_ref<Json::array_t&>().resize(3);
+  CHECK(from_text(root.dump()).encode("ba").size() == 1001);
+}
+
 TEST_CASE("a folder without a tokenizer says so") {
   const lowrank::test::TemporaryFolder folder;
   CHECK_THROWS_WITH_AS(Tokenizer::from_folder(folder.path()), doctest::Contains("has no tokenizer.json"), lowrank::IoError);

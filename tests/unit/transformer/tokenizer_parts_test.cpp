@@ -77,6 +77,10 @@ TEST_CASE("classes mean what the patterns' makers meant") {
   CHECK(matches(R"([]a]+)", "x]a") == Strings{"]a"});
   CHECK(matches(R"(\p{Lu}+\x{41}?)", "ÄÖ") == Strings{"ÄÖ"});
   CHECK(matches("a$", "a\na") == Strings{"a", "a"});
+  // Numbers by the newest Unicode, punctuation by version 8 of it: what the reference's tables hold.
+  CHECK(matches(transformer::patterns::digit, "a1½\U0001D2C0\U00016FF4b") == Strings{"1", "½", "\U0001D2C0", "\U00016FF4"});
+  CHECK(matches(transformer::patterns::punctuation, "a!`\u2E42\u2E45\u166D\u061D\u2E5D\u3001€") ==
+        Strings{"!", "`", "\u2E42", "\u166D", "\u3001"});
 }
 
 TEST_CASE("patterns that cannot be matched alike are refused") {

@@ -19,6 +19,7 @@ double update_norm(const lowrank::LoraTensors& layer) {
 }
 
 void info(const Options& o) {
+  if (!o.json.empty()) ensure_writable(o.json, false);
   const lowrank::Adapter adapter = lowrank::peft::load(o.path);
   const lowrank::LoraConfig& config = adapter.config;
   std::printf("%s: %s%s, rank %ld, alpha %g, dropout %g, base %s\n", o.path.c_str(), config.use_dora ? "DoRA" : "LoRA",

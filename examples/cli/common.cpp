@@ -28,8 +28,9 @@ Session open_session(const std::string& name, const Common& common, transformer:
   if (common.threads > 0) lowrank::set_thread_count(common.threads);
   const lowrank::Compute compute = resolve_compute(common, purpose);
   const fs::path path = name == "demo" ? fs::path(LOWRANK_EXAMPLES_DIR) / "data" / "demo.gguf" : fs::path(name);
-  lowrank::check<lowrank::IoError>(fs::exists(path), "model", '"', path.string(),
-                                   "\" does not exist; give a .gguf file, a Hugging Face folder, or demo");
+  std::error_code failure;
+  lowrank::check<lowrank::IoError>(fs::exists(path, failure), "model", lowrank::path_text(path), ": ",
+                                   failure ? failure.message() : "no such file", "; give a .gguf file, a Hugging Face folder, or demo");
   Session session{name, {}, std::nullopt, compute};
   if (fs::is_directory(path)) {
     session.model = transformer::load_folder(path);
@@ -54,7 +55,8 @@ std::unique_ptr<LoraSet> open_adapters(const Llama& model, const std::vector<std
     const auto colon = spec.rfind(':');
     double weight = 1;
     std::string path = spec;
-    if (colon != std::string::npos && !std::filesystem::exists(spec)) {
+    std::error_code ignored;
+    if (colon != std::string::npos && !std::filesystem::exists(spec, ignored)) {
       char* end = nullptr;
       weight = std::strtod(spec.c_str() + colon + 1, &end);
       lowrank::check<lowrank::ValueError>(colon + 1 < spec.size() && *end == '\0' && std::isfinite(weight), "adapter", '"', spec,
@@ -95,13 +97,16 @@ void ensure_writable(const std::filesystem::path& path, bool is_folder) {
   namespace fs = std::filesystem;
   std::error_code failure;
   if (is_folder) {
-    lowrank::check<lowrank::IoError>(!fs::exists(path) || fs::is_directory(path), "output", path,
+    lowrank::check<lowrank::IoError>(!fs::exists(path, failure) || fs::is_directory(path, failure), "output", lowrank::path_text(path),
                                      " exists and is not a folder; choose another --out");
     fs::create_directories(path, failure);
-    lowrank::check<lowrank::IoError>(!failure, "output", "cannot create the folder ", path, ": ", failure.message(),
+    lowrank::check<lowrank::IoError>(!failure, "output", "cannot create the folder ", lowrank::path_text(path), ": ", failure.message(),
                                      "; choose another --out");
   }
-  lowrank::AtomicFile probe(is_folder ? path / "adapter_config.json" : path, "output");  // removed again: it is never committed
+  for (const char* name : {"adapter_config.json", "adapter_model.safetensors"}) {
+    lowrank::AtomicFile probe(is_folder ? path / name : path, "output");  // removed again: it is never committed
+    if (!is_folder) break;
+  }
 }
 
 }  // namespace cli

@@ -30,6 +30,9 @@ void write_logits(const Options& o, Session& session, LoraSet* lora) {
   for (Index i = 0; i < sequences; ++i) {
     const std::span row(ids.bytes.as<std::int32_t>() + i * length, static_cast<std::size_t>(length));
     const auto part = session.model.logits(row, 1, {.lora = lora});
+    if (!part.value().allFinite())
+      lowrank::fail<lowrank::ValueError>("evaluate", "the logits of sequence ", i, " are not finite",
+                                         transformer::not_finite_reason(session.model, lora));
     logits.insert(logits.end(), part.value().data(), part.value().data() + part.value().size());
   }
   const auto tensor = lowrank::make_tensor<float>("logits", {sequences, length, vocabulary}, logits);
@@ -37,6 +40,8 @@ void write_logits(const Options& o, Session& session, LoraSet* lora) {
 }
 
 void run(const Options& o) {
+  for (const std::string& path : {o.logits, o.common.json})
+    if (!path.empty()) ensure_writable(path, false);
   Common common = o.common;
   Session session = open_session(o.model, common, transformer::Base::native, "evaluate");
   const auto lora = open_adapters(session.model, o.adapters);

@@ -178,12 +178,14 @@ void run(const Options& given) {
   LoraSet lora = transformer::new_lora(session.model, config,
                                        o.init == "gaussian" ? lowrank::LoraInit::gaussian : lowrank::LoraInit::kaiming, o.common.seed);
   ensure_writable(o.out, o.format == "peft");
+  for (const std::string& path : {o.plot, o.common.json})
+    if (!path.empty()) ensure_writable(path, false);
   const bool has_held_out = !data.held_out.empty();
   if (!has_held_out) std::fprintf(stderr, "no held-out text: %s is too short to hold a part back\n", o.data.c_str());
   const double before = has_held_out ? transformer::evaluate(session.model, &lora, data.held_out).mean_nll : 0;
   const Course course = run_training(o, session, lora, data);
-  save(o, session, lora, config);
   const double after = has_held_out ? transformer::evaluate(session.model, &lora, data.held_out).mean_nll : 0;
+  save(o, session, lora, config);  // not before: an update that gives no finite loss replaces nothing
   if (!o.plot.empty()) write_text(o.plot, loss_svg(course.losses, "training loss, nats a token"));
   report(o, session, lora, course, before, after, has_held_out);
 }

@@ -17,6 +17,7 @@ struct Options {
 void run(Options o) {
   o.generate.sampler.seed = o.common.seed;
   transformer::Sampler{o.generate.sampler};  // refuses wrong options before the model is read
+  if (!o.common.json.empty()) ensure_writable(o.common.json, false);
   Session session = open_session(o.model, o.common, transformer::Base::native, "generate");
   const auto lora = open_adapters(session.model, o.adapters);
   const Tokenizer& tokenizer = session.need_tokenizer();

@@ -2,12 +2,14 @@
 #include <cstdlib>
 #include <exception>
 #include <new>
+#include <stdexcept>
 
 #if defined(__GLIBC__)
 #include <malloc.h>
 #endif
 
 #include <lowrank/config.hpp>
+#include <lowrank/error.hpp>
 
 #include <cli/common.hpp>
 
@@ -29,8 +31,9 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version",
                        lowrank::concat("lowrank ", LOWRANK_VERSION_MAJOR, '.', LOWRANK_VERSION_MINOR, '.', LOWRANK_VERSION_PATCH));
   app.require_subcommand(1);
-  app.failure_message(
-      [](const CLI::App*, const CLI::Error& error) { return lowrank::concat("lowrank: ", error.what(), "; see lowrank --help\n"); });
+  app.failure_message([](const CLI::App*, const CLI::Error& error) {
+    return lowrank::concat("lowrank: ", lowrank::printable(error.what()), "; see lowrank --help\n");
+  });
   cli::add_demo(app);
   cli::add_finetune(app);
   cli::add_generate(app);
@@ -45,8 +48,10 @@ int main(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : 2;
   } catch (const std::bad_alloc&) {
     std::fprintf(stderr, "lowrank: out of memory; use a smaller --batch or --sequence, or a smaller model\n");
+  } catch (const std::length_error&) {
+    std::fprintf(stderr, "lowrank: a size is beyond what memory can hold; use a smaller --batch or --sequence, or a smaller model\n");
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "lowrank: %s\n", error.what());
+    std::fprintf(stderr, "lowrank: %s\n", lowrank::printable(error.what()).c_str());
   }
   return 1;
 }

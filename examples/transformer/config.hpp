@@ -38,6 +38,7 @@ struct LlamaConfig {
     positive(heads, "number of heads"), positive(kv_heads, "number of key/value heads"), positive(head_size, "head size");
     positive(intermediate, "intermediate size"), positive(context, "context length");
     lowrank::check<lowrank::FormatError>(layers <= 4096, "llama_config", layers, " layers; at most 4096 are supported");
+    lowrank::check<lowrank::FormatError>(head_size <= 1 << 16, "llama_config", "head size ", head_size, "; at most 65536 is supported");
     lowrank::check<lowrank::FormatError>(heads % kv_heads == 0, "llama_config", heads, " heads do not divide into ", kv_heads,
                                          " key/value heads");
     lowrank::check<lowrank::FormatError>(head_size % 2 == 0, "llama_config", "head size ", head_size,

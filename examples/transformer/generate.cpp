@@ -2,6 +2,8 @@
 
 #include <chrono>
 
+#include <transformer/load.hpp>
+
 namespace transformer {
 
 Generation generate(Llama& model, LoraSet* lora, const Tokenizer& tokenizer, std::span<const std::int32_t> prompt,
@@ -19,7 +21,13 @@ Generation generate(Llama& model, LoraSet* lora, const Tokenizer& tokenizer, std
     if (show && !piece.empty()) show(piece);
   };
 
-  Var<float> logits = model.next_logits(prompt, {.lora = lora, .cache = &cache});
+  const auto next = [&](std::span<const std::int32_t> ids) {
+    Var<float> logits = model.next_logits(ids, {.lora = lora, .cache = &cache});
+    if (!logits.value().allFinite())
+      lowrank::fail<lowrank::ValueError>("generate", "the logits are not finite", not_finite_reason(model, lora));
+    return logits;
+  };
+  Var<float> logits = next(prompt);
   const auto start = std::chrono::steady_clock::now();
   while (static_cast<Index>(result.ids.size()) < options.tokens) {
     const std::int32_t id = sample(logits.value().col(0));
@@ -28,7 +36,7 @@ Generation generate(Llama& model, LoraSet* lora, const Tokenizer& tokenizer, std
     emit(decoder.push(id));
     const bool more = static_cast<Index>(result.ids.size()) < options.tokens && cache.length < model.config.context;
     if (!more) break;
-    logits = model.next_logits({&id, 1}, {.lora = lora, .cache = &cache});
+    logits = next({&id, 1});
   }
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   emit(decoder.finish());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 
 #include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/quant/nf4.hpp>
@@ -39,6 +40,20 @@ std::uint64_t fingerprint(const Llama& model) {
     add(block.attention_norm.value.data(), model.config.hidden), add(block.mlp_norm.value.data(), model.config.hidden);
   add(model.final_norm.value.data(), model.config.hidden);
   return hash;
+}
+
+std::string not_finite_reason(const Llama& model, const LoraSet* lora) {
+  const auto found = [](const std::string& name) { return "; " + name + " holds numbers that are not finite"; };
+  for (Index s = 0; lora && s < model.slots(); ++s) {
+    const auto& update = lora->slots[static_cast<std::size_t>(s)];
+    if (!update || (update->a.value.allFinite() && update->b.value.allFinite() && std::isfinite(update->scale))) continue;
+    return found("the update of " + slot_path(model.config, s)) + ": use another adapter, or train with a lower --learning-rate";
+  }
+  if (!dense_weight(model.embedding).allFinite()) return found("the embedding table") + "; the model's file is damaged";
+  for (Index s = 0; s < model.slots(); ++s)
+    if (!dense_weight(model.layer(s)).allFinite()) return found(slot_path(model.config, s)) + "; the model's file is damaged";
+  return std::string("; every weight is finite, so sums overflow: the model's file is damaged") +
+         (lora ? ", or the update is too large: lower the adapter's scale or --learning-rate" : "");
 }
 
 AdaptedLinear converted(const AdaptedLinear& layer, Base base) {

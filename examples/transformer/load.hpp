@@ -19,6 +19,10 @@ lowrank::Weight<float> dense_weight(const AdaptedLinear& layer);
 /// A checksum (FNV-1a) over every number of the base: two models with the same one are the same to the bit.
 std::uint64_t fingerprint(const Llama& model);
 
+/// Why a result is not finite and what to do about it, for an error: the first weight or update that holds such numbers, or that none
+/// does, so that sums overflow. Cost: every matrix is decoded once.
+std::string not_finite_reason(const Llama& model, const LoraSet* lora);
+
 /// A layer's weight in another format, its bias kept. One dense copy of this one weight exists meanwhile.
 AdaptedLinear converted(const AdaptedLinear& layer, Base base);
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <lowrank/io/bitsandbytes.hpp>
+#include <lowrank/io/finite.hpp>
 #include <lowrank/io/json.hpp>
 #include <lowrank/io/safetensors.hpp>
 #include <lowrank/nn/any_linear.hpp>
@@ -84,9 +85,8 @@ std::vector<double> llama3_factors(const JsonReader& scaling, Index head_size, d
 lowrank::RopeOptions folder_rope(const JsonReader& config, Index head_size) {
   using lowrank::FormatError;
   lowrank::RopeOptions rope{head_size, config.number_or("rope_theta", 10000), lowrank::RopePairs::halves, {}};
-  const Json* nested = config.find("rope_parameters") ? config.find("rope_parameters") : config.find("rope_scaling");
-  if (!nested) return rope;
-  const JsonReader scaling(*nested, config.file());
+  const Json none = Json::object(), *nested = config.find("rope_parameters") ? config.find("rope_parameters") : config.find("rope_scaling");
+  const JsonReader scaling(nested ? *nested : none, config.file());
   rope.base = scaling.number_or("rope_theta", rope.base);
   lowrank::check<FormatError>(rope.base > 0 && std::isfinite(rope.base), "load_folder", config.file(), ": rope_theta is ", rope.base,
                               "; it must be positive");
@@ -98,7 +98,7 @@ lowrank::RopeOptions folder_rope(const JsonReader& config, Index head_size) {
     lowrank::check<FormatError>(factor > 0, "load_folder", config.file(), ": the RoPE factor is ", factor, "; it must be positive");
     rope.frequency_factors.assign(static_cast<std::size_t>(head_size / 2), factor);
   } else {
-    lowrank::check<FormatError>(kind == "default", "load_folder", config.file(), ": RoPE scaling ", kind,
+    lowrank::check<FormatError>(kind == "default", "load_folder", config.file(), ": RoPE scaling ", lowrank::name_text(kind),
                                 "; default, linear and llama3 are supported");
   }
   return rope;
@@ -115,7 +115,8 @@ class FolderTensors {
       files_.push_back(lowrank::safetensors::File::open(folder / name));
       for (const auto& tensor : files_.back().tensors()) {
         const bool fresh = where_.emplace(tensor.name, files_.size() - 1).second;
-        lowrank::check<lowrank::FormatError>(fresh, "load_folder", folder.string(), ": tensor ", tensor.name, " occurs in two shards");
+        lowrank::check<lowrank::FormatError>(fresh, "load_folder", folder.string(), ": tensor ", lowrank::name_text(tensor.name),
+                                             " occurs in two shards");
       }
     }
   }
@@ -145,7 +146,7 @@ class FolderTensors {
   void finish() const {
     for (const auto& [name, file] : where_)
       lowrank::check<lowrank::FormatError>(taken_.contains(name) || name.ends_with("rotary_emb.inv_freq"), "load_folder", folder_.string(),
-                                           ": unexpected tensor ", name, "; this is not the plain Llama architecture");
+                                           ": unexpected tensor ", lowrank::name_text(name), "; this is not the plain Llama architecture");
   }
 
  private:
@@ -156,7 +157,7 @@ class FolderTensors {
     std::set<std::string> names;
     for (const auto& [tensor, file] : json["weight_map"].items()) {
       const bool plain = file.is_string() && std::filesystem::path(file.get<std::string>()).filename() == file.get<std::string>();
-      lowrank::check<lowrank::FormatError>(plain, "load_folder", index.string(), ": the file of ", tensor,
+      lowrank::check<lowrank::FormatError>(plain, "load_folder", index.string(), ": the file of ", lowrank::name_text(tensor),
                                            " must be a name in the same folder");
       names.insert(file.get<std::string>());
     }
@@ -172,7 +173,8 @@ class FolderTensors {
 lowrank::Vector<float> folder_vector(FolderTensors& tensors, const std::string& name, Index size) {
   const std::vector<float> values = lowrank::to_floats(tensors.take(name, {size}));
   const lowrank::Vector<float> result = Eigen::Map<const lowrank::Vector<float>>(values.data(), size);
-  lowrank::check<lowrank::FormatError>(result.allFinite(), "load_folder", "tensor ", name, " holds numbers that are not finite");
+  lowrank::check<lowrank::FormatError>(result.allFinite(), "load_folder", "tensor ", name,
+                                       " holds numbers that are not finite; the file is damaged");
   return result;
 }
 
@@ -191,6 +193,9 @@ lowrank::AnyLinear folder_linear(FolderTensors& tensors, const std::string& name
     return AnyLinear(std::move(matrix), std::move(bias));
   }
   const StoredTensor& tensor = tensors.take(weight, {rows, cols});
+  const auto wrong = first_row_not_finite(tensor);
+  check<FormatError>(!wrong, "load_folder", path_text(file.path()), ": tensor ", weight, " holds numbers in row ", wrong.value_or(0),
+                     " that are not finite; the file is damaged");
   const auto dense = [&]<class Element>(Element) { return AnyLinear(AnyMatrix(StoredMatrix<Element>(rows, cols, tensor.bytes)), bias); };
   switch (tensor.dtype) {
     case DType::f32:
@@ -222,8 +227,8 @@ LlamaConfig folder_config(const std::filesystem::path& folder) {
   const Json json = lowrank::json::parse(read_text(path), "load_folder", path);
   const JsonReader reader(json, path);
   const std::string type = reader.text_or("model_type", "");
-  lowrank::check<FormatError>(type == "llama" || type == "mistral", "load_folder", path, " describes a model of type \"", type,
-                              "\"; llama is supported");
+  lowrank::check<FormatError>(type == "llama" || type == "mistral", "load_folder", path, " describes a model of type ",
+                              lowrank::name_text(type), "; llama is supported");
   lowrank::check<FormatError>(reader.text_or("hidden_act", "silu") == "silu", "load_folder", path, ": hidden_act must be silu");
   lowrank::check<FormatError>(!reader.find("sliding_window"), "load_folder", path, ": sliding_window is not supported");
   LlamaConfig config;

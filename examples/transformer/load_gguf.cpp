@@ -1,9 +1,11 @@
 #include <transformer/load_gguf.hpp>
 
+#include <cmath>
 #include <filesystem>
 #include <set>
 #include <string>
 
+#include <lowrank/io/finite.hpp>
 #include <lowrank/io/gguf.hpp>
 #include <lowrank/nn/any_linear.hpp>
 #include <lowrank/nn/frozen_linear.hpp>
@@ -51,7 +53,7 @@ lowrank::AnyMatrix gguf_matrix(const lowrank::gguf::Tensor& tensor) {
     default:
       break;
   }
-  fail<FormatError>("load_gguf", "tensor ", tensor.name, " is ", ggml_traits(tensor.type).name,
+  fail<FormatError>("load_gguf", "tensor ", name_text(tensor.name), " is ", ggml_traits(tensor.type).name,
                     "; readable are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS and MXFP4");
 }
 
@@ -65,13 +67,16 @@ class GgufReader {
   /// name.weight [rows, cols], with name.bias [rows] where the file has one.
   lowrank::AnyLinear linear(const std::string& name, Index rows, Index cols) {
     const auto& tensor = take(name + ".weight", {rows, cols});
+    const auto wrong = lowrank::first_row_not_finite(tensor);
+    lowrank::check<lowrank::FormatError>(!wrong, "load_gguf", file_.path().string(), ": tensor ", tensor.name, " holds numbers in row ",
+                                         wrong.value_or(0), " that are not finite; the file is damaged");
     return lowrank::AnyLinear(gguf_matrix(tensor), has(name + ".bias") ? vector(name + ".bias", rows) : lowrank::Vector<float>{});
   }
   lowrank::Vector<float> vector(const std::string& name, Index size) {
     const std::vector<float> values = lowrank::gguf::to_floats(take(name, {size}));
     const lowrank::Vector<float> result = Eigen::Map<const lowrank::Vector<float>>(values.data(), size);
     lowrank::check<lowrank::FormatError>(result.allFinite(), "load_gguf", file_.path().string(), ": tensor ", name,
-                                         " holds numbers that are not finite");
+                                         " holds numbers that are not finite; the file is damaged");
     return result;
   }
   Parameter<float> norm(const std::string& name, Index size) {
@@ -86,7 +91,7 @@ class GgufReader {
   void finish() const {
     for (const auto& tensor : file_.tensors())
       lowrank::check<lowrank::FormatError>(taken_.contains(tensor.name), "load_gguf", file_.path().string(), ": unexpected tensor ",
-                                           tensor.name, "; this is not the plain Llama architecture");
+                                           lowrank::name_text(tensor.name), "; this is not the plain Llama architecture");
   }
 
  private:
@@ -107,10 +112,11 @@ class GgufReader {
 LlamaConfig gguf_config(const lowrank::gguf::File& file) {
   using lowrank::FormatError;
   const auto architecture = file.get<std::string>("general.architecture");
-  lowrank::check<FormatError>(architecture == "llama", "load_gguf", file.path().string(), " has the architecture ", architecture,
-                              "; llama is supported");
+  lowrank::check<FormatError>(architecture == "llama", "load_gguf", file.path().string(), " has the architecture ",
+                              lowrank::name_text(architecture), "; llama is supported");
   const auto kind = file.get_or<std::string>("general.type", "model");
-  lowrank::check<FormatError>(kind == "model", "load_gguf", file.path().string(), " holds a ", kind, ", not a model");
+  lowrank::check<FormatError>(kind == "model", "load_gguf", file.path().string(), " is of the type ", lowrank::name_text(kind),
+                              "; give a model");
   lowrank::check<FormatError>(file.get_or<Index>("llama.expert_count", 0) == 0, "load_gguf", file.path().string(),
                               " is a mixture of experts; dense models are supported");
   LlamaConfig config;
@@ -127,15 +133,21 @@ LlamaConfig gguf_config(const lowrank::gguf::File& file) {
   config.tied_head = file.find_tensor("output.weight") == nullptr;
   config.rope = {config.head_size, file.get_or<float>("llama.rope.freq_base", 10000.0f), lowrank::RopePairs::interleaved, {}};
   config.validate();
+  lowrank::check<FormatError>(config.rope.base > 0 && std::isfinite(config.rope.base), "load_gguf", file.path().string(),
+                              ": llama.rope.freq_base is ", config.rope.base, "; it must be positive");
 
   const Index turned = file.get_or<Index>("llama.rope.dimension_count", config.head_size);
   lowrank::check<FormatError>(turned == config.head_size, "load_gguf", file.path().string(), ": RoPE turns ", turned, " of ",
                               config.head_size, " numbers of a head; all are supported");
   const auto scaling = file.get_or<std::string>("llama.rope.scaling.type", "none");
-  lowrank::check<FormatError>(scaling == "none" || scaling == "linear", "load_gguf", file.path().string(), ": RoPE scaling ", scaling,
-                              "; none and linear are supported");
-  if (scaling == "linear")
-    config.rope.frequency_factors.assign(static_cast<std::size_t>(config.head_size / 2), file.get<float>("llama.rope.scaling.factor"));
+  lowrank::check<FormatError>(scaling == "none" || scaling == "linear", "load_gguf", file.path().string(), ": RoPE scaling ",
+                              lowrank::name_text(scaling), "; none and linear are supported");
+  if (scaling == "linear") {
+    const auto factor = file.get<float>("llama.rope.scaling.factor");
+    lowrank::check<FormatError>(factor > 0 && std::isfinite(factor), "load_gguf", file.path().string(), ": llama.rope.scaling.factor is ",
+                                factor, "; it must be positive");
+    config.rope.frequency_factors.assign(static_cast<std::size_t>(config.head_size / 2), factor);
+  }
   return config;
 }
 

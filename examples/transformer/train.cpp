@@ -6,6 +6,8 @@
 #include <lowrank/optim/clip.hpp>
 #include <lowrank/optim/schedule.hpp>
 
+#include <transformer/load.hpp>
+
 namespace transformer {
 
 double learning_rate_share(const TrainOptions& options, Index step) {
@@ -38,8 +40,8 @@ void train(Llama& model, LoraSet* lora, lowrank::AdamW<float>& optimizer, const 
     optimizer.zero_grad();
     const Var<float> loss = model.loss(batch.ids, batch.targets, batch.sequences,
                                        {.tape = &tape, .lora = lora, .recompute = recomputes(model, options, batch)});
-    lowrank::check<lowrank::ValueError>(std::isfinite(loss.item()), "train", "the loss of step ", step + 1, " is ", loss.item(),
-                                        "; lower --learning-rate");
+    if (!std::isfinite(loss.item()))
+      lowrank::fail<lowrank::ValueError>("train", "the loss of step ", step + 1, " is ", loss.item(), not_finite_reason(model, lora));
     if (loss.requires_grad()) tape.backward(loss);
     if (options.clip_norm > 0) clip_gradient_norm(parameters, options.clip_norm);
     optimizer.set_learning_rate(options.learning_rate * learning_rate_share(options, step));
@@ -60,7 +62,9 @@ Evaluation evaluate(Llama& model, LoraSet* lora, const std::vector<Example>& exa
     const Batch batch = make_batch(group);
     const auto counted = std::count_if(batch.targets.begin(), batch.targets.end(), [](auto t) { return t != lowrank::ignored_target; });
     if (counted == 0) continue;
-    sum += static_cast<double>(counted) * model.loss(batch.ids, batch.targets, batch.sequences, {.lora = lora}).item();
+    const double loss = model.loss(batch.ids, batch.targets, batch.sequences, {.lora = lora}).item();
+    if (!std::isfinite(loss)) lowrank::fail<lowrank::ValueError>("evaluate", "the loss is ", loss, not_finite_reason(model, lora));
+    sum += static_cast<double>(counted) * loss;
     result.tokens += counted;
   }
   lowrank::check<lowrank::ValueError>(result.tokens > 0, "evaluate", "there is no token to predict; give more text");

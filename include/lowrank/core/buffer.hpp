@@ -19,6 +19,18 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
+namespace detail {
+/// Asks for large pages in memory about to be written for the first time: on Linux a page fault costs as much as writing ten pages.
+inline void prefer_large_pages([[maybe_unused]] void* begin, [[maybe_unused]] std::size_t size) {
+#if defined(MADV_HUGEPAGE)
+  constexpr std::size_t page = 4096, worthwhile = 4 << 20;
+  if (size < worthwhile) return;
+  const std::size_t skipped = (page - reinterpret_cast<std::uintptr_t>(begin) % page) % page;
+  ::madvise(static_cast<std::byte*>(begin) + skipped, (size - skipped) / page * page, MADV_HUGEPAGE);  // a wish: failure costs speed only
+#endif
+}
+}  // namespace detail
+
 /// Bytes with shared ownership: allocated (64-byte aligned, zeroed) or mapped from a file; copies share them.
 ///
 /// A slice keeps the whole alive. Frozen means const: only the maker of an allocated buffer may write, through mutable_data().

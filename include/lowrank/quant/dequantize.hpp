@@ -5,6 +5,7 @@
 #include <span>
 #include <type_traits>
 
+#include <lowrank/core/buffer.hpp>
 #include <lowrank/core/matrix.hpp>
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/kernels/quantize.hpp>
@@ -43,6 +44,7 @@ class RunDecoder {
     if constexpr (std::is_same_v<Element, bfloat16>) decode_ = target.decode_bfloat16;
   }
 
+  /// begin is where a block begins, unless codes are nibble_pairs.
   void operator()(Index begin, Index length, Element* out) const {
     if (decode_ == nullptr) return by_floats(begin, length, out);
     const Index head = std::min(length, round_up(begin, unit) - begin), middle = (length - head) / unit * unit;
@@ -60,11 +62,12 @@ class RunDecoder {
       convert_tiles(length, out, [&](Index done, Index count, float* to) { flat_.decode(0, 1, begin + done, count, to, count); });
   }
   void by_floats(Index begin, Index length, Element* out) const {
-    const auto decode = kernels::current_table().decode_blocks;
-    if constexpr (std::is_same_v<Element, float>)
-      decode(flat_, 0, 1, begin, length, out, length);
-    else
-      convert_tiles(length, out, [&](Index done, Index count, float* to) { decode(flat_, 0, 1, begin + done, count, to, count); });
+    if constexpr (std::is_same_v<Element, float>) {
+      kernels::current_table().decode_blocks(flat_, 0, 1, begin, length, out, length);
+    } else {
+      const RunDecoder<float> decode(flat_, false);
+      convert_tiles(length, out, [&](Index done, Index count, float* to) { decode(begin + done, count, to); });
+    }
   }
 
   BlockSource flat_;
@@ -125,10 +128,11 @@ void dequantize_into(const QuantizedMatrix<Format>& q, Eigen::Ref<Weight<float>,
 
 /// The matrix in fp32 [out, in]: exactly what decode writes and every product multiplies with.
 ///
-/// The memory is fresh, and touching it the first time costs several times what decoding does; dequantize_into reuses it.
+/// The memory is fresh, and touching it the first time costs more than decoding does; dequantize_into can reuse it.
 template <class Format>
 Weight<float> dequantize(const QuantizedMatrix<Format>& q) {
   Weight<float> w(q.rows(), q.cols());
+  detail::prefer_large_pages(w.data(), static_cast<std::size_t>(w.size()) * sizeof(float));
   quant::decode_matrix(q, w.data(), w.cols());
   return w;
 }

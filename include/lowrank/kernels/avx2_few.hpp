@@ -128,7 +128,20 @@ template <Layout L>
   }
 }
 
-/// Scale and offset of chunk c of row r, in all lanes.
+/// Its first count elements, then zeros.
+template <Layout L>
+[[gnu::always_inline]] inline void load_part(const std::byte* at, Index count, __m256 (&w)[4]) {
+  if constexpr (L == Layout::fp32) {
+    LOWRANK_UNROLL
+    for (int k = 0; k < 4; ++k) w[k] = _mm256_maskload_ps(reinterpret_cast<const float*>(at) + 8 * k, first_words(count - 8 * k));
+  } else {
+    alignas(32) std::byte copy[64] = {};
+    std::memcpy(copy, at, static_cast<std::size_t>(count * 2));
+    load_dense<L>(copy, w);
+  }
+}
+
+/// Scale of chunk c of row r in all lanes, and its offset in the odd ones at least.
 template <Layout L, Scaling M, int Rows>
 [[gnu::always_inline]] inline void load_scale(const RowGroup<L, M, Rows>& rows, int r, Index c, Index block, __m256& scale,
                                               __m256& offset) {
@@ -142,19 +155,12 @@ template <Layout L, Scaling M, int Rows>
   } else if constexpr (M == Scaling::half_offset) {
     std::int32_t bits;
     std::memcpy(&bits, at, sizeof bits);
-    const __m256 both = _mm256_cvtph_ps(_mm_set1_epi32(bits));
-    scale = _mm256_moveldup_ps(both);
-    offset = _mm256_movehdup_ps(both);
+    offset = _mm256_cvtph_ps(_mm_set1_epi32(bits));
+    scale = _mm256_moveldup_ps(offset);
   } else {
     scale = _mm256_set1_ps(rows.scale[r][rows.group_of(c)]);
     if constexpr (few::has_offset(M)) offset = _mm256_set1_ps(rows.offset[r][rows.group_of(c)]);
   }
-}
-
-[[gnu::always_inline]] inline float sum_of(__m256 x) {
-  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
 template <int Rows, int Tokens>
@@ -166,13 +172,16 @@ template <int Rows, int Tokens>
   }
 }
 
+/// Adds unit times the sums of the lanes to the product.
 template <int Rows, int Tokens>
 [[gnu::always_inline]] inline void store_sums(const FewTokens& p, Index row, const __m256 (&sum)[Rows][Tokens], float unit) {
+  constexpr int count = Rows * Tokens;
+  alignas(16) float sums[count];
   LOWRANK_UNROLL
-  for (int r = 0; r < Rows; ++r) {
-    LOWRANK_UNROLL
-    for (int t = 0; t < Tokens; ++t) few::store_sum(p, row + r, t, unit * sum_of(sum[r][t]));
-  }
+  for (int i = 0; i < count; i += 4)
+    _mm_store_ps(sums + i, four_sums(sum[i / Tokens][i % Tokens], sum[(i + 1) / Tokens][(i + 1) % Tokens],
+                                     sum[(i + 2) / Tokens][(i + 2) % Tokens], sum[(i + 3) / Tokens][(i + 3) % Tokens]));
+  for (int i = 0; i < count; ++i) few::store_sum(p, row + i / Tokens, i % Tokens, unit * sums[i]);
 }
 
 /// sum[r][t] += w[r] · the chunk of token t; the chunks of all tokens lie side by side.
@@ -189,32 +198,28 @@ template <int Rows, int Tokens>
   }
 }
 
-/// Chunk c of all rows for one token: sum[r] += scale · (w[r] · x) + offset · Σ x.
+/// Chunk c of all rows for one token: sum[r] += scale · (w[r] · x), and in the odd lanes rest[r] += offset · Σ x.
 template <Entries E, Layout L, Scaling M, int Rows>
-[[gnu::always_inline]] inline void add_chunk(const RowGroup<L, M, Rows>& rows, Index c, const Planes& planes, const float* x,
-                                             __m256 (&sum)[Rows][1]) {
+[[gnu::always_inline]] inline void add_chunk(const RowGroup<L, M, Rows>& rows, Index c, const Planes& planes, const float* x, float x_sum,
+                                             __m256 (&sum)[Rows][1], __m256 (&rest)[Rows][1]) {
   const Index block = rows.block_at(c), inside = rows.inside(c);
-  __m256 activation[4];
-  LOWRANK_UNROLL
-  for (int k = 0; k < 4; ++k) activation[k] = _mm256_loadu_ps(x + 8 * k);
-  const __m256 total = _mm256_add_ps(_mm256_add_ps(activation[0], activation[1]), _mm256_add_ps(activation[2], activation[3]));
   LOWRANK_UNROLL
   for (int r = 0; r < Rows; ++r) {
     __m256 w[4], scale, offset;
     load_chunk<L, E>(rows.row[r] + block + inside, c, planes, w);
     load_scale(rows, r, c, block, scale, offset);
-    __m256 part = _mm256_mul_ps(w[0], activation[0]);
+    __m256 part = _mm256_mul_ps(w[0], _mm256_loadu_ps(x));
     LOWRANK_UNROLL
-    for (int k = 1; k < 4; ++k) part = _mm256_fmadd_ps(w[k], activation[k], part);
+    for (int k = 1; k < 4; ++k) part = _mm256_fmadd_ps(w[k], _mm256_loadu_ps(x + 8 * k), part);
     sum[r][0] = _mm256_fmadd_ps(part, scale, sum[r][0]);
-    if constexpr (few::has_offset(M)) sum[r][0] = _mm256_fmadd_ps(total, offset, sum[r][0]);
+    if constexpr (few::has_offset(M)) rest[r][0] = _mm256_fmadd_ps(offset, _mm256_set1_ps(x_sum), rest[r][0]);
   }
 }
 
-/// The same for several tokens, which share the scaled weights.
+/// Chunk c of all rows for several tokens, which share the scaled weights.
 template <Entries E, Layout L, Scaling M, int Rows, int Tokens>
-[[gnu::always_inline]] inline void add_chunk(const RowGroup<L, M, Rows>& rows, Index c, const Planes& planes, const float* x,
-                                             __m256 (&sum)[Rows][Tokens]) {
+[[gnu::always_inline]] inline void add_scaled_chunk(const RowGroup<L, M, Rows>& rows, Index c, const Planes& planes, const float* x,
+                                                    __m256 (&sum)[Rows][Tokens]) {
   const Index block = rows.block_at(c), inside = rows.inside(c);
   __m256 w[Rows][4];
   LOWRANK_UNROLL
@@ -222,6 +227,7 @@ template <Entries E, Layout L, Scaling M, int Rows, int Tokens>
     __m256 scale, offset;
     load_chunk<L, E>(rows.row[r] + block + inside, c, planes, w[r]);
     load_scale(rows, r, c, block, scale, offset);
+    if constexpr (few::has_offset(M)) offset = _mm256_movehdup_ps(offset);
     LOWRANK_UNROLL
     for (int k = 0; k < 4; ++k) w[r][k] = few::has_offset(M) ? _mm256_fmadd_ps(w[r][k], scale, offset) : _mm256_mul_ps(w[r][k], scale);
   }
@@ -234,7 +240,28 @@ struct Strip {
   const float* x;
 };
 
-/// Rows [row, row + Rows) over one strip.
+/// Rows [row, row + Rows) times one token.
+template <Layout L, Scaling M, Entries E, int Rows>
+void one_token(const FewTokens& p, const Strip& strip, const Planes& planes, Index row) {
+  RowGroup<L, M, Rows> rows(p, row);
+  __m256 sum[Rows][1], rest[Rows][1];
+  clear(sum);
+  clear(rest);
+  for (Index begin = strip.begin; begin < strip.end; begin += rows.window()) {
+    rows.read_ahead(begin, strip.end);
+    const Index end = strip.end - begin < rows.window() ? strip.end : begin + rows.window();
+    for (Index c = begin; c < end; ++c) {
+      rows.prefetch(c);
+      add_chunk<E>(rows, c, planes, strip.x + c * 32, p.x_sum[c], sum, rest);
+    }
+  }
+  const __m256 second_lane = _mm256_castsi256_ps(_mm256_setr_epi32(0, -1, 0, 0, 0, 0, 0, 0));
+  LOWRANK_UNROLL
+  for (int r = 0; r < Rows; ++r) sum[r][0] = _mm256_add_ps(sum[r][0], _mm256_and_ps(rest[r][0], second_lane));
+  store_sums(p, row, sum, 1.0f);
+}
+
+/// Rows [row, row + Rows) times several tokens over one strip.
 template <Layout L, Scaling M, Entries E, int Rows, int Tokens>
 void few_rows(const FewTokens& p, const Strip& strip, const Planes& planes, Index row) {
   RowGroup<L, M, Rows> rows(p, row);
@@ -244,16 +271,16 @@ void few_rows(const FewTokens& p, const Strip& strip, const Planes& planes, Inde
   for (Index begin = strip.begin; begin < strip.end; begin += rows.window()) {
     rows.read_ahead(begin, strip.end);
     const Index end = strip.end - begin < rows.window() ? strip.end : begin + rows.window();
-    for (Index c = begin; c < end; ++c, x += 32 * Tokens) add_chunk<E>(rows, c, planes, x, sum);
+    for (Index c = begin; c < end; ++c, x += 32 * Tokens) add_scaled_chunk<E>(rows, c, planes, x, sum);
   }
   store_sums(p, row, sum, 1.0f);
 }
 
-/// The same for dense rows; the last chunk may be short and is read from a copy.
+/// Dense rows over one strip; the last chunk may be short.
 template <Layout L, int Rows, int Tokens>
 void dense_rows(const FewTokens& p, const Strip& strip, const Planes&, Index row) {
   constexpr Index size = L == Layout::fp32 ? 4 : 2;
-  const Index full = p.piece->length / 32, rest = p.piece->length % 32;
+  const Index full = p.piece->length / 32;
   const std::byte* at[Rows];
   for (int r = 0; r < Rows; ++r) {
     const Index i = p.row + (row + r < p.rows ? row + r : p.rows - 1);
@@ -268,12 +295,8 @@ void dense_rows(const FewTokens& p, const Strip& strip, const Planes&, Index row
     add_products(w, x, sum);
   }
   if (full < strip.end) {
-    alignas(32) std::byte copy[32 * size] = {};
     LOWRANK_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-      std::memcpy(copy, at[r] + full * 32 * size, static_cast<std::size_t>(rest * size));
-      load_dense<L>(copy, w[r]);
-    }
+    for (int r = 0; r < Rows; ++r) load_part<L>(at[r] + full * 32 * size, p.piece->length % 32, w[r]);
     add_products(w, x, sum);
   }
   store_sums(p, row, sum, 1.0f);
@@ -302,7 +325,7 @@ void in_strips(const FewTokens& p, const Planes& planes, void (*few)(const FewTo
 
 template <Layout L, Scaling M, Entries E>
 void few_blocks(const FewTokens& p, const Planes& planes) {
-  if (p.tokens == 1) return in_strips<4, 1>(p, planes, few_rows<L, M, E, 4, 1>);
+  if (p.tokens == 1) return in_strips<4, 1>(p, planes, one_token<L, M, E, 4>);
   if (p.tokens <= 4) return in_strips<2, 4>(p, planes, few_rows<L, M, E, 2, 4>);
   in_strips<1, 8>(p, planes, few_rows<L, M, E, 1, 8>);
 }

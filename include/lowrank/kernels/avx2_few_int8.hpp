@@ -47,7 +47,7 @@ inline void to_int8(const float* from, Index chunks, std::int8_t* q, float* scal
     const __m256i bytes = _mm256_max_epi8(in_order, _mm256_set1_epi8(-127));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + 32 * c), bytes);
     scale[c] = largest / 127.0f;
-    sum[c] = scale[c] * sum_of(_mm256_cvtepi32_ps(dot_bytes(_mm256_set1_epi8(1), bytes)));
+    sum[c] = scale[c] * sum_of(Floats{_mm256_cvtepi32_ps(dot_bytes(_mm256_set1_epi8(1), bytes))});
   }
 }
 
@@ -98,6 +98,7 @@ template <Layout L, Scaling M, int Rows, int Tokens>
     const __m256i u = load_bytes<L>(rows.row[r] + block + inside, c, table), magnitude = _mm256_abs_epi8(u);
     __m256 scale, offset;
     load_scale(rows, r, c, block, scale, offset);
+    if constexpr (few::has_offset(M)) offset = _mm256_movehdup_ps(offset);
     LOWRANK_UNROLL
     for (int t = 0; t < Tokens; ++t) {
       const __m256i q = _mm256_load_si256(reinterpret_cast<const __m256i*>(strip.q + (at + t) * 32));
@@ -120,7 +121,10 @@ void few_rows_int8(const FewTokens& p, const ByteStrip& strip, const few::Signed
   for (Index begin = strip.begin; begin < strip.end; begin += rows.window()) {
     rows.read_ahead(begin, strip.end);
     const Index end = strip.end - begin < rows.window() ? strip.end : begin + rows.window();
-    for (Index c = begin; c < end; ++c, at += Tokens) add_byte_chunk(rows, c, table, strip, at, sum);
+    for (Index c = begin; c < end; ++c, at += Tokens) {
+      if constexpr (Tokens == 1) rows.prefetch(c);
+      add_byte_chunk(rows, c, table, strip, at, sum);
+    }
   }
   store_sums(p, row, sum, bytes.unit);
 }

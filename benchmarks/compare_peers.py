@@ -38,6 +38,8 @@ def parse_arguments():
     parser.add_argument("--rank", type=int, default=16, help="default: %(default)s")
     parser.add_argument("--training", default="4x128", help="batch x sequence of the step; default: %(default)s")
     parser.add_argument("--memory", default="8x256", help="batch x sequence of the larger step; default: %(default)s")
+    parser.add_argument("--recompute", default="auto", choices=("auto", "on", "off"),
+                        help="whether the project computes blocks again in the backward pass; default: %(default)s")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all, %(default)s")
     for part in parts:
         parser.add_argument(f"--skip-{part}", action="store_true")
@@ -165,7 +167,7 @@ class Record:
 
 # ---- What is compared --------------------------------------------------------------------------------------------------------------
 
-peft = "PEFT + bitsandbytes NF4, bf16"
+peft, peft_checkpointing = "PEFT + bitsandbytes NF4, bf16", "the same with gradient checkpointing"
 native, nf4 = "lowrank, the GGUF file as it is", "lowrank, NF4"
 llama, llama_adapted = "llama.cpp", "llama.cpp, with adapter"
 lowrank_auto, lowrank_int8 = "lowrank", "lowrank, 8-bit activations"
@@ -173,8 +175,11 @@ lowrank_auto, lowrank_int8 = "lowrank", "lowrank, 8-bit activations"
 
 def measure_training(record, options, peers, project, suffix, sizes, steps):
     batch, sequence = sizes.split("x")
-    arguments = ["--batch", batch, "--sequence", sequence, "--rank", options.rank, "--steps", steps, "--skip-generation"]
-    record.measure(peft + suffix, lambda: peers("training_step.py", peers.folder(), batch, sequence, options.rank, steps, options.threads))
+    arguments = ["--batch", batch, "--sequence", sequence, "--rank", options.rank, "--steps", steps, "--skip-generation",
+                 "--recompute", options.recompute]
+    for system, mode in ((peft, []), (peft_checkpointing, ["checkpointing"])):
+        record.measure(system + suffix, lambda: peers("training_step.py", peers.folder(), batch, sequence, options.rank, steps,
+                                                      options.threads, *mode))
     record.measure(native + suffix, lambda: project.bench(*arguments))
     record.measure(nf4 + suffix, lambda: project.bench(*arguments, "--base", "nf4"))
 
@@ -237,7 +242,7 @@ def table(head, rows):
 
 def training_table(record, suffix, with_time):
     rows = []
-    for system in (peft, native, nf4):
+    for system in (peft, peft_checkpointing, native, nf4):
         name, compute = system + suffix, record.first(system + suffix, "compute")
         step, peak = (name, "step_seconds_median"), (name, "peak_rss_bytes")
         cells = [system + (f", {compute}" if compute else "")]

@@ -1,6 +1,6 @@
 """One training step of a causal language model with PEFT and bitsandbytes: NF4, double quantized, bf16; LoRA on all linear layers.
 
-usage: training_step.py FOLDER BATCH SEQUENCE RANK STEPS THREADS
+usage: training_step.py FOLDER BATCH SEQUENCE RANK STEPS THREADS [checkpointing]
 """
 import sys
 import warnings
@@ -10,12 +10,14 @@ import measure
 torch, transformers, peft, bitsandbytes = measure.require("torch", "transformers", "peft", "bitsandbytes")
 warnings.filterwarnings("ignore")
 folder = sys.argv[1]
-batch, sequence, rank, steps, threads = map(int, sys.argv[2:])
+batch, sequence, rank, steps, threads = map(int, sys.argv[2:7])
 torch.set_num_threads(threads)
 
 quantization = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
                                                bnb_4bit_compute_dtype=torch.bfloat16)
 model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, device_map="cpu", quantization_config=quantization)
+if "checkpointing" in sys.argv:
+    model = peft.prepare_model_for_kbit_training(model)  # gradient checkpointing, and what is not quantized in fp32
 model = peft.get_peft_model(model, peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"))
 trainable = [p for p in model.parameters() if p.requires_grad]
 optimizer = torch.optim.AdamW(trainable, lr=2e-4)

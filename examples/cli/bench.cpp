@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstdio>
+#include <map>
 
 #include <lowrank/core/random.hpp>
 #include <lowrank/kernels/dispatch.hpp>
@@ -20,6 +21,7 @@ struct Options {
   std::vector<std::string> adapters;
   Index batch = 4, sequence = 128, rank = 16, steps = 5;
   Index prompt = 512, tokens = 128, repetitions = 3;
+  transformer::Recompute recompute = transformer::Recompute::automatic;
   bool skip_training = false, skip_generation = false;
 };
 
@@ -86,8 +88,12 @@ void measure_training(Llama& model, LoraSet& lora, const Options& o, Results& re
     examples.push_back({random_ids(model, o.sequence + 1, o.common.seed + static_cast<std::uint64_t>(i)), 1});
   const auto parameters = transformer::parameters(model, lora);
   lowrank::AdamW<float> optimizer(parameters, {.learning_rate = 2e-4, .weight_decay = 0});
-  const transformer::TrainOptions options{
-      .steps = o.steps + 1, .batch = o.batch, .clip_norm = 0, .schedule = transformer::Schedule::constant, .seed = o.common.seed};
+  const transformer::TrainOptions options{.steps = o.steps + 1,
+                                          .batch = o.batch,
+                                          .clip_norm = 0,
+                                          .schedule = transformer::Schedule::constant,
+                                          .recompute = o.recompute,
+                                          .seed = o.common.seed};
   Progress progress(options.steps, "training: step");
   transformer::train(model, &lora, optimizer, parameters, examples, options, [&](const transformer::StepReport& step) {
     if (step.step > 0) results.training.seconds.push_back(step.seconds);
@@ -225,6 +231,13 @@ void add_options(CLI::App& command, Options& o) {
   number("--sequence", o.sequence, "tokens of a sequence", 1 << 24);
   number("--rank", o.rank, "rank of the update that is trained, on all linear layers", 1 << 16);
   number("--steps", o.steps, "training steps to take the median of", 1 << 20);
+  using transformer::Recompute;
+  const std::map<std::string, Recompute> recompute{{"auto", Recompute::automatic}, {"on", Recompute::always}, {"off", Recompute::never}};
+  command
+      .add_option("--recompute", o.recompute,
+                  "a training step computes blocks again in the backward pass; auto: where it would keep over 256 MiB")
+      ->transform(CLI::CheckedTransformer(recompute).description("{auto,on,off}"))
+      ->default_str("auto");
   number("--prompt-tokens", o.prompt, "tokens of the prompt", 1 << 24);
   number("--tokens", o.tokens, "single tokens to decode", 1 << 24);
   number("--repetitions", o.repetitions, "runs of prompt and decoding to take the median of", 1 << 16);

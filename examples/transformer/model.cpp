@@ -60,16 +60,10 @@ std::size_t Llama::kept_bytes(Index tokens) const {
 Var<float> Llama::apply(Index slot, Var<float> x, const Pass& pass) { return apply_each(slot, 1, x, pass).front(); }
 
 std::vector<Var<float>> Llama::apply_each(Index first_slot, Index count, const Var<float>& x, const Pass& pass) {
-  const auto update = [&](Index slot) { return pass.lora ? pass.lora->at(slot) : nullptr; };
-  std::vector<Var<float>> outputs;
-  if (pass.tape == nullptr && x.cols() <= lowrank::kernels::few_tokens) {
-    std::vector<lowrank::LayerUse> uses;
-    for (Index slot = first_slot; slot < first_slot + count; ++slot) uses.push_back({&layer(slot), update(slot)});
-    for (auto& y : lowrank::forward_together(uses, x.value())) outputs.emplace_back(std::move(y));
-  } else {
-    for (Index slot = first_slot; slot < first_slot + count; ++slot) outputs.push_back(layer(slot).forward(x, update(slot)));
-  }
-  return outputs;
+  std::vector<lowrank::LayerUse> uses;
+  for (Index slot = first_slot; slot < first_slot + count; ++slot)
+    uses.push_back({&layer(slot), pass.lora ? pass.lora->at(slot) : nullptr});
+  return forward_together(uses, x);
 }
 
 Var<float> Llama::add_attention(Index i, Var<float> x, Index sequences, const Angles& angles, const Pass& pass) {

@@ -16,7 +16,7 @@
 
 #include <lowrank/autograd/checkpoint.hpp>
 #include <lowrank/autograd/functions.hpp>
-#include <lowrank/nn/adapted_linear.hpp>
+#include <lowrank/nn/forward_together.hpp>
 
 #include <transformer/config.hpp>
 
@@ -133,7 +133,7 @@ class Llama {
  private:
   /// W·x, and s·B·(A·x) where the pass brings an update for the slot.
   Var<float> apply(Index slot, Var<float> x, const Pass& pass);
-  /// The same for `count` slots that follow each other and read the same x: in one pass over the memory while generating.
+  /// The same for `count` slots that follow each other and read the same x.
   std::vector<Var<float>> apply_each(Index first_slot, Index count, const Var<float>& x, const Pass& pass);
 
   using Angles = std::shared_ptr<const lowrank::RopeTable<float>>;

@@ -5,6 +5,7 @@
 #include <lowrank/nn/adapted_linear.hpp>
 #include <lowrank/nn/any_linear.hpp>
 #include <lowrank/nn/embedding.hpp>
+#include <lowrank/nn/forward_together.hpp>
 #include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/nn/init.hpp>
 #include <lowrank/nn/linear.hpp>

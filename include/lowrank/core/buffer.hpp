@@ -31,6 +31,31 @@ inline void prefer_large_pages([[maybe_unused]] void* begin, [[maybe_unused]] st
 }
 }  // namespace detail
 
+/// Room for `count` numbers in pages of its own, large ones where the system has them: for an array that is large and short-lived, which
+/// would leave a hole in the heap. Contents are zero. Throws std::bad_alloc.
+template <class T>
+class PagedArray {
+ public:
+  explicit PagedArray(std::size_t count) : size_(count * sizeof(T)) {
+    if (size_ == 0) return;
+    void* address = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (address == MAP_FAILED) throw std::bad_alloc();
+    data_ = static_cast<T*>(address);
+    detail::prefer_large_pages(address, size_);
+  }
+  ~PagedArray() {
+    if (data_ != nullptr) ::munmap(data_, size_);
+  }
+  PagedArray(const PagedArray&) = delete;
+  PagedArray& operator=(const PagedArray&) = delete;
+
+  T* data() { return data_; }
+
+ private:
+  std::size_t size_;
+  T* data_ = nullptr;
+};
+
 /// Bytes with shared ownership: allocated (64-byte aligned, zeroed) or mapped from a file; copies share them.
 ///
 /// A slice keeps the whole alive. Frozen means const: only the maker of an allocated buffer may write, through mutable_data().

@@ -234,6 +234,7 @@ constexpr PanelKernels panel_kernels() {
           .pack_token_rows = pack_rows<columns, Rounded>,
           .pack_token_columns = pack_columns<columns, Rounded>,
           .pack_blocks = nullptr,
+          .pack_blocks_turned = nullptr,
           .multiply = multiply};
 }
 

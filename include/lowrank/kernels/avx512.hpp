@@ -226,15 +226,15 @@ void pack_blocks(const BlockSource& s, Index row, Index count, Index col, Index 
 }
 
 /// 16 elements of a row from column col on (a multiple of 16), before scaling.
-inline __m512 unscaled_16(const BlockSource& s, CodePlace place, __m512 table) {
-  if (s.order == CodeOrder::nibble_pairs) {
+[[gnu::always_inline]] inline __m512 unscaled_16(CodeOrder order, CodePlace place, __m512 table) {
+  if (order == CodeOrder::nibble_pairs) {
     const __m128i pairs = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(place.bytes));
     const __m512i twice = _mm512_cvtepu8_epi32(_mm_unpacklo_epi8(pairs, pairs));
     const __m512i shift = _mm512_set1_epi64(4);  // even lanes by 4, odd lanes by 0
     return _mm512_permutexvar_ps(_mm512_srlv_epi32(twice, shift), table);
   }
   const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(place.bytes));
-  if (s.order == CodeOrder::bytes) return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+  if (order == CodeOrder::bytes) return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
   return _mm512_permutexvar_ps(_mm512_srl_epi32(_mm512_cvtepu8_epi32(bytes), _mm_cvtsi32_si128(static_cast<int>(place.shift))), table);
 }
 
@@ -251,7 +251,7 @@ inline void decode_blocks(const BlockSource& s, Index row, Index count, Index co
       CodePlace place(s, row + i, col + j);
       for (Index r = 0; r < rows; ++r, place.bytes += row_bytes) {
         const __m512 value =
-            _mm512_fmadd_ps(unscaled_16(s, place, table), _mm512_set1_ps(scales.scale[r]), _mm512_set1_ps(scales.offset[r]));
+            _mm512_fmadd_ps(unscaled_16(s.order, place, table), _mm512_set1_ps(scales.scale[r]), _mm512_set1_ps(scales.offset[r]));
         _mm512_storeu_ps(out + (i + r) * stride + j, value);
       }
     }
@@ -268,6 +268,7 @@ constexpr PanelKernels panel_kernels() {
           .pack_token_rows = avx2::pack_rows<columns, Rounded>,
           .pack_token_columns = avx2::pack_columns<columns, Rounded>,
           .pack_blocks = pack_blocks<Rounded>,
+          .pack_blocks_turned = nullptr,
           .multiply = multiply};
 }
 

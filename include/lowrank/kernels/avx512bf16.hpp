@@ -81,6 +81,43 @@ inline void pack_blocks(const BlockSource& s, Index row, Index count, Index col,
   }
 }
 
+template <CodeOrder Order>
+void pack_turned_codes(const BlockSource& s, Index row, Index count, Index col, float scale, Word* panel, Index step) {
+  const __m512 table = _mm512_loadu_ps(s.table.data()), factor = _mm512_set1_ps(scale);
+  const Index row_bytes = s.row_bytes();
+  avx512::Scales scales;
+  for (Index k = 0; k < count; k += 16, panel += 8 * step) {
+    const Index rows = count - k < 16 ? count - k : 16;
+    scales.load(s, row + k, rows, col);
+    _mm512_store_ps(scales.scale, _mm512_mul_ps(_mm512_load_ps(scales.scale), factor));
+    _mm512_store_ps(scales.offset, _mm512_mul_ps(_mm512_load_ps(scales.offset), factor));
+    avx512::CodePlace place(s, row + k, col);
+    for (Index q = 0; q < rows; q += 2) {
+      __m512 pair[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+      LOWRANK_UNROLL
+      for (Index i = 0; i < 2; ++i) {
+        if (q + i >= rows) break;
+        pair[i] = _mm512_fmadd_ps(avx512::unscaled_16(Order, place, table), _mm512_set1_ps(scales.scale[q + i]),
+                                  _mm512_set1_ps(scales.offset[q + i]));
+        place.bytes += row_bytes;
+      }
+      _mm512_storeu_si512(panel + q / 2 * step, interleaved(pair[0], pair[1]));
+    }
+  }
+}
+
+/// The same for a transposed matrix: its rows [row, row + depth) run along the depth, its columns [col, col + 16) along the lanes.
+inline void pack_blocks_turned(const BlockSource& s, Index row, Index, Index col, Index depth, float scale, Word* panel, Index step) {
+  switch (s.order) {
+    case CodeOrder::nibble_pairs:
+      return pack_turned_codes<CodeOrder::nibble_pairs>(s, row, depth, col, scale, panel, step);
+    case CodeOrder::nibble_halves:
+      return pack_turned_codes<CodeOrder::nibble_halves>(s, row, depth, col, scale, panel, step);
+    case CodeOrder::bytes:
+      return pack_turned_codes<CodeOrder::bytes>(s, row, depth, col, scale, panel, step);
+  }
+}
+
 template <int Vectors, int Columns>
 void multiply_tile(Index words, Index rows, Index column_count, const Word* a, const Word* b, float* c, Index ldc, bool accumulate) {
   const __mmask16 last = first_lanes(rows - (Vectors - 1) * lanes);

@@ -1,7 +1,6 @@
 #pragma once
 
-/// Few tokens, where memory is the bound: each row of weights is read once, in
-/// its stored form, and multiplied with all tokens.
+/// Few tokens, where memory is the bound: each row of weights is read once, in its stored form, and multiplied with all tokens.
 
 #include <bit>
 
@@ -11,8 +10,7 @@
 
 namespace lowrank::inline LOWRANK_ABI::kernels {
 
-/// What happens to a product P = source · X [rows, tokens]: Y = row_scale ∘ (P
-/// + Y if accumulate) + bias.
+/// What happens to a product P = source · X [rows, tokens]: Y = row_scale ∘ (P + Y if accumulate) + bias.
 struct Options {
   Compute compute = Compute::fp32;
   bool accumulate = false;
@@ -48,8 +46,7 @@ inline bool is_streamable(const Piece& piece) {
 
 struct ArrangedTokens {};
 
-/// The activations in the order in which a piece's codes unpack, in float and
-/// in what the arithmetic needs.
+/// The activations in the order in which a piece's codes unpack, in float and in what the arithmetic needs.
 class Arranged {
  public:
   Arranged(const KernelTable& table, const Pieces& pieces, std::span<const Columns> x, Index tokens, Compute compute) {
@@ -106,8 +103,7 @@ class Arranged {
   const FewTokens& operator[](Index piece) const { return products_[static_cast<std::size_t>(piece)]; }
 
  private:
-  /// An earlier piece with the same activations in the same order: pieces side
-  /// by side along the rows share them.
+  /// An earlier piece with the same activations in the same order: pieces side by side along the rows share them.
   const FewTokens* find(const Pieces& pieces, Index count, const Piece& p, bool pairs) const {
     for (Index i = 0; i < count; ++i) {
       const Piece& q = pieces.begin()[i];
@@ -144,8 +140,7 @@ class Arranged {
 
 }  // namespace detail
 
-/// Y = source · X for at most few_tokens tokens; false when the target or the
-/// source has no such path, and nothing was done.
+/// Y = source · X for at most few_tokens tokens; false when the target or the source has no such path, and nothing was done.
 inline bool multiply_few(const Pieces& source, std::span<const Columns> x, Index tokens, float* y, Index ldy, const Options& options) {
   const KernelTable& table = current_table();
   auto kernel = options.compute == Compute::fp32   ? table.few_tokens

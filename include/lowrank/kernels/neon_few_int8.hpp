@@ -136,6 +136,7 @@ constexpr PanelKernels panel_kernels() {
           .pack_token_rows = pack_rows<columns, Rounded>,
           .pack_token_columns = pack_columns<columns, Rounded>,
           .pack_blocks = pack_blocks<Rounded>,
+          .pack_blocks_turned = nullptr,
           .multiply = multiply};
 }
 

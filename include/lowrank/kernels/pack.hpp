@@ -51,6 +51,11 @@ struct Columns {
   bool turned = false;
 };
 
+/// Kernels of a target for a compute type; 8-bit products are for few tokens, others round as bf16 does.
+inline const PanelKernels& panel_kernels(const KernelTable& table, Compute compute) {
+  return compute == Compute::fp32 ? table.fp32 : table.bf16;
+}
+
 /// Largest panel of any target, in rows and tokens, and the depth decoded at a time.
 inline constexpr Index max_panel_rows = 64, max_panel_columns = 16, tile_depth = 64;
 
@@ -180,6 +185,11 @@ struct LeftPacker {
 
   /// A transposed piece: its stored rows run along the lanes, so a decoded tile needs no transposing.
   void pack_turned(const Piece& p, Index i, Index rows, Index k, Index length, Word* out, Index step) const {
+    if (p.kind == Piece::Kind::blocks && kernels.pack_blocks_turned != nullptr && p.blocks.rows_hold_whole_groups() &&
+        i % table.lanes == 0 && p.blocks.group % table.lanes == 0) {
+      return for_lanes(
+          rows, [&](Index v, Index lanes) { kernels.pack_blocks_turned(p.blocks, k, lanes, i + v, length, p.scale, out + v, step); });
+    }
     alignas(64) float tile[max_panel_rows * tile_depth];
     for (Index done = 0; done < length; done += tile_depth) {
       const Index count = std::min(tile_depth, length - done);

@@ -1,14 +1,10 @@
 #pragma once
 
-/// What a target (an instruction set) supplies: functions on plain pointers,
-/// gathered in a table. The driver knows nothing else of it.
+/// What a target (an instruction set) supplies: functions on plain pointers, gathered in a table. The driver knows nothing else of it.
 ///
-/// Panels. The driver cuts the left factor into panels of `rows()` rows and the
-/// activation into panels of `columns` tokens, both stored depth first: word k
-/// of lane i lies at panel[k * step + i]. A word has 32 bits: one float, or for
-/// native bf16 the two neighbours 2 k (low half) and 2 k + 1 (high half) of the
-/// depth, zero past its end. A micro-kernel then reads both panels front to
-/// back:
+/// Panels. The driver cuts the left factor into panels of `rows()` rows and the activation into panels of `columns` tokens, both stored
+/// depth first: word k of lane i lies at panel[k * step + i]. A word has 32 bits: one float, or for native bf16 the two neighbours 2 k (low
+/// half) and 2 k + 1 (high half) of the depth, zero past its end. A micro-kernel then reads both panels front to back:
 ///
 ///            columns                      a: left panel  [words][vectors *
 ///            lanes]
@@ -28,18 +24,14 @@ using Word = std::uint32_t;
 
 /// Kernels for one panel format.
 struct PanelKernels {
-  /// Packs numbers: element (i, k), i < count, k < depth, is scale * from[i *
-  /// stride + k] (rows) or scale * from[k * stride + i] (columns). Lanes from
-  /// count on hold anything.
+  /// Packs numbers: element (i, k), i < count, k < depth, is scale * from[i * stride + k] (rows) or scale * from[k * stride + i] (columns).
+  /// Lanes from count on hold anything.
   using Pack = void (*)(const float* from, Index stride, Index count, Index depth, float scale, Word* panel, Index step);
-  /// Packs scale times rows [row, row + count), columns [col, col + depth) of
-  /// blocks straight from their codes, transposing bytes instead of floats. col
-  /// and depth are multiples of 32, count at most `lanes`, and rows hold whole
-  /// groups.
+  /// Packs scale times rows [row, row + count), columns [col, col + depth) of blocks straight from their codes, transposing bytes instead
+  /// of floats. col and depth are multiples of 32, count at most `lanes`, and rows hold whole groups.
   using PackBlocks = void (*)(const BlockSource& from, Index row, Index count, Index col, Index depth, float scale, Word* panel,
                               Index step);
-  /// c[j * ldc + i] (+)= sum over words; only i < rows, j < columns are
-  /// touched. a has `vectors` vectors a word.
+  /// c[j * ldc + i] (+)= sum over words; only i < rows, j < columns are touched. a has `vectors` vectors a word.
   using Multiply = void (*)(Index words, Index vectors, Index rows, Index columns, const Word* a, const Word* b, float* c, Index ldc,
                             bool accumulate);
 
@@ -47,17 +39,18 @@ struct PanelKernels {
   Pack pack_rows, pack_columns;              ///< left factor, `lanes` lanes
   Pack pack_token_rows, pack_token_columns;  ///< activation, `columns` lanes
   PackBlocks pack_blocks;                    ///< may be null
+  /// The same of the transposed matrix: rows [row, row + depth) along the depth, columns [col, col + count) along the lanes; col and the
+  /// group are multiples of the lanes.
+  PackBlocks pack_blocks_turned;  ///< may be null
   Multiply multiply;
 };
 
 struct Piece;
 
-/// Few tokens times rows of one piece: y[t * ldy + i] (+)= sum over depth of
-/// element (row + i, k) times x[t], i < rows, t < tokens.
+/// Few tokens times rows of one piece: y[t * ldy + i] (+)= sum over depth of element (row + i, k) times x[t], i < rows, t < tokens.
 ///
-/// Tokens are padded to 1, 4 or 8 with zeros. Activations come in chunks of 32,
-/// zero past the depth, in the order in which the piece's codes unpack: for
-/// nibble_pairs the 16 even elements, then the 16 odd ones; else as they are.
+/// Tokens are padded to 1, 4 or 8 with zeros. Activations come in chunks of 32, zero past the depth, in the order in which the piece's
+/// codes unpack: for nibble_pairs the 16 even elements, then the 16 odd ones; else as they are.
 struct FewTokens {
   const Piece* piece;
   Index row, rows, tokens;

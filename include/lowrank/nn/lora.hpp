@@ -9,7 +9,7 @@
 
 #include <lowrank/nn/init.hpp>
 #include <lowrank/nn/linear_layer.hpp>
-#include <lowrank/ops/lora.hpp>
+#include <lowrank/ops/lora_together.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -122,6 +122,8 @@ LoraForward<S> masked_forward(const W& source, const LowRank<S>& update, const A
   if constexpr (std::is_same_v<W, NoSource>) {
     return mask ? lora_update_forward(update, mask(x), compute) : lora_update_forward(update, x, compute);
   } else {
+    if constexpr (std::is_same_v<S, float>)
+      if (!mask && x.cols() > kernels::few_tokens) return lora_forward_packed(source, update, x, compute);
     if (!mask) return lora_forward(source, update, x, compute);
     auto forward = lora_update_forward(update, mask(x), compute);
     accumulate_product(forward.y, source, x, S(1), compute);  // [out, in] · [in, T]
@@ -133,6 +135,8 @@ template <class W, class S>
 LoraGradients<S> masked_backward(const W& source, const LowRank<S>& update, const Activation<S>& x, const Activation<S>& h,
                                  const Activation<S>& g, const Mask& mask, bool need_dx, Compute compute) {
   if constexpr (!std::is_same_v<W, NoSource>) {
+    if constexpr (std::is_same_v<S, float>)
+      if (!mask && need_dx && x.cols() > kernels::few_tokens) return lora_backward_packed(source, update, x, h, g, compute);
     if (!mask && need_dx) return lora_backward(source, update, x, h, g, compute);
   }
   if (!mask) return lora_update_backward(update, x, h, g, need_dx, compute);

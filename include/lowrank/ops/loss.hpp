@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include <lowrank/core/buffer.hpp>
 #include <lowrank/ops/product.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -135,9 +136,19 @@ namespace detail {
 
 inline constexpr Index loss_slice = 128;
 
+/// Y = W X.
+template <class S, Source W>
+void multiply_into(Strided<S> y, const W& source, const Activation<S>& x, Compute compute) {
+  if constexpr (std::is_same_v<S, float>) {
+    packed_product(y, source, x, compute, false);
+  } else {
+    y = multiply(source, x, compute);
+  }
+}
+
 /// Losses of a slice of logits; the logits become share · (softmax − onehot) if a gradient is wanted.
 template <class S>
-void cross_entropy_slice(Activation<S>& logits, const Index* counted, std::span<const std::int32_t> targets, S share, bool gradient,
+void cross_entropy_slice(Strided<S>& logits, const Index* counted, std::span<const std::int32_t> targets, S share, bool gradient,
                          Vector<S>& losses) {
   parallel_for(logits.cols(), [&](Index i) {
     S* column = logits.col(i).data();
@@ -172,13 +183,15 @@ LinearCrossEntropy<S> linear_cross_entropy(const W& source, const X& input, std:
   Vector<S> losses = Vector<S>::Zero(x.cols());
   LinearCrossEntropy<S> result;
   if (want_gradient) result.dx = Activation<S>::Zero(x.rows(), x.cols());
+  PagedArray<S> memory(static_cast<std::size_t>(source.rows() * std::min(count, detail::loss_slice)));
   for (Index begin = 0; begin < count; begin += detail::loss_slice) {
     const Index n = std::min(detail::loss_slice, count - begin);
     const Index* tokens = counted.data() + begin;
     Activation<S> columns(x.rows(), n);
     for (Index i = 0; i < n; ++i) columns.col(i) = x.col(tokens[i]);
-    Activation<S> logits = multiply(source, columns, compute);  // [vocabulary, dim] · [dim, n]
-    detail::cross_entropy_slice(logits, tokens, targets, share, want_gradient || dweight != nullptr, losses);
+    detail::Strided<S> logits(memory.data(), source.rows(), n, Eigen::OuterStride<>(source.rows()));
+    detail::multiply_into<S>(logits, source, columns, compute);  // [vocabulary, dim] · [dim, n]
+    detail::cross_entropy_slice<S>(logits, tokens, targets, share, want_gradient || dweight != nullptr, losses);
     if (dweight) accumulate_outer(*dweight, logits, columns);  // [vocabulary, n] · [n, dim]
     if (!want_gradient) continue;
     const Activation<S> dx = multiply_transposed(source, logits, compute);  // [dim, vocabulary] · [vocabulary, n]

@@ -50,6 +50,12 @@ TEST_CASE("dense products over several blocks of depth and tokens") {
   }
 }
 
+TEST_CASE("a depth that is packed in several parts") {
+  const Index rows = 19, depth = 20001, tokens = 17;
+  const auto w = random_floats(rows * depth, 1);
+  check_product(transposed(DenseSource<float>(w.data(), depth, rows)), tokens);
+}
+
 TEST_CASE("no rows, no tokens, no depth") {
   const auto w = random_floats(64, 1);
   const auto x = random_floats(64, 2);

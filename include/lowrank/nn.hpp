@@ -4,6 +4,8 @@
 
 #include <lowrank/nn/adapted_linear.hpp>
 #include <lowrank/nn/any_linear.hpp>
+#include <lowrank/nn/dora.hpp>
+#include <lowrank/nn/dora_linear.hpp>
 #include <lowrank/nn/embedding.hpp>
 #include <lowrank/nn/forward_together.hpp>
 #include <lowrank/nn/frozen_linear.hpp>
@@ -12,5 +14,6 @@
 #include <lowrank/nn/linear_layer.hpp>
 #include <lowrank/nn/lora.hpp>
 #include <lowrank/nn/lora_linear.hpp>
+#include <lowrank/nn/lora_weights.hpp>
 #include <lowrank/nn/parameter.hpp>
 #include <lowrank/nn/quantized_linear.hpp>

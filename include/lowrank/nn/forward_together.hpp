@@ -20,6 +20,14 @@ struct LayerUse {
 
 namespace detail {
 
+/// m / n of a DoRA update, of the weights as they are now or as prepare_dora() left it; empty for any other.
+inline Vector<float> gain_of(const LayerUse& use, bool is_recorded) {
+  if (!use.update || !use.update->is_dora()) return {};
+  if (!is_recorded && use.update->gain.size() > 0) return use.update->gain;
+  return use.layer->base.visit(
+      [&](const auto& layer) { return dora_gain(use.update->magnitude.value, lowrank::dora_norms(layer, *use.update)); });
+}
+
 /// For few tokens: [W₁; W₂ …; A₁; A₂ …] x in one pass over the memory, then B h. A and B are read in bfloat16 where the layer computes in
 /// bf16 and the update was rounded for it.
 inline std::vector<Activation<float>> few_together(std::span<const LayerUse> uses, const Activation<float>& x) {
@@ -57,7 +65,9 @@ inline std::vector<Activation<float>> few_together(std::span<const LayerUse> use
   row = 0;
   for (const LayerUse& use : uses) {
     outputs.emplace_back(y.middleRows(row, use.layer->out_features()));
+    if (const Vector<float> gain = gain_of(use, false); gain.size() > 0) outputs.back().array().colwise() *= gain.array();
     add_bias(outputs.back(), use.layer->base.bias());
+    if (use.update && !use.update->bias.empty()) outputs.back().colwise() += use.update->scale * vector_of(use.update->bias);
     row += use.layer->out_features();
   }
   return outputs;
@@ -76,8 +86,10 @@ inline std::vector<AdaptedWeight> weights_of(std::span<const LayerUse> uses) {
 /// in the sweep, uses them all.
 struct TogetherRecord {
   std::vector<LayerUse> uses;
-  std::optional<Kept<float>> x;  ///< none where no update has a gradient
+  std::vector<Vector<float>> gain;  ///< of DoRA updates
+  std::optional<Kept<float>> x;     ///< none where no A is trained
   Activation<float> h;
+  std::vector<std::optional<Kept<float>>> y;  ///< of DoRA updates
   std::vector<Activation<float>> g;
   Compute compute;
 
@@ -85,8 +97,10 @@ struct TogetherRecord {
   void backward(Flow& flow) {
     Index tokens = 0;
     for (const auto& gradient : g) tokens = std::max(tokens, gradient.cols());
-    for (std::size_t i = 0; i < uses.size(); ++i)  // an output that the loss does not depend on
-      if (g[i].size() == 0) g[i].setZero(uses[i].layer->out_features(), tokens);
+    for (std::size_t i = 0; i < uses.size(); ++i) {
+      if (g[i].size() == 0) g[i].setZero(uses[i].layer->out_features(), tokens);  // an output that the loss does not depend on
+      if (y[i]) dora_rows(*uses[i].update, gain[i], *y[i]->get(), g[i]);
+    }
     const auto held = x ? x->get() : std::make_shared<const Activation<float>>();
     auto gradients = lora_backward_together(weights_of(uses), *held, h, g, flow.needs(0), compute);
     for (std::size_t i = 0; i < uses.size(); ++i) {
@@ -98,20 +112,33 @@ struct TogetherRecord {
     g.clear();
     if (flow.needs(0)) flow.add(0, std::move(gradients.dx));
   }
+
+  /// dm = Σ_t G ∘ P / n with P = Y / (m / n), so Σ_t G ∘ Y / m; G becomes (m / n) ∘ G. m is positive, see go_together().
+  static void dora_rows(LoraWeights<float>& update, const Vector<float>& gain, const Activation<float>& y, Activation<float>& g) {
+    const Vector<float> sums = scale_and_sum_rows(g, y, gain);
+    if (update.magnitude.needs_grad()) gradient_vector(update.magnitude) += sums.cwiseQuotient(vector_of(update.magnitude));
+  }
 };
 
 /// For many tokens: X packed once for all layers, recorded where a gradient is needed.
 inline std::vector<Var<float>> many_together(std::span<const LayerUse> uses, const Var<float>& x) {
   const Compute compute = uses.front().layer->base.compute();
-  auto forward = lora_forward_together(weights_of(uses), x.value(), compute);
-  bool has_update = false, trainable = false;
-  for (const LayerUse& use : uses) has_update |= use.update != nullptr, trainable |= use.update && use.update->needs_grad();
   auto group = std::make_shared<TogetherRecord>();
   group->uses.assign(uses.begin(), uses.end());
-  group->g.resize(uses.size());
-  group->h = std::move(forward.h);
+  group->g.resize(uses.size()), group->y.resize(uses.size());
   group->compute = compute;
-  if (has_update && x.tape()) group->x = x.kept();
+  std::vector<AdaptedWeight> weights = weights_of(uses);
+  bool trainable = false, trains_a = false;
+  for (const LayerUse& use : uses) {
+    trainable |= use.update && use.update->needs_grad();
+    trains_a |= use.update && use.update->a.needs_grad();
+    group->gain.push_back(gain_of(use, x.tape() != nullptr));
+  }
+  for (std::size_t i = 0; i < uses.size(); ++i)
+    if (group->gain[i].size() > 0) weights[i].scale_rows(group->gain[i].data());
+  auto forward = lora_forward_together(weights, x.value(), compute);
+  group->h = std::move(forward.h);
+  if (trains_a && x.tape()) group->x = x.kept();
   const Var<float> joint = record(
       Activation<float>(), {x}, [group](auto& flow) { group->backward(flow); }, trainable);
   std::vector<Var<float>> outputs;
@@ -121,15 +148,21 @@ inline std::vector<Var<float>> many_together(std::span<const LayerUse> uses, con
       flow.add(0, Activation<float>());
     };
     Var<float> y = record(std::move(forward.y[i]), {joint}, std::move(backward)).kept_as(compute);
-    outputs.push_back(add_bias(std::move(y), uses[i].layer->base.bias()));
+    if (group->gain[i].size() > 0 && y.requires_grad()) group->y[i] = y.kept();
+    y = add_bias(std::move(y), uses[i].layer->base.bias());
+    outputs.push_back(uses[i].update ? add_update_bias(std::move(y), *uses[i].update) : std::move(y));
   }
   return outputs;
 }
 
-/// Whether one product can serve all: frozen weights, and no dropout, which gives each update an x of its own.
+/// Whether one product can serve all: frozen weights, no dropout, which gives each update an x of its own, and no DoRA length of 0, which
+/// hides what was scaled by it.
 inline bool go_together(std::span<const LayerUse> uses, const Var<float>& x) {
-  for (const LayerUse& use : uses)
-    if (use.layer->base.weight_trainable() || (x.tape() && use.update && use.update->dropout > 0)) return false;
+  for (const LayerUse& use : uses) {
+    if (use.layer->base.weight_trainable()) return false;
+    if (x.tape() == nullptr || !use.update) continue;
+    if (use.update->dropout > 0 || (use.update->is_dora() && (use.update->magnitude.value.array() == 0).any())) return false;
+  }
   return true;
 }
 

@@ -1,92 +1,14 @@
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <optional>
+#include <type_traits>
 #include <utility>
-#include <vector>
 
-#include <lowrank/nn/init.hpp>
+#include <lowrank/nn/dora.hpp>
 #include <lowrank/nn/linear_layer.hpp>
+#include <lowrank/nn/lora_weights.hpp>
 #include <lowrank/ops/lora_together.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
-
-/// A fresh update. rank = Dynamic means the layer's static rank, else 8.
-struct LoraOptions {
-  Index rank = Dynamic;
-  double alpha = 8;         ///< s = alpha / r
-  bool use_rslora = false;  ///< s = alpha / √r (Kalajdzievski 2023)
-  double dropout = 0;       ///< on the input of the update alone, while a tape records
-  std::uint64_t seed = 0;
-  std::uint64_t stream = 0;  ///< another one for each layer of a model, so that equal layers begin differently
-  LoraInit init = LoraInit::kaiming;
-};
-
-/// The scale s of an update: alpha / r, rank-stabilized alpha / √r.
-inline double lora_scale(double alpha, Index rank, bool use_rslora) {
-  return alpha / (use_rslora ? std::sqrt(static_cast<double>(rank)) : static_cast<double>(rank));
-}
-
-/// The numbers of one update s·B·A: A [r, in], B [out, r]; exchangeable while the base stays.
-template <class S = float, int Rank = Dynamic, int In = Dynamic, int Out = Dynamic>
-struct LoraWeights {
-  using Scalar = S;
-
-  Parameter<S, Rank, In> a;
-  Parameter<S, Out, Rank> b;
-  S scale = S(1);
-  S dropout = S(0);
-  std::uint64_t dropout_seed = 0;
-  std::uint64_t dropout_stream = 0;  ///< of the next mask; each recorded pass takes one. Save it to resume with the same masks.
-
-  /// A and B rounded to bfloat16 for inference in Compute::bf16, by round(): half the bytes to read for each token. Empty otherwise.
-  std::vector<bfloat16> rounded_a = {}, rounded_b = {};
-
-  /// Fills rounded_a and rounded_b; to be called again after a change of A or B.
-  void round() {
-    const auto copy = [](const auto& from, std::vector<bfloat16>& to) {
-      to.resize(static_cast<std::size_t>(from.size()));
-      std::transform(from.data(), from.data() + from.size(), to.begin(), [](S x) { return bfloat16(static_cast<float>(x)); });
-    };
-    copy(a.value, rounded_a);
-    copy(b.value, rounded_b);
-  }
-
-  Index rank() const { return a.rows(); }
-  bool needs_grad() const { return a.needs_grad() || b.needs_grad(); }
-  void set_trainable(bool trainable) { a.trainable = b.trainable = trainable; }
-
-  /// The update where it lies, as the operations take it.
-  LowRank<S> view() const { return {{a.value.data(), a.rows(), a.cols()}, {b.value.data(), b.rows(), b.cols()}, scale}; }
-  template <class Visitor>
-  void visit_parameters(const Visitor& visitor) {
-    visitor(a);
-    visitor(b);
-  }
-};
-
-/// A fresh update of a weight [out, in]: A drawn by options.init, B = 0. Throws ValueError.
-template <class S = float, int Rank = Dynamic, int In = Dynamic, int Out = Dynamic>
-LoraWeights<S, Rank, In, Out> make_lora(Index in, Index out, const LoraOptions& options) {
-  const Index rank = options.rank != Dynamic ? options.rank : Rank != Dynamic ? Rank : 8;
-  check<ValueError>(rank > 0, "lora", "rank = ", rank, "; it must be at least 1");
-  check<ValueError>(Rank == Dynamic || rank == Rank, "lora", "options.rank = ", rank, " but the layer's rank is ", Rank,
-                    " by its type; leave options.rank out");
-  check<ValueError>(std::isfinite(options.alpha), "lora", "alpha = ", options.alpha, "; it must be finite");
-  check<ValueError>(options.dropout >= 0 && options.dropout < 1, "lora", "dropout = ", options.dropout, "; it must lie in [0, 1)");
-  LoraWeights<S, Rank, In, Out> update;
-  update.a.name = "lora_A.weight";
-  update.a.value.resize(rank, in);
-  init_lora_a(update.a.value, options.init, Random(options.seed, options.stream));
-  update.b.name = "lora_B.weight";
-  update.b.value.setZero(out, rank);
-  update.scale = static_cast<S>(lora_scale(options.alpha, rank, options.use_rslora));
-  update.dropout = static_cast<S>(options.dropout);
-  update.dropout_seed = options.seed ^ (options.stream * 0x9E3779B97F4A7C15u);  // masks of equal layers differ, too
-  return update;
-}
 
 namespace detail {
 
@@ -155,8 +77,7 @@ void add_gradients(Weights& update, const LoraGradients<S>& gradients) {
 
 /// Y = W X + s B A mask(X), recorded: keeps X and H = A mask(X); without a source the update alone.
 template <class W, class Weights, class S, class Device>
-Var<S, Device> lora_product(const W& source, Weights& update, const Var<S, Device>& x, Compute compute) {
-  const Mask mask = next_mask(update, x);
+Var<S, Device> lora_product(const W& source, Weights& update, const Var<S, Device>& x, const Mask& mask, Compute compute) {
   auto forward = masked_forward(source, update.view(), x.value(), mask, compute);
   auto backward = [source, u = &update, kept = x.kept(), h = std::move(forward.h), mask, compute](auto& flow) {
     auto gradients = masked_backward(source, u->view(), *kept.get(), h, flow.gradient(), mask, flow.needs(0), compute);
@@ -181,16 +102,50 @@ Var<S, Device> add_bias(Var<S, Device> y, Bias& bias) {
       bias.needs_grad());
 }
 
+/// (m / n) ∘ (V X) + b with V = W + s B A, recorded. Dropout is on the input of V alone, as in PEFT: with D = mask(X)
+/// W X + b + (m / n) ∘ (V D) − W D.
+template <class Layer, class Weights, class S, class Device>
+Var<S, Device> dora_product(Layer& layer, Weights& update, const Var<S, Device>& x) {
+  const Mask mask = next_mask(update, x);
+  const auto& source = layer.source();
+  const Compute compute = layer.compute();
+  const Var<S, Device> d = mask ? dropout(x, mask.probability, mask.key) : x;
+  Var<S, Device> y = scale_rows(lora_product(source, update, d, Mask{}, compute), update, dora_norms(layer, update));
+  if (!mask) return add_bias(std::move(y), layer.bias());
+  Parameter<S> none;
+  return layer(x) + std::move(y) + scale(frozen_linear("dora_linear", source, none, d, compute), S(-1));
+}
+
+/// Makes W' X + s b of V X, where V = W + s B A: rows scaled for DoRA, the update's bias added.
+template <class Layer, class Weights, class Y>
+void finish_update([[maybe_unused]] const Layer& layer, const Weights& update, Y& y) {
+  if constexpr (HasSource<Layer>) {
+    if (update.is_dora()) {
+      const auto gain = update.gain.size() > 0 ? update.gain : dora_gain(update.magnitude.value, dora_norms(layer, update));
+      y.array().colwise() *= gain.array();
+    }
+  }
+  if (!update.bias.empty()) y.colwise() += update.scale * vector_of(update.bias);
+}
+
 }  // namespace detail
 
 /// layer(x) + s B (A x), recorded. Over a frozen weight both are one operation that keeps X and A X; else the layer records itself.
+///
+/// With a magnitude m it is DoRA: (m / n) ∘ (W + s B A) x + b. Throws ShapeError, ValueError for DoRA over a weight that is trained itself.
 template <LinearLayer Layer, class Weights, class S, class Device>
 Var<S, Device> adapted_forward(Layer& layer, Weights& update, const Var<S, Device>& x) {
   detail::check_input("lora_linear", x.rows(), x.cols(), layer.in_features());
   if constexpr (HasSource<Layer>) {
-    if (!layer.weight_trainable()) return detail::add_bias(detail::lora_product(layer.source(), update, x, layer.compute()), layer.bias());
+    if (!layer.weight_trainable() && update.is_dora()) return detail::dora_product(layer, update, x);
+    if (!layer.weight_trainable()) {
+      auto y = detail::lora_product(layer.source(), update, x, detail::next_mask(update, x), layer.compute());
+      return detail::add_update_bias(detail::add_bias(std::move(y), layer.bias()), update);
+    }
   }
-  return layer(x) + detail::lora_product(detail::NoSource{}, update, x, detail::compute_of(layer));
+  check<ValueError>(!update.is_dora(), "lora_linear", "DoRA needs a frozen weight; call set_trainable(false) of the base");
+  auto y = layer(x) + detail::lora_product(detail::NoSource{}, update, x, detail::next_mask(update, x), detail::compute_of(layer));
+  return detail::add_update_bias(std::move(y), update);
 }
 
 /// The same without a tape.
@@ -199,14 +154,20 @@ auto adapted_forward(const Layer& layer, const Weights& update, const X& x) {
   using S = typename Layer::Scalar;
   detail::check_input("lora_linear", x.rows(), x.cols(), layer.in_features());
   if constexpr (detail::static_in<Layer>() != Dynamic && detail::static_out<Layer>() != Dynamic) {
-    auto y = layer(x);
+    auto y = layer.product(x);
     const auto h = (update.a.value * x).eval();          // [r, in] · [in, T]
     y.noalias() += update.scale * (update.b.value * h);  // [out, r] · [r, T]
+    detail::finish_update(layer, update, y);
+    if constexpr (HasSource<Layer>)
+      if (!layer.bias().empty()) y.colwise() += detail::vector_of(layer.bias());
     return y;
   } else {
-    Activation<S> y = layer(x);
+    constexpr bool has_source = HasSource<Layer>;
+    Activation<S> y = has_source ? layer.product(x) : layer(x);
     const auto h = multiply(update.view().a_source(), x, detail::compute_of(layer));
     accumulate_product(y, update.view().b_source(), h, update.scale, detail::compute_of(layer));
+    detail::finish_update(layer, update, y);
+    if constexpr (has_source) detail::add_bias(y, layer.bias());
     return y;
   }
 }

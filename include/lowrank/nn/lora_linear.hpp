@@ -36,6 +36,12 @@ class LoraLinear<Base, Rank> {
       : base_(std::move(base)),
         update_(make_lora<Scalar, Rank, static_in_features, static_out_features>(base_.in_features(), base_.out_features(), options)) {
     base_.set_trainable(false);
+    if constexpr (HasSource<Base>) {
+      if (options.use_dora) make_dora(base_, update_);
+    } else {
+      check<ValueError>(!options.use_dora, "lora_linear",
+                        "DoRA needs a base whose weight can be read: Linear, FrozenLinear, QuantizedLinear");
+    }
   }
 
   Index in_features() const { return base_.in_features(); }
@@ -59,11 +65,14 @@ class LoraLinear<Base, Rank> {
   Activation<Scalar> product(const X& x) const {
     Activation<Scalar> y = base_.product(x);
     accumulate_product(y, update_.view().b_source(), multiply(update_.view().a_source(), x, compute()), update_.scale, compute());
+    if (update_.is_dora()) y.array().colwise() *= gain().array();
     return y;
   }
   /// (W + s B A)ᵀ G [in, T].
   template <MatrixLike G>
-  Activation<Scalar> transposed_product(const G& g) const {
+  Activation<Scalar> transposed_product(const G& gradient) const {
+    Activation<Scalar> g = gradient;
+    if (update_.is_dora()) g.array().colwise() *= gain().array();
     Activation<Scalar> x = base_.transposed_product(g);
     accumulate_transposed_product(x, update_.view().a_source(), multiply_transposed(update_.view().b_source(), g, compute()), update_.scale,
                                   compute());
@@ -78,6 +87,9 @@ class LoraLinear<Base, Rank> {
   void set_scale(Scalar scale) { update_.scale = scale; }
   Update& update() { return update_; }
   const Update& update() const { return update_; }
+  /// DoRA's m [out], the length of each row; empty for plain LoRA.
+  Parameter<Scalar>& magnitude() { return update_.magnitude; }
+  const Parameter<Scalar>& magnitude() const { return update_.magnitude; }
   Base& base() { return base_; }
   const Base& base() const { return base_; }
 
@@ -96,6 +108,14 @@ class LoraLinear<Base, Rank> {
   }
 
  private:
+  /// m / n of DoRA.
+  Vector<Scalar> gain() const {
+    if constexpr (HasSource<Base>) {
+      if (update_.gain.size() == 0) return dora_gain(update_.magnitude.value, dora_norms(base_, update_));
+    }
+    return update_.gain;
+  }
+
   Base base_;
   Update update_;
 };

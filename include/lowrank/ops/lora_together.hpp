@@ -35,6 +35,9 @@ class AdaptedWeight {
   Index in() const { return in_; }
   Index rank() const { return update_ ? update_->a.rows() : 0; }
   const LowRank<float>& update() const { return *update_; }
+  /// Factor of each row of the result [out], for DoRA; must outlive it.
+  void scale_rows(const float* factors) { row_scale_ = factors; }
+  const float* row_scale() const { return row_scale_; }
 
   /// Puts W, or its transpose, at (row, depth) of a product's left factor.
   void place(kernels::Pieces& pieces, Index row, Index depth) const { place_(*this, pieces, row, depth, false); }
@@ -52,6 +55,7 @@ class AdaptedWeight {
   std::optional<LowRank<float>> update_;
   Index out_, in_;
   const void* weight_ = nullptr;
+  const float* row_scale_ = nullptr;
   DenseSource<float> dense_{nullptr, 0, 0};
   void (*place_)(const AdaptedWeight& self, kernels::Pieces& pieces, Index row, Index depth, bool turned) = nullptr;
 };
@@ -108,7 +112,8 @@ inline void pack_gradients(std::span<const AdaptedWeight> layers, std::span<cons
 
 }  // namespace detail
 
-/// Low-rank layers over one X [in, T]: H = [A₁ ; A₂ …] X, then Yᵢ = [Wᵢ | sᵢ Bᵢ] · [X ; Hᵢ].
+/// Low-rank layers over one X [in, T]: H = [A₁ ; A₂ …] X, then Yᵢ = [Wᵢ | sᵢ Bᵢ] · [X ; Hᵢ], by rows
+/// times a factor if one is given.
 ///
 /// Cost: Σ 2 out in T + 2 r (in + out) T FLOPs, one pass over each W. Throws ShapeError. Hu et al. 2021, eq. 3.
 inline LorasForward lora_forward_together(std::span<const AdaptedWeight> layers, const ActivationView<float>& x, Compute compute) {
@@ -131,14 +136,14 @@ inline LorasForward lora_forward_together(std::span<const AdaptedWeight> layers,
       map.add(layer.update().b_source(), 0, behind, layer.update().scale);
       packed.put(behind, {forward.h.data() + places.rank_row[i], forward.h.outerStride(), layer.rank()});
     }
-    packed.multiply(map, 0, forward.y[i].data(), forward.y[i].outerStride());  // [out, in + r] · [in + r, T]
+    packed.multiply(map, 0, forward.y[i].data(), forward.y[i].outerStride(), {.row_scale = layer.row_scale()});
   }
   return forward;
 }
 
 /// Gradients of lora_forward_together for Gᵢ = dL/dYᵢ [outᵢ, T]: with Uᵢ = sᵢ Bᵢᵀ Gᵢ,
-/// dX = Σ [Wᵢᵀ | Aᵢᵀ] · [Gᵢ ; Uᵢ], dAᵢ = Uᵢ Xᵀ, dBᵢ = sᵢ Gᵢ Hᵢᵀ. dX is empty unless asked for; X and H
-/// are not read where no layer has an update. Throws ShapeError.
+/// dX = Σ [Wᵢᵀ | Aᵢᵀ] · [Gᵢ ; Uᵢ], dAᵢ = Uᵢ Xᵀ, dBᵢ = sᵢ Gᵢ Hᵢᵀ. dX is empty unless asked for; X
+/// is empty where no A is trained: then dA is not computed. Rows of Gᵢ that were scaled are given scaled. Throws ShapeError.
 inline LorasGradients lora_backward_together(std::span<const AdaptedWeight> layers, const ActivationView<float>& x,
                                              const Activation<float>& h, std::span<const Activation<float>> g, bool need_dx,
                                              Compute compute) {
@@ -155,11 +160,12 @@ inline LorasGradients lora_backward_together(std::span<const AdaptedWeight> laye
       packed.multiply(back, 0, gradients.dx.data(), gradients.dx.outerStride());  // Σ Wᵀ G + Aᵀ U   [in, T]
     }
   }
-  Weight<float> da = Weight<float>::Zero(places.rank, in);
-  if (places.rank > 0) accumulate_outer(da, u, x, 1.0f, compute);  // U Xᵀ   [Σ r, in]
+  const bool need_da = places.rank > 0 && x.size() > 0;
+  Weight<float> da = Weight<float>::Zero(need_da ? places.rank : 0, in);
+  if (need_da) accumulate_outer(da, u, x, 1.0f, compute);  // U Xᵀ   [Σ r, in]
   for (std::size_t i = 0; i < layers.size(); ++i) {
     const Index r = layers[i].rank(), row = places.rank_row[i];
-    gradients.da.emplace_back(da.middleRows(row, r));
+    gradients.da.emplace_back(need_da ? Weight<float>(da.middleRows(row, r)) : Weight<float>());
     gradients.db.emplace_back(Weight<float>::Zero(layers[i].out(), r));
     if (r > 0)
       accumulate_outer(gradients.db[i], g[i], ActivationView<float>(h.middleRows(row, r)), layers[i].update().scale, compute);  // s G Hᵀ

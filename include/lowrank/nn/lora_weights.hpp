@@ -1,0 +1,102 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include <lowrank/autograd/parameter.hpp>
+#include <lowrank/nn/init.hpp>
+#include <lowrank/ops/lora.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// A fresh update. rank = Dynamic means the layer's static rank, else 8.
+struct LoraOptions {
+  Index rank = Dynamic;
+  double alpha = 8;         ///< s = alpha / r
+  bool use_rslora = false;  ///< s = alpha / √r (Kalajdzievski 2023)
+  double dropout = 0;       ///< on the input of the update alone, while a tape records
+  bool use_dora = false;    ///< rows of W + s B A keep a trained length of their own (Liu et al. 2024)
+  bool lora_bias = false;   ///< B has a bias, which s scales, too
+  std::uint64_t seed = 0;
+  std::uint64_t stream = 0;  ///< another one for each layer of a model, so that equal layers begin differently
+  LoraInit init = LoraInit::kaiming;
+};
+
+/// The scale s of an update: alpha / r, rank-stabilized alpha / √r.
+inline double lora_scale(double alpha, Index rank, bool use_rslora) {
+  return alpha / (use_rslora ? std::sqrt(static_cast<double>(rank)) : static_cast<double>(rank));
+}
+
+/// The numbers of one update s·B·A: A [r, in], B [out, r]; exchangeable while the base stays.
+template <class S = float, int Rank = Dynamic, int In = Dynamic, int Out = Dynamic>
+struct LoraWeights {
+  using Scalar = S;
+
+  Parameter<S, Rank, In> a;
+  Parameter<S, Out, Rank> b;
+  S scale = S(1);
+  S dropout = S(0);
+  std::uint64_t dropout_seed = 0;
+  std::uint64_t dropout_stream = 0;  ///< of the next mask; each recorded pass takes one. Save it to resume with the same masks.
+
+  Parameter<S> bias = {};         ///< of B [out], or empty
+  Parameter<S> magnitude = {};    ///< DoRA's m [out], the length of each row; empty: plain LoRA
+  Vector<S> weight_squares = {};  ///< DoRA: ‖W_o‖² of each row of the base
+  Vector<S> gain = {};            ///< DoRA: m / ‖W + s B A‖ for inference, by prepare(); empty: computed for each pass
+
+  /// A and B rounded to bfloat16 for inference in Compute::bf16, by round(): half the bytes to read for each token. Empty otherwise.
+  std::vector<bfloat16> rounded_a = {}, rounded_b = {};
+
+  /// Fills rounded_a and rounded_b; to be called again after a change of A or B.
+  void round() {
+    const auto copy = [](const auto& from, std::vector<bfloat16>& to) {
+      to.resize(static_cast<std::size_t>(from.size()));
+      std::transform(from.data(), from.data() + from.size(), to.begin(), [](S x) { return bfloat16(static_cast<float>(x)); });
+    };
+    copy(a.value, rounded_a);
+    copy(b.value, rounded_b);
+  }
+
+  Index rank() const { return a.rows(); }
+  bool is_dora() const { return !magnitude.empty(); }
+  bool needs_grad() const { return a.needs_grad() || b.needs_grad() || bias.needs_grad() || magnitude.needs_grad(); }
+  void set_trainable(bool trainable) { a.trainable = b.trainable = bias.trainable = magnitude.trainable = trainable; }
+
+  /// The update where it lies, as the operations take it.
+  LowRank<S> view() const { return {{a.value.data(), a.rows(), a.cols()}, {b.value.data(), b.rows(), b.cols()}, scale}; }
+  template <class Visitor>
+  void visit_parameters(const Visitor& visitor) {
+    visitor(a);
+    visitor(b);
+    if (!bias.empty()) visitor(bias);
+    if (!magnitude.empty()) visitor(magnitude);
+  }
+};
+
+/// A fresh update of a weight [out, in]: A drawn by options.init, B = 0. Throws ValueError.
+template <class S = float, int Rank = Dynamic, int In = Dynamic, int Out = Dynamic>
+LoraWeights<S, Rank, In, Out> make_lora(Index in, Index out, const LoraOptions& options) {
+  const Index rank = options.rank != Dynamic ? options.rank : Rank != Dynamic ? Rank : 8;
+  check<ValueError>(rank > 0, "lora", "rank = ", rank, "; it must be at least 1");
+  check<ValueError>(Rank == Dynamic || rank == Rank, "lora", "options.rank = ", rank, " but the layer's rank is ", Rank,
+                    " by its type; leave options.rank out");
+  check<ValueError>(std::isfinite(options.alpha), "lora", "alpha = ", options.alpha, "; it must be finite");
+  check<ValueError>(options.dropout >= 0 && options.dropout < 1, "lora", "dropout = ", options.dropout, "; it must lie in [0, 1)");
+  check<ValueError>(!(options.use_dora && options.lora_bias), "lora", "DoRA with lora_bias is not defined; choose one of them");
+  LoraWeights<S, Rank, In, Out> update;
+  update.a.name = "lora_A.weight";
+  update.a.value.resize(rank, in);
+  init_lora_a(update.a.value, options.init, Random(options.seed, options.stream));
+  update.b.name = "lora_B.weight";
+  update.b.value.setZero(out, rank);
+  update.scale = static_cast<S>(lora_scale(options.alpha, rank, options.use_rslora));
+  update.dropout = static_cast<S>(options.dropout);
+  update.bias.name = "lora_B.bias";
+  if (options.lora_bias) update.bias.value.setZero(out, 1);
+  update.dropout_seed = options.seed ^ (options.stream * 0x9E3779B97F4A7C15u);  // masks of equal layers differ, too
+  return update;
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -1,0 +1,169 @@
+#include <doctest/doctest.h>
+
+#include <limits>
+
+#include <lowrank/autograd/gradcheck.hpp>
+#include <lowrank/nn/dora_linear.hpp>
+#include <lowrank/nn/linear.hpp>
+#include <lowrank/nn/quantized_linear.hpp>
+#include <lowrank/nn/forward_together.hpp>
+#include <lowrank/quant/nf4.hpp>
+#include <lowrank/quant/q4_1.hpp>
+
+namespace {
+
+using namespace lowrank;
+
+template <class S>
+Weight<S> random_weight(Index rows, Index cols, std::uint64_t seed) {
+  Weight<S> w(rows, cols);
+  fill_normal(w, 0.3, Random(seed));
+  return w;
+}
+
+template <class S>
+Activation<S> random_columns(Index rows, Index cols, std::uint64_t seed) {
+  Activation<S> x(rows, cols);
+  fill_normal(x, 1, Random(seed));
+  return x;
+}
+
+template <class S>
+S epsilon() {
+  return std::numeric_limits<S>::epsilon();
+}
+
+/// A layer whose B and m have moved away from where they began.
+template <class S>
+auto moved_layer(double dropout = 0) {
+  DoraLinear layer{Linear<S>(random_weight<S>(9, 14, 1), Vector<S>::LinSpaced(9, -1, 1)),
+                   {.rank = 3, .alpha = 5, .dropout = dropout, .seed = 2}};
+  layer.b().value = random_weight<S>(9, 3, 3);
+  layer.magnitude().value.array() *= random_weight<S>(9, 1, 4).array() + S(1);
+  return layer;
+}
+
+template <class Layer>
+auto direction(const Layer& layer) {
+  using S = typename Layer::Scalar;
+  return Weight<S>(layer.base().weight().value + layer.scale() * layer.b().value * layer.a().value);
+}
+
+}  // namespace
+
+TEST_CASE("norms by factors are the norms of the rows of W + s B A") {
+  const auto layer = moved_layer<double>();
+  const Vector<double> expected = direction(layer).rowwise().norm();
+  CHECK(dora_norms(layer.base(), layer.update()).isApprox(expected, 64 * epsilon<double>()));
+}
+
+TEST_CASE("a fresh DoRA layer gives what its base gives, dense and quantized") {
+  const Weight<float> w = random_weight<float>(70, 96, 5);
+  const auto x = random_columns<float>(96, 11, 6);
+  const auto check_base = [&](auto base) {
+    const DoraLinear layer{base, {.rank = 4}};
+    CHECK(layer.magnitude().size() == 70);
+    CHECK(layer(x).isApprox(base(x), 16 * epsilon<float>()));
+  };
+  check_base(Linear<float>(w));
+  check_base(QuantizedLinear{quantize<Nf4<32>>(w)});
+  check_base(QuantizedLinear{quantize<Q4_1>(w)});
+}
+
+TEST_CASE("DoRA computes (m / n) ∘ (W + s B A) x + b with and without a tape, prepared or not") {
+  auto layer = moved_layer<float>();
+  const auto x = random_columns<float>(14, 6, 7);
+  const Weight<float> v = direction(layer);
+  const Vector<float> gain = layer.magnitude().value.col(0).cwiseQuotient(v.rowwise().norm());
+  const Activation<float> expected = (gain.asDiagonal() * (v * x)).colwise() + layer.base().bias().value.col(0);
+  CHECK(layer(x).isApprox(expected, 32 * epsilon<float>()));
+  Tape<float> tape;
+  CHECK(layer(tape.variable(x)).value().isApprox(expected, 32 * epsilon<float>()));
+  CHECK(layer.transposed_product(random_columns<float>(9, 4, 8))
+            .isApprox((gain.asDiagonal() * v).transpose() * random_columns<float>(9, 4, 8), 64 * epsilon<float>()));
+  prepare_dora(layer.base(), layer.update());
+  CHECK(layer(x).isApprox(expected, 32 * epsilon<float>()));
+}
+
+TEST_CASE("gradients of DoRA with its norms held constant, in double") {
+  auto layer = moved_layer<double>();
+  const Vector<double> norms = dora_norms(layer.base(), layer.update());
+  // The layer's own operations with n fixed: what the paper differentiates.
+  const auto function = [&](const std::vector<Var<double>>& x) {
+    auto p = lowrank::detail::lora_product(layer.base().source(), layer.update(), x[0], {}, Compute::fp32);
+    return lowrank::detail::scale_rows(p, layer.update(), norms);
+  };
+  const auto report = gradcheck(function, {random_columns<double>(14, 5, 9)}, parameters(layer));
+  CHECK_MESSAGE(report.worst < 1e-8, report.where);
+  // And the layer's gradients are those.
+  const auto gradients = [&](const auto& forward) {
+    for (auto& parameter : parameters(layer)) std::fill(parameter.grad.begin(), parameter.grad.end(), 0.0);
+    Tape<double> tape;
+    tape.backward(forward(tape.variable(random_columns<double>(14, 5, 9))), Activation<double>::Ones(9, 5));
+    return Weight<double>(layer.b().grad);
+  };
+  CHECK(gradients([&](const Var<double>& x) { return layer(x); }) == gradients([&](const Var<double>& x) { return function({x}); }));
+}
+
+TEST_CASE("dropout is on the input of the direction alone: W x + b + (g - 1) W d + g s B A d") {
+  auto layer = moved_layer<double>(0.5);
+  const auto x = random_columns<double>(14, 6, 10);
+  Tape<double> tape;
+  const Activation<double> y = layer(tape.variable(x)).value();
+  const Activation<double> d = dropout_forward(x, 0.5, {layer.update().dropout_seed, 0});
+  const Weight<double> v = direction(layer), w = layer.base().weight().value;
+  const Vector<double> gain = layer.magnitude().value.col(0).cwiseQuotient(v.rowwise().norm());
+  const Activation<double> expected = ((w * x - w * d + gain.asDiagonal() * (v * d)).colwise() + layer.base().bias().value.col(0)).eval();
+  CHECK(y.isApprox(expected, 64 * epsilon<double>()));
+}
+
+TEST_CASE("a row of zeros has no direction: it gives zero and no gradient that is not a number") {
+  Weight<float> w = random_weight<float>(5, 8, 11);
+  w.row(2).setZero();
+  DoraLinear layer{Linear<float>(w), {.rank = 2}};
+  Tape<float> tape;
+  const auto y = layer(tape.variable(random_columns<float>(8, 3, 12)));
+  CHECK(y.value().row(2).isZero());
+  tape.backward(y, Activation<float>::Ones(5, 3));
+  for (const auto& parameter : parameters(layer))
+    for (const float g : parameter.grad) CHECK(std::isfinite(g));
+}
+
+TEST_CASE("layers together: DoRA and a bias of B give what they give alone, forward and backward") {
+  for (const bool zero_length : {false, true}) {
+    const Weight<float> w = random_weight<float>(40, 64, 13);
+    AdaptedLinear first{AnyLinear(AnyMatrix(quantize<Nf4<32>>(w)))}, second{AnyLinear(AnyMatrix(quantize<Q4_1>(w)))};
+    auto a = make_lora<float>(64, 40, {.rank = 4, .alpha = 8, .seed = 1}), b = make_lora<float>(64, 40, {.rank = 3, .lora_bias = true});
+    a.b.value = random_weight<float>(40, 4, 14), b.b.value = random_weight<float>(40, 3, 15);
+    b.bias.value = random_weight<float>(40, 1, 16);
+    first.base.visit([&](const auto& layer) { make_dora(layer, a); });
+    a.magnitude.value *= 1.5f;
+    if (zero_length) a.magnitude.value(3, 0) = 0;
+    const auto x = random_columns<float>(64, 20, 17);
+    const LayerUse uses[] = {{&first, &a}, {&second, &b}};
+    std::vector<Weight<float>> gradients[2];
+    for (const bool together : {false, true}) {
+      for (auto* update : {&a, &b}) update->visit_parameters([](auto& parameter) { parameter.gradient().setZero(); });
+      Tape<float> tape;
+      const Var<float> input = tape.variable(x);
+      std::vector<Var<float>> y;
+      if (together)
+        y = forward_together(uses, input);
+      else
+        for (const LayerUse& use : uses) y.push_back(use.layer->forward(input, use.update));
+      tape.backward(sum(y[0] * y[0]) + sum(y[1]));
+      gradients[together] = {y[0].value(), y[1].value(), tape.gradient(input), a.a.grad, a.b.grad, a.magnitude.grad, b.a.grad, b.bias.grad};
+    }
+    for (std::size_t i = 0; i < gradients[0].size(); ++i) {
+      CAPTURE(i);
+      CHECK(gradients[1][i].isApprox(gradients[0][i], 256 * epsilon<float>()));
+    }
+    const Activation<float> one = x.leftCols(1);
+    CHECK(forward_together(uses, Var<float>(one))[0].value().isApprox(first.forward(one, &a), 64 * epsilon<float>()));
+    CHECK(forward_together(uses, Var<float>(one))[1].value().isApprox(second.forward(one, &b), 64 * epsilon<float>()));
+  }
+}
+
+TEST_CASE("DoRA with a bias of B is refused") {
+  CHECK_THROWS_AS((LoraLinear{Linear<float>(4, 4), {.rank = 2, .use_dora = true, .lora_bias = true}}), ValueError);
+}

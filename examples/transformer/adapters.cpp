@@ -57,29 +57,130 @@ LoraSet new_lora(const Llama& model, const LoraConfig& config, lowrank::LoraInit
   return set;
 }
 
+namespace {
+
+/// A vector of a file as a parameter [n, 1].
+lowrank::Parameter<float> vector_parameter(std::string name, const lowrank::StoredTensor& tensor, Index size) {
+  const std::vector<float> values = lowrank::to_floats(tensor);
+  lowrank::check<lowrank::ShapeError>(static_cast<Index>(values.size()) == size, "bind", tensor.name, " is ",
+                                      lowrank::shape_text(tensor.shape), " but the layer has ", size, " outputs");
+  return detail::trainable(std::move(name), Eigen::Map<const lowrank::Weight<float>>(values.data(), size, 1));
+}
+
+LoraWeights<float> bind_layer(const Llama& model, Index s, const std::string& path, const lowrank::LoraTensors& layer) {
+  const bool turned = detail::has_interleaved_rows(model, s);
+  const auto by_rows = [&](lowrank::Weight<float> values) {
+    return turned ? detail::reorder_rows(values, model.config.head_size, false) : values;
+  };
+  LoraWeights<float> weights{.a = detail::trainable(path + ".lora_A.weight", lowrank::to_weight(layer.a)),
+                             .b = detail::trainable(path + ".lora_B.weight", by_rows(lowrank::to_weight(layer.b))),
+                             .scale = static_cast<float>(layer.scale)};
+  const Index out = weights.b.rows();
+  if (layer.bias) {
+    weights.bias = vector_parameter(path + ".lora_B.bias", *layer.bias, out);
+    weights.bias.value = by_rows(weights.bias.value);
+  }
+  if (layer.magnitude) {
+    weights.magnitude = vector_parameter(path + ".lora_magnitude_vector", *layer.magnitude, out);
+    weights.magnitude.value = by_rows(weights.magnitude.value);
+    model.layer(s).base.visit([&](const auto& base) {
+      weights.weight_squares = lowrank::row_squares<float>(base.source());
+      prepare_dora(base, weights);
+    });
+  }
+  return weights;
+}
+
+/// The slot that a saved tensor replaces as a whole: PATH.weight of a linear layer or of the token table.
+Index copied_slot(const Llama& model, const std::vector<lowrank::ModuleShape>& all, const lowrank::StoredTensor& tensor) {
+  std::string path = tensor.name;
+  for (const std::string end : {".weight", ".base_layer"})
+    if (path.ends_with(end)) path.resize(path.size() - end.size());
+  for (Index s = 0; s < model.slots(); ++s)
+    if (all[static_cast<std::size_t>(s)].path == path) return s;
+  lowrank::check<lowrank::ValueError>(path == "model.embed_tokens", "bind", "the adapter brings a full copy of ",
+                                      tensor.name, "; copies of linear layers, lm_head and embed_tokens are supported");
+  return model.embedding_slot();
+}
+
+void bind_copy(const Llama& model, const std::vector<lowrank::ModuleShape>& all, const lowrank::StoredTensor& tensor, LoraSet& set) {
+  const Index s = copied_slot(model, all, tensor);
+  const AdaptedLinear& own = s == model.embedding_slot() ? model.embedding : model.layer(s);
+  lowrank::Weight<float> w = lowrank::to_weight(tensor);
+  lowrank::check<lowrank::ShapeError>(w.rows() == own.out_features() && w.cols() == own.in_features(), "bind", tensor.name, " is ",
+                                      lowrank::shape_text(tensor.shape), " but the model has [", own.out_features(), ", ",
+                                      own.in_features(), "]; was it trained on another base?");
+  if (detail::has_interleaved_rows(model, s)) w = detail::reorder_rows(w, model.config.head_size, false);
+  lowrank::Linear<float> copy(std::move(w), own.base.bias().value);
+  copy.weight().name = tensor.name;
+  copy.set_compute(own.base.compute());
+  const bool is_base = tensor.name.ends_with(".base_layer.weight");  // PEFT saves a table that it adapts beside the update
+  copy.set_trainable(!is_base);
+  set.copies.insert_or_assign(s, AdaptedLinear(lowrank::AnyLinear(copy)));
+  if (is_base && s == model.embedding_slot() && !model.separate_head && !set.copies.contains(model.head_slot()))
+    set.copies.emplace(model.head_slot(), set.copies.at(s));
+}
+
+void add_table_and_copies(const Llama& model, const LoraSet& set, Adapter& adapter, std::vector<std::string>& paths) {
+  const std::string table = "model.embed_tokens";
+  if (set.embedding) {
+    adapter.layers[table] = {.a = lowrank::from_weight(table + ".lora_embedding_A", set.embedding->a.value),
+                             .b = lowrank::from_weight(table + ".lora_embedding_B", set.embedding->b.value),
+                             .scale = set.embedding->scale,
+                             .is_embedding = true};
+    paths.push_back("embed_tokens");
+  }
+  for (const auto& [s, copy] : set.copies) {
+    const auto* dense = copy.base.get_if<lowrank::Linear<float>>();
+    const bool is_tied_copy = s == model.head_slot() && !dense->weight_trainable();  // of the table that is saved itself
+    if (is_tied_copy) continue;
+    const auto& w = dense->weight().value;
+    adapter.saved.push_back(lowrank::from_weight(
+        dense->weight().name, detail::has_interleaved_rows(model, s) ? detail::reorder_rows(w, model.config.head_size, true) : w));
+  }
+}
+
+}  // namespace
+
 LoraSet bind(const Llama& model, const Adapter& adapter, double weight) {
-  const std::vector<lowrank::ModuleShape> all = modules(model);
+  std::vector<lowrank::ModuleShape> all = modules(model);
+  const lowrank::ModuleShape table{"model.embed_tokens", model.config.vocabulary, model.config.hidden};
+  all.push_back(table);
   lowrank::check_fits(adapter, all);
-  lowrank::check<lowrank::ValueError>(adapter.saved.empty(), "bind", "the adapter brings full copies of modules (",
-                                      adapter.saved.empty() ? "" : adapter.saved.front().name,
-                                      "), which this model does not exchange; train it without modules_to_save");
+  all.pop_back();
   LoraSet set{std::vector<std::optional<LoraWeights<float>>>(static_cast<std::size_t>(model.slots()))};
   for (Index s = 0; s < model.slots(); ++s) {
     const std::string& path = all[static_cast<std::size_t>(s)].path;
-    const auto found = adapter.layers.find(path);
-    if (found == adapter.layers.end()) continue;
-    const lowrank::LoraTensors& layer = found->second;
-    lowrank::check<lowrank::ValueError>(!layer.magnitude && !layer.bias && !layer.is_embedding, "bind", path, " has a ",
-                                        layer.magnitude ? "DoRA magnitude" : "bias",
-                                        ", which this model does not apply; use a plain LoRA adapter");
-    lowrank::Weight<float> b = lowrank::to_weight(layer.b);
-    if (detail::has_interleaved_rows(model, s)) b = detail::reorder_rows(b, model.config.head_size, false);
-    set.slots[static_cast<std::size_t>(s)] = {.a = detail::trainable(path + ".lora_A.weight", lowrank::to_weight(layer.a)),
-                                              .b = detail::trainable(path + ".lora_B.weight", std::move(b)),
-                                              .scale = static_cast<float>(layer.scale * weight),
-                                              .dropout = static_cast<float>(adapter.config.dropout)};
+    if (const auto found = adapter.layers.find(path); found != adapter.layers.end())
+      set.slots[static_cast<std::size_t>(s)] = bind_layer(model, s, path, found->second);
   }
+  if (const auto found = adapter.layers.find(table.path); found != adapter.layers.end()) {
+    const lowrank::LoraTensors& layer = found->second;
+    lowrank::check<lowrank::ValueError>(!layer.magnitude && !layer.bias, "bind", table.path, " has a ",
+                                        layer.magnitude ? "DoRA magnitude" : "bias", ", which an embedding does not apply");
+    set.embedding = {.a = detail::trainable(table.path + ".lora_embedding_A", lowrank::to_weight(layer.a)),
+                     .b = detail::trainable(table.path + ".lora_embedding_B", lowrank::to_weight(layer.b)),
+                     .scale = static_cast<float>(layer.scale)};
+  }
+  for (const lowrank::StoredTensor& tensor : adapter.saved) bind_copy(model, all, tensor, set);
+  scale_set(set, weight);
+  for (auto& weights : set.slots)
+    if (weights) weights->dropout = static_cast<float>(adapter.config.dropout);
   return set;
+}
+
+void scale_set(LoraSet& set, double weight) {
+  if (weight == 1) return;
+  lowrank::check<lowrank::ValueError>(set.copies.empty(), "adapter",
+                                      "an adapter that replaces whole layers (modules_to_save) can be used at scale 1 only");
+  for (auto& weights : set.slots) {
+    if (!weights) continue;
+    lowrank::check<lowrank::ValueError>(
+        !weights->is_dora(), "adapter", weights->a.name,
+        ": the update of a DoRA adapter is no sum that a scale could change; use it at scale 1, or merge it");
+    weights->scale *= static_cast<float>(weight);
+  }
+  if (set.embedding) set.embedding->scale *= static_cast<float>(weight);
 }
 
 Adapter to_adapter(const Llama& model, const LoraSet& set, LoraConfig config) {
@@ -89,18 +190,25 @@ Adapter to_adapter(const Llama& model, const LoraSet& set, LoraConfig config) {
     const auto& weights = set.slots[static_cast<std::size_t>(s)];
     if (!weights) continue;
     const std::string path = slot_path(model.config, s);
-    const auto& b = weights->b.value;
-    adapter.layers[path] = {
-        .a = lowrank::from_weight(path + ".lora_A.weight", weights->a.value),
-        .b = lowrank::from_weight(path + ".lora_B.weight",
-                                  detail::has_interleaved_rows(model, s) ? detail::reorder_rows(b, model.config.head_size, true) : b),
-        .scale = weights->scale,
-        .magnitude = {},
-        .bias = {}};
+    const bool turned = detail::has_interleaved_rows(model, s);
+    const auto by_rows = [&](const lowrank::Weight<float>& values) {
+      return turned ? detail::reorder_rows(values, model.config.head_size, true) : values;
+    };
+    const auto vector = [&](const std::string& name, const lowrank::Weight<float>& values) {
+      const lowrank::Weight<float> rows = by_rows(values);
+      return lowrank::make_tensor<float>(path + name, {rows.rows()}, std::span(rows.data(), static_cast<std::size_t>(rows.size())));
+    };
+    auto& layer = adapter.layers[path];
+    layer = {.a = lowrank::from_weight(path + ".lora_A.weight", weights->a.value),
+             .b = lowrank::from_weight(path + ".lora_B.weight", by_rows(weights->b.value)),
+             .scale = weights->scale};
+    if (weights->is_dora()) layer.magnitude = vector(".lora_magnitude_vector", weights->magnitude.value);
+    if (!weights->bias.empty()) layer.bias = vector(".lora_B.bias", weights->bias.value);
     const std::string module = s == model.head_slot() ? path : module_name(static_cast<Projection>(s % projections));
     const std::string last = module.substr(module.rfind('.') + 1);
     if (std::find(paths.begin(), paths.end(), last) == paths.end()) paths.push_back(last);
   }
+  add_table_and_copies(model, set, adapter, paths);
   if (lowrank::detail::is_all_linear(config.target_modules)) config.target_modules = paths;  // as PEFT saves it
   adapter.config = std::move(config);
   return adapter;
@@ -131,17 +239,35 @@ LoraSet sum(const std::vector<LoraSet>& sets) {
   return total;
 }
 
+namespace {
+
+/// Calls visitor with every parameter of a set.
+template <class Set, class Visitor>
+void visit_set(Set& set, const Visitor& visitor) {
+  const auto visit_weights = [&](auto& weights) {
+    for (auto* parameter : {&weights.a, &weights.b, &weights.bias, &weights.magnitude})
+      if (!parameter->empty()) visitor(*parameter);
+  };
+  for (auto& weights : set.slots)
+    if (weights) visit_weights(*weights);
+  if (set.embedding) visit_weights(*set.embedding);
+  for (auto& [slot, copy] : set.copies)
+    if (auto* dense = copy.base.template get_if<lowrank::Linear<float>>()) visitor(dense->weight());
+}
+
+}  // namespace
+
 std::vector<ParameterRef<float>> parameters(Llama&, LoraSet& set) {
   std::vector<ParameterRef<float>> all;
-  for (auto& weights : set.slots)
-    if (weights) all.push_back(reference(weights->a)), all.push_back(reference(weights->b));
+  visit_set(set, [&](auto& parameter) {
+    if (parameter.needs_grad()) all.push_back(reference(parameter));
+  });
   return all;
 }
 
 Index parameter_count(const LoraSet& set) {
   Index count = 0;
-  for (const auto& weights : set.slots)
-    if (weights) count += weights->a.size() + weights->b.size();
+  visit_set(set, [&](const auto& parameter) { count += parameter.size(); });
   return count;
 }
 

@@ -58,9 +58,12 @@ inline Parameter<float> trainable(std::string name, lowrank::Weight<float> value
 /// Rank and alpha of each target by the configuration and its patterns; A drawn from the seed, B zero.
 LoraSet new_lora(const Llama& model, const LoraConfig& config, lowrank::LoraInit init, std::uint64_t seed);
 
-/// A loaded adapter in the order of the model's slots. Throws ShapeError when it belongs to another model, ValueError for what a slot
-/// cannot hold (DoRA magnitudes, biases, saved modules).
+/// A loaded adapter in the order of the model's slots: LoRA, DoRA, biases of B, updates of the token table, full copies of linear layers.
+/// Throws ShapeError when it belongs to another model, ValueError for what the model cannot hold, such as a copy of a norm.
 LoraSet bind(const Llama& model, const Adapter& adapter, double weight = 1);
+
+/// Multiplies the updates by a number. Throws ValueError where that has no meaning: DoRA, full copies.
+void scale_set(LoraSet& set, double weight);
 
 /// The set as an adapter in the Hugging Face layout, ready to be saved.
 Adapter to_adapter(const Llama& model, const LoraSet& set, LoraConfig config);

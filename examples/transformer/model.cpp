@@ -4,9 +4,23 @@
 
 namespace transformer {
 
+namespace {
+/// Rows with adapters of their own: one for each sequence, and none that replaces whole layers.
+void check_rows(const Pass& pass, Index sequences) {
+  using lowrank::ValueError;
+  if (pass.row_loras.empty()) return;
+  lowrank::check<ValueError>(pass.lora == nullptr && static_cast<Index>(pass.row_loras.size()) == sequences, "llama", pass.row_loras.size(),
+                             " adapters for ", sequences, " sequences; give one for each, null for the bare base, and no other");
+  for (LoraSet* set : pass.row_loras)
+    lowrank::check<ValueError>(!set || set->copies.empty(), "llama",
+                               "an adapter that replaces whole layers (modules_to_save) cannot serve single rows of a batch");
+}
+}  // namespace
+
 Var<float> Llama::hidden(std::span<const std::int32_t> ids, Index sequences, Pass pass) {
   const auto angles = rope_angles(static_cast<Index>(ids.size()), sequences, pass);
-  Var<float> x = embedding.base.embed(pass.tape, ids);  // [hidden, T]
+  check_rows(pass, sequences);
+  Var<float> x = embed(ids, sequences, pass);  // [hidden, T]
   for (Index i = 0; i < config.layers; ++i) {
     const auto block = [this, i, sequences, angles, pass](Var<float> in) {
       return add_mlp(i, add_attention(i, std::move(in), sequences, angles, pass), pass);
@@ -28,8 +42,27 @@ Var<float> Llama::next_logits(std::span<const std::int32_t> ids, Pass pass) {
 
 Var<float> Llama::loss(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets, Index sequences, Pass pass) {
   Var<float> states = hidden(ids, sequences, pass);
-  if (pass.lora && pass.lora->at(head_slot())) return cross_entropy(apply(head_slot(), std::move(states), pass), targets);
-  return linear_cross_entropy(layer(head_slot()).base, states, targets);
+  if (updates_head(pass)) return cross_entropy(apply(head_slot(), std::move(states), pass), targets);
+  return linear_cross_entropy(used(head_slot(), pass).base, states, targets);
+}
+
+bool Llama::updates_head(const Pass& pass) const {
+  const auto has_update = [&](LoraSet* set) { return set && set->at(head_slot()); };
+  return has_update(pass.lora) || std::any_of(pass.row_loras.begin(), pass.row_loras.end(), has_update);
+}
+
+Var<float> Llama::embed(std::span<const std::int32_t> ids, Index sequences, const Pass& pass) {
+  Var<float> x = used(embedding_slot(), pass).base.embed(pass.tape, ids);
+  if (pass.lora && pass.lora->embedding) x = add_embedding_update(std::move(x), ids, 0, *pass.lora->embedding);
+  const Index length = static_cast<Index>(ids.size()) / sequences;
+  for (std::size_t row = 0; row < pass.row_loras.size(); ++row) {
+    LoraSet* set = pass.row_loras[row];
+    const Index begin = static_cast<Index>(row) * length;
+    if (set && set->embedding)
+      x = add_embedding_update(std::move(x), ids.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(length)), begin,
+                               *set->embedding);
+  }
+  return x;
 }
 
 void Llama::set_trainable(bool trainable) {
@@ -62,8 +95,18 @@ Var<float> Llama::apply(Index slot, Var<float> x, const Pass& pass) { return app
 std::vector<Var<float>> Llama::apply_each(Index first_slot, Index count, const Var<float>& x, const Pass& pass) {
   std::vector<lowrank::LayerUse> uses;
   for (Index slot = first_slot; slot < first_slot + count; ++slot)
-    uses.push_back({&layer(slot), pass.lora ? pass.lora->at(slot) : nullptr});
-  return forward_together(uses, x);
+    uses.push_back({&used(slot, pass), pass.lora ? pass.lora->at(slot) : nullptr});
+  auto outputs = forward_together(uses, x);
+  if (pass.row_loras.empty()) return outputs;
+  const auto rows = static_cast<Index>(pass.row_loras.size()), length = x.cols() / rows;
+  for (Index i = 0; i < count; ++i) {
+    std::vector<lowrank::UpdateRange> ranges;
+    for (Index row = 0; row < rows; ++row)
+      if (LoraSet* set = pass.row_loras[static_cast<std::size_t>(row)]) ranges.push_back({row * length, length, set->at(first_slot + i)});
+    auto& y = outputs[static_cast<std::size_t>(i)];
+    y = add_updates(std::move(y), x, layer(first_slot + i), ranges);
+  }
+  return outputs;
 }
 
 Var<float> Llama::add_attention(Index i, Var<float> x, Index sequences, const Angles& angles, const Pass& pass) {

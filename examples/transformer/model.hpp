@@ -9,6 +9,7 @@
 ///
 /// Each W is frozen in whatever format its file has, and may carry a low-rank update: W·x + s·B·(A·x).
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -16,7 +17,9 @@
 
 #include <lowrank/autograd/checkpoint.hpp>
 #include <lowrank/autograd/functions.hpp>
+#include <lowrank/nn/embedding_lora.hpp>
 #include <lowrank/nn/forward_together.hpp>
+#include <lowrank/nn/update_ranges.hpp>
 
 #include <transformer/config.hpp>
 
@@ -33,10 +36,17 @@ using lowrank::Var;
 /// One update a slot (see slot()), or none: what turns the one frozen base into a task's model.
 struct LoraSet {
   std::vector<std::optional<LoraWeights<float>>> slots;
+  std::optional<LoraWeights<float>> embedding = {};  ///< of the token table: ids choose columns of A
+  std::map<Index, AdaptedLinear> copies = {};        ///< layers that it replaces as a whole, by slot; slots() is the token table
 
   LoraWeights<float>* at(Index slot) {
     auto& weights = slots[static_cast<std::size_t>(slot)];
     return weights ? &*weights : nullptr;
+  }
+  /// The layer that stands in for a slot's own, or null.
+  AdaptedLinear* copy_of(Index slot) {
+    const auto found = copies.find(slot);
+    return found == copies.end() ? nullptr : &found->second;
   }
 };
 
@@ -54,10 +64,11 @@ struct Block {
 
 /// How a forward pass is run; everything is optional.
 struct Pass {
-  Tape<float>* tape = nullptr;  ///< records for backward
-  LoraSet* lora = nullptr;      ///< updates added to the base
-  Cache* cache = nullptr;       ///< continues a sequence (one sequence only)
-  bool recompute = false;       ///< keeps a block's input only, and runs the block again in the backward pass
+  Tape<float>* tape = nullptr;               ///< records for backward
+  LoraSet* lora = nullptr;                   ///< updates added to the base
+  std::span<LoraSet* const> row_loras = {};  ///< instead: the updates of each sequence, null for the bare base
+  Cache* cache = nullptr;                    ///< continues a sequence (one sequence only)
+  bool recompute = false;                    ///< keeps a block's input only, and runs the block again in the backward pass
 };
 
 class Llama {
@@ -75,6 +86,7 @@ class Llama {
 
   Index slots() const { return config.layers * projections + 1; }
   Index head_slot() const { return config.layers * projections; }
+  Index embedding_slot() const { return slots(); }
 
   /// The layer of a slot.
   const AdaptedLinear& layer(Index slot) const {
@@ -131,6 +143,16 @@ class Llama {
   }
 
  private:
+  /// The layer of a slot, or the copy that the pass brings for it.
+  AdaptedLinear& used(Index slot, const Pass& pass) {
+    AdaptedLinear* copy = pass.lora ? pass.lora->copy_of(slot) : nullptr;
+    return copy ? *copy : slot == embedding_slot() ? embedding : layer(slot);
+  }
+  /// The tokens' rows of the table, with the passes' updates of it.
+  Var<float> embed(std::span<const std::int32_t> ids, Index sequences, const Pass& pass);
+  /// Whether a pass changes the head by an update.
+  bool updates_head(const Pass& pass) const;
+
   /// W·x, and s·B·(A·x) where the pass brings an update for the slot.
   Var<float> apply(Index slot, Var<float> x, const Pass& pass);
   /// The same for `count` slots that follow each other and read the same x.

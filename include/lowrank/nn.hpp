@@ -7,6 +7,7 @@
 #include <lowrank/nn/dora.hpp>
 #include <lowrank/nn/dora_linear.hpp>
 #include <lowrank/nn/embedding.hpp>
+#include <lowrank/nn/embedding_lora.hpp>
 #include <lowrank/nn/forward_together.hpp>
 #include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/nn/init.hpp>
@@ -17,3 +18,4 @@
 #include <lowrank/nn/lora_weights.hpp>
 #include <lowrank/nn/parameter.hpp>
 #include <lowrank/nn/quantized_linear.hpp>
+#include <lowrank/nn/update_ranges.hpp>

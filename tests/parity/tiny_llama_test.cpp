@@ -43,13 +43,22 @@ double relative_difference(const std::vector<float>& expected, const Values& giv
 
 void check_gradients(const LoraSet& set, const test::GoldenFile& expected, const std::string& prefix) {
   int checked = 0;
-  for (const auto& weights : set.slots) {
-    if (!weights) continue;
-    for (const auto* parameter : {&weights->a, &weights->b}) {
-      CAPTURE(parameter->name);
-      CHECK(relative_difference(expected.floats(prefix + "grad.base_model.model." + parameter->name), parameter->grad) < 1e-4);
-      ++checked;
-    }
+  const auto check_parameter = [&](const Parameter<float>& parameter, const std::string& name) {
+    if (!parameter.needs_grad()) return;
+    CAPTURE(name);
+    CHECK(relative_difference(expected.floats(prefix + "grad.base_model.model." + name), parameter.grad) < 1e-4);
+    ++checked;
+  };
+  const auto check_weights = [&](const LoraWeights<float>& weights) {
+    for (const auto* parameter : {&weights.a, &weights.b, &weights.bias}) check_parameter(*parameter, parameter->name);
+    check_parameter(weights.magnitude, weights.magnitude.name + ".weight");
+  };
+  for (const auto& weights : set.slots)
+    if (weights) check_weights(*weights);
+  if (set.embedding) check_weights(*set.embedding);
+  for (const auto& [slot, copy] : set.copies) {
+    const auto& weight = copy.base.get_if<Linear<float>>()->weight();
+    check_parameter(weight, weight.name.substr(0, weight.name.rfind(".weight")) + ".modules_to_save.weight");
   }
   CHECK(checked > 0);
 }
@@ -107,7 +116,8 @@ TEST_CASE("a Hugging Face Llama gives the logits and the loss of transformers") 
 TEST_CASE("adapters of PEFT give its logits, gradients and AdamW losses") {
   Llama model = transformer::load_model(golden + "/tiny_llama");
   const Text text = golden_text();
-  for (const std::string name : {"lora_r8", "lora_qv_r4", "rslora_r16", "patterns", "regex_layer1"}) {
+  for (const std::string name :
+       {"lora_r8", "lora_qv_r4", "rslora_r16", "patterns", "regex_layer1", "dora_r8", "lora_bias_r8", "save_head_r8", "embed_r4"}) {
     CAPTURE(name);
     test::GoldenFile expected(golden + "/adapters/" + name + "/expected.safetensors");
     LoraSet set = transformer::bind(model, peft::load(golden + "/adapters/" + name));

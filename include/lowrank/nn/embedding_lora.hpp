@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <lowrank/nn/lora_weights.hpp>
+#include <lowrank/autograd/functions.hpp>
+#include <lowrank/ops/embedding.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// Y + s B A[:, ids] at the tokens [begin, begin + ids), recorded: a low-rank update of an embedding table. A [r, vocabulary], B [dim, r].
+///
+/// Y [dim, T] are the table's own columns. Cost: 2 dim r FLOPs a token. Throws ShapeError, ValueError for an id outside the vocabulary.
+inline Var<float> add_embedding_update(Var<float> y, std::span<const std::int32_t> ids, Index begin, LoraWeights<float>& update) {
+  const Index count = static_cast<Index>(ids.size()), rank = update.rank();
+  check<ShapeError>(update.b.rows() == y.rows() && begin >= 0 && begin + count <= y.cols(), "embedding_lora", "y is [", y.rows(), ", ",
+                    y.cols(), "], B is [", update.b.rows(), ", ", rank, "], tokens are [", begin, ", ", begin + count, ')');
+  detail::check_ids("embedding_lora", ids, update.a.cols());
+  Activation<float> h(rank, count);
+  for (Index t = 0; t < count; ++t) h.col(t) = update.a.value.col(ids[static_cast<std::size_t>(t)]);
+  Activation<float> z = y.take();
+  z.middleCols(begin, count).noalias() += update.scale * update.b.value * h;  // [dim, r] · [r, t]
+  auto backward = [u = &update, ids = std::vector<std::int32_t>(ids.begin(), ids.end()), h = std::move(h), begin, count](auto& flow) {
+    const Activation<float> g = u->scale * flow.gradient().middleCols(begin, count);
+    if (u->b.needs_grad()) u->b.gradient().noalias() += g * h.transpose();  // s G Hᵀ   [dim, r]
+    if (u->a.needs_grad()) {
+      const Activation<float> dh = u->b.value.transpose() * g;  // s Bᵀ G   [r, t]
+      for (Index t = 0; t < count; ++t) u->a.gradient().col(ids[static_cast<std::size_t>(t)]) += dh.col(t);
+    }
+    flow.add(0, flow.take());
+  };
+  return y.tape() ? y.tape()->record(std::move(z), {y}, std::move(backward), update.needs_grad()) : Var<float>(std::move(z));
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI

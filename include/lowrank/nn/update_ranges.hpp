@@ -1,0 +1,145 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <lowrank/nn/adapted_linear.hpp>
+
+/// Another update for each range of tokens of one batch: the base product is done once for all, the updates side by side.
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// Tokens [begin, begin + count) of a batch and their update, or null for the bare base. Ranges of a batch do not overlap.
+struct UpdateRange {
+  Index begin, count;
+  LoraWeights<float>* update = nullptr;
+};
+
+namespace detail {
+
+/// One range's forward pass and what its backward pass needs.
+struct RangeRecord {
+  UpdateRange range;
+  Mask mask;
+  Activation<float> x;        ///< mask(X) of the range; empty where A is not trained
+  Activation<float> h;        ///< A mask(X)
+  Activation<float> p;        ///< DoRA: V X before scaling
+  Vector<float> gain, norms;  ///< DoRA
+};
+
+inline Activation<float> masked(const RangeRecord& record, const Activation<float>& x) {
+  const Activation<float> part = x.middleCols(record.range.begin, record.range.count);
+  return record.mask ? record.mask(part) : part;
+}
+
+/// Y of the range becomes (Y − b) + s B A X, for DoRA times m / n, + b + s b_B; on the calling thread.
+inline void add_range(RangeRecord& record, const Activation<float>& x, const Vector<float>& bias, Compute compute, bool is_recorded,
+                      Activation<float>& y) {
+  LoraWeights<float>& update = *record.range.update;
+  Activation<float> part = masked(record, x);
+  auto columns = y.middleCols(record.range.begin, record.range.count);
+  record.h = multiply(update.view().a_source(), part, compute);  // [r, in] · [in, t]
+  Activation<float> sum = columns;
+  accumulate_product(sum, update.view().b_source(), record.h, update.scale, compute);  // [out, r] · [r, t]
+  if (update.is_dora()) {
+    if (bias.size() > 0) sum.colwise() -= bias;
+    if (is_recorded) record.p = sum;
+    sum.array().colwise() *= record.gain.array();
+    if (bias.size() > 0) sum.colwise() += bias;
+  }
+  if (!update.bias.empty()) sum.colwise() += update.scale * vector_of(update.bias);
+  columns = sum;
+  if (is_recorded && update.a.needs_grad()) record.x = std::move(part);
+}
+
+/// Gradients of add_range: G of the range becomes that of the base's product, dX of the range gets s Aᵀ Bᵀ G.
+inline void range_backward(const RangeRecord& record, Compute compute, bool need_dx, Activation<float>& g, Activation<float>& dx) {
+  LoraWeights<float>& update = *record.range.update;
+  auto columns = g.middleCols(record.range.begin, record.range.count);
+  Activation<float> part = columns;
+  if (update.bias.needs_grad()) gradient_vector(update.bias) += update.scale * part.rowwise().sum();
+  if (update.is_dora()) {
+    auto dora = dora_backward<float>(record.p, record.gain, record.norms, std::move(part));
+    if (update.magnitude.needs_grad()) gradient_vector(update.magnitude) += dora.dm;
+    part = std::move(dora.dp);
+    columns = part;
+  }
+  const LowRank<float> view = update.view();
+  const Activation<float> u = update.scale * multiply_transposed(view.b_source(), part, compute);  // s Bᵀ G   [r, t]
+  if (update.a.needs_grad()) accumulate_outer(update.a.gradient(), u, record.x, 1.0f, compute);    // u Xᵀ
+  if (update.b.needs_grad()) accumulate_outer(update.b.gradient(), part, record.h, update.scale, compute);
+  if (!need_dx) return;
+  Activation<float> more = multiply_transposed(view.a_source(), u, compute);  // Aᵀ u   [in, t]
+  if (record.mask) more = record.mask(more);
+  dx.middleCols(record.range.begin, record.range.count) = more;
+}
+
+/// Groups of ranges that may go on at the same time: those of one update add into the same gradient, in their order.
+inline std::vector<std::vector<std::size_t>> by_update(const std::vector<RangeRecord>& records) {
+  std::vector<std::vector<std::size_t>> groups;
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    const auto same = std::find_if(groups.begin(), groups.end(),
+                                   [&](const auto& group) { return records[group.front()].range.update == records[i].range.update; });
+    same == groups.end() ? groups.push_back({i}) : same->push_back(i);
+  }
+  return groups;
+}
+
+/// The ranges that have an update, with their masks and row factors.
+inline std::vector<RangeRecord> range_records(const AnyLinear& base, const Var<float>& x, std::span<const UpdateRange> ranges) {
+  std::vector<RangeRecord> records;
+  for (const UpdateRange& range : ranges) {
+    if (!range.update || range.count == 0) continue;
+    check<ShapeError>(range.begin >= 0 && range.begin + range.count <= x.cols(), "update_ranges", "tokens [", range.begin, ", ",
+                      range.begin + range.count, ") of a batch of ", x.cols());
+    LoraWeights<float>& update = *range.update;
+    check<ShapeError>(update.a.cols() == base.in_features() && update.b.rows() == base.out_features(), "update_ranges", "A is [",
+                      update.a.rows(), ", ", update.a.cols(), "], B is [", update.b.rows(), ", ", update.b.cols(), "] but the layer is [",
+                      base.out_features(), ", ", base.in_features(), ']');
+    RangeRecord record{range, next_mask(update, x), {}, {}, {}, {}, {}};
+    check<ValueError>(!(record.mask && update.is_dora()), "update_ranges",
+                      "DoRA with dropout is not supported where rows have adapters of their own; train with dropout 0");
+    if (update.is_dora()) {
+      record.norms = base.visit([&](const auto& layer) { return lowrank::dora_norms(layer, update); });
+      record.gain = x.tape() == nullptr && update.gain.size() > 0 ? update.gain : dora_gain(update.magnitude.value, record.norms);
+    }
+    records.push_back(std::move(record));
+  }
+  return records;
+}
+
+}  // namespace detail
+
+/// Y = layer(X) of a frozen layer becomes each range's adapted output, recorded: s B A X added to its tokens, for DoRA its rows scaled.
+///
+/// Y [out, T], X [in, T]. LoRA, DoRA, biases of B; ranks may differ. Cost: what each update costs for its tokens; threads share the
+/// ranges. Layer and updates must outlive the recording. Throws ShapeError, ValueError.
+inline Var<float> add_updates(Var<float> y, const Var<float>& x, const AdaptedLinear& layer, std::span<const UpdateRange> ranges) {
+  auto records = std::make_shared<std::vector<detail::RangeRecord>>(detail::range_records(layer.base, x, ranges));
+  if (records->empty()) return y;
+  check<ValueError>(!layer.base.weight_trainable(), "update_ranges", "the base is trained itself; freeze it with set_trainable(false)");
+  const Compute compute = layer.base.compute();
+  const Vector<float> bias = layer.base.bias().empty() ? Vector<float>() : Vector<float>(detail::vector_of(layer.base.bias()));
+  bool trainable = false;
+  for (const auto& record : *records) trainable |= record.range.update->needs_grad();
+  const bool is_recorded = x.tape() != nullptr && (trainable || x.requires_grad());
+  Activation<float> z = y.take();
+  parallel_for(static_cast<Index>(records->size()),
+               [&](Index i) { detail::add_range((*records)[static_cast<std::size_t>(i)], x.value(), bias, compute, is_recorded, z); });
+  auto backward = [records, compute, rows = x.rows()](auto& flow) {
+    Activation<float> g = flow.take();
+    Activation<float> dx;
+    if (flow.needs(1)) dx.setZero(rows, g.cols());
+    const auto groups = detail::by_update(*records);
+    parallel_for(static_cast<Index>(groups.size()), [&](Index i) {
+      for (const std::size_t r : groups[static_cast<std::size_t>(i)]) detail::range_backward((*records)[r], compute, flow.needs(1), g, dx);
+    });
+    if (flow.needs(1)) flow.add(1, std::move(dx));
+    flow.add(0, std::move(g));
+  };
+  return record(std::move(z), {y, x}, std::move(backward), trainable).kept_as(compute);
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI

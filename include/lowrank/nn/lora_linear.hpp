@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <utility>
 
 #include <lowrank/nn/lora.hpp>
@@ -52,17 +53,21 @@ class LoraLinear<Base, Rank> {
   template <MatrixLike X>
   auto operator()(const X& x) const {
     detail::check_scalar<X, Scalar>();
-    return adapted_forward(base_, update_, x);
+    using Result = decltype(adapted_forward(base_, update_, x));
+    return is_merged() ? Result((*merged_)(x)) : adapted_forward(base_, update_, x);
   }
   /// The same, recorded; dropout is active on a tape. Keeps X and A X.
   template <class Device>
   Var<Scalar, Device> operator()(const Var<Scalar, Device>& x) {
-    return adapted_forward(base_, update_, x);
+    if (!is_merged()) return adapted_forward(base_, update_, x);
+    check<Error>(x.tape() == nullptr, "lora_linear", "the layer is merged, so its update cannot be trained; unmerge it first");
+    return Var<Scalar, Device>((*merged_)(x.value()));
   }
 
   /// (W + s B A) X [out, T].
   template <MatrixLike X>
   Activation<Scalar> product(const X& x) const {
+    if (is_merged()) return merged_->product(x);
     Activation<Scalar> y = base_.product(x);
     accumulate_product(y, update_.view().b_source(), multiply(update_.view().a_source(), x, compute()), update_.scale, compute());
     if (update_.is_dora()) y.array().colwise() *= gain().array();
@@ -72,6 +77,7 @@ class LoraLinear<Base, Rank> {
   template <MatrixLike G>
   Activation<Scalar> transposed_product(const G& gradient) const {
     Activation<Scalar> g = gradient;
+    if (is_merged()) return merged_->transposed_product(g);
     if (update_.is_dora()) g.array().colwise() *= gain().array();
     Activation<Scalar> x = base_.transposed_product(g);
     accumulate_transposed_product(x, update_.view().a_source(), multiply_transposed(update_.view().b_source(), g, compute()), update_.scale,
@@ -87,6 +93,12 @@ class LoraLinear<Base, Rank> {
   void set_scale(Scalar scale) { update_.scale = scale; }
   Update& update() { return update_; }
   const Update& update() const { return update_; }
+  /// While merged the layer is this base with the update in it; base() is still the one that it was made from. See adapters/merge.hpp.
+  bool is_merged() const { return merged_.has_value(); }
+  const Base& merged() const { return *merged_; }
+  void set_merged(Base merged) { merged_.emplace(std::move(merged)); }
+  void reset_merged() { merged_.reset(); }
+
   /// DoRA's m [out], the length of each row; empty for plain LoRA.
   Parameter<Scalar>& magnitude() { return update_.magnitude; }
   const Parameter<Scalar>& magnitude() const { return update_.magnitude; }
@@ -118,6 +130,7 @@ class LoraLinear<Base, Rank> {
 
   Base base_;
   Update update_;
+  std::optional<Base> merged_;
 };
 
 template <class Base>

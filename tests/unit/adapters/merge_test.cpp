@@ -1,0 +1,141 @@
+#include <doctest/doctest.h>
+
+#include <cstring>
+#include <limits>
+
+#include <lowrank/adapters/merge.hpp>
+#include <lowrank/nn/dora_linear.hpp>
+#include <lowrank/nn/init.hpp>
+#include <lowrank/nn/quantized_linear.hpp>
+#include <lowrank/quant/dequantize.hpp>
+#include <lowrank/quant/double_quant.hpp>
+#include <lowrank/quant/nf4.hpp>
+#include <lowrank/quant/q4_1.hpp>
+
+using namespace lowrank;
+
+namespace {
+
+Weight<float> random_weight(Index rows, Index cols, double deviation, std::uint64_t seed) {
+  Weight<float> w(rows, cols);
+  fill_normal(w, deviation, Random(seed));
+  return w;
+}
+
+Activation<float> random_columns(Index rows, Index cols, std::uint64_t seed) {
+  Activation<float> x(rows, cols);
+  fill_normal(x, 1, Random(seed));
+  return x;
+}
+
+template <class Layer>
+void set_update(Layer& layer, double deviation) {
+  layer.b().value = random_weight(layer.out_features(), layer.rank(), deviation, 7);
+}
+
+template <class W>
+Weight<float> dense(const W& source) {
+  Weight<float> w(source.rows(), source.cols());
+  source.decode(0, w.rows(), 0, w.cols(), w.data(), w.cols());
+  return w;
+}
+
+const float epsilon = std::numeric_limits<float>::epsilon();
+
+}  // namespace
+
+TEST_CASE("merging into a dense layer gives what the layer gave, and unmerging its own bits, a thousand times") {
+  const Linear<float> base(random_weight(40, 64, 0.1, 1), Vector<float>::LinSpaced(40, -1, 1));
+  LoraLinear layer{base, {.rank = 4, .alpha = 8, .lora_bias = true}};
+  set_update(layer, 0.1);
+  layer.update().bias.value = random_weight(40, 1, 1, 2);
+  const auto x = random_columns(64, 5, 3);
+  const Activation<float> before = layer(x);
+  for (int cycle = 0; cycle < 1000; ++cycle) {
+    const MergeReport report = merge(layer);
+    if (cycle == 0) {
+      CHECK(layer(x).isApprox(before, 64 * epsilon));
+      CHECK(report.update_norm == doctest::Approx(double((2 * layer.b().value * layer.a().value).norm())));
+      CHECK(report.error_norm == 0);
+      CHECK(report.survived == 1);
+      CHECK(report.codes_changed > 0.99);
+    }
+    unmerge(layer);
+  }
+  CHECK(layer.base().weight().value == base.weight().value);
+  CHECK(layer(x) == before);
+}
+
+TEST_CASE("merging into four bits reports what is lost, and the base's bytes come back") {
+  const Weight<float> w = random_weight(64, 128, 0.05, 4);
+  const auto check_format = [&](auto matrix) {
+    LoraLinear layer{QuantizedLinear{matrix}, {.rank = 4, .alpha = 4}};
+    set_update(layer, 0.02);
+    const auto x = random_columns(128, 3, 5);
+    const Activation<float> before = layer(x);
+    const MergeReport report = merge(layer);
+    const Weight<float> base = dequantize(matrix), merged = dequantize(layer.merged().weight());
+    const Weight<float> wanted = base + layer.b().value * layer.a().value;
+    CHECK(report.error_norm == doctest::Approx(double((merged - wanted).norm())).epsilon(1e-4));
+    CHECK(report.relative_error == doctest::Approx(double((merged - wanted).norm() / wanted.norm())).epsilon(1e-4));
+    const double along = double((merged - base).cwiseProduct(wanted - base).sum() / (wanted - base).squaredNorm());
+    CHECK(report.survived == doctest::Approx(along).epsilon(1e-3));
+    CHECK(report.codes_changed > 0);
+    CHECK(report.codes_changed < 1);
+    CHECK(!layer(x).isApprox(before, 1e-4f));
+    unmerge(layer);
+    CHECK(layer(x) == before);
+  };
+  check_format(quantize<Nf4<64>>(w));
+  check_format(quantize<Nf4<64, DoubleQuant>>(w));
+  check_format(quantize<Q4_1>(w));
+}
+
+TEST_CASE("an update that is far below the steps of the codes does not survive, and the report says so") {
+  LoraLinear layer{QuantizedLinear{quantize<Nf4<64>>(random_weight(32, 64, 0.05, 6))}, {.rank = 2, .alpha = 2}};
+  set_update(layer, 1e-6);
+  const MergeReport report = merge(layer);
+  CHECK(std::abs(report.survived) < 0.5);
+  CHECK(report.codes_changed < 0.01);
+}
+
+TEST_CASE("search finds scales with less error") {
+  const auto matrix = quantize<Nf4<64>>(random_weight(64, 128, 0.05, 8));
+  LoraLinear plain{QuantizedLinear{matrix}, {.rank = 4, .alpha = 4}}, searched{QuantizedLinear{matrix}, {.rank = 4, .alpha = 4}};
+  set_update(plain, 0.05), set_update(searched, 0.05);
+  CHECK(merge(searched, {.search = true}).error_norm < 0.98 * merge(plain).error_norm);
+}
+
+TEST_CASE("a merged DoRA layer computes the same") {
+  DoraLinear layer{Linear<float>(random_weight(20, 32, 0.2, 9)), {.rank = 3, .alpha = 6}};
+  set_update(layer, 0.1);
+  layer.magnitude().value *= 1.25f;
+  const auto x = random_columns(32, 4, 10);
+  const Activation<float> before = layer(x);
+  merge(layer);
+  CHECK(layer(x).isApprox(before, 64 * epsilon));
+}
+
+TEST_CASE("bfloat16 is rounded once, from the sum in fp32") {
+  const Weight<float> w = random_weight(16, 32, 1, 11);
+  LoraLinear layer{FrozenLinear<bfloat16>{round_to<bfloat16>(DenseSource<float>(w.data(), 16, 32))}, {.rank = 2, .alpha = 2}};
+  set_update(layer, 0.3);
+  const Weight<float> base = dense(layer.base().weight()), sum = base + layer.b().value * layer.a().value;
+  merge(layer);
+  const Weight<float> merged = dense(layer.merged().weight());
+  for (Index i = 0; i < merged.size(); ++i) CHECK(merged.data()[i] == static_cast<float>(bfloat16(sum.data()[i])));
+}
+
+TEST_CASE("merging refuses what would not be finite, a second merge, and training while merged") {
+  LoraLinear layer{Linear<float>(4, 4), {.rank = 2}};
+  layer.b().value.setConstant(std::numeric_limits<float>::max());
+  layer.a().value.setConstant(std::numeric_limits<float>::max());
+  CHECK_THROWS_WITH_AS(merge(layer), doctest::Contains("not finite"), ValueError);
+  CHECK(!layer.is_merged());
+  CHECK_THROWS_AS(unmerge(layer), Error);
+  layer.b().value.setZero();
+  merge(layer);
+  CHECK_THROWS_WITH_AS(merge(layer), doctest::Contains("already"), Error);
+  Tape<float> tape;
+  CHECK_THROWS_WITH_AS(layer(tape.variable(random_columns(4, 2, 1))), doctest::Contains("unmerge"), Error);
+}

@@ -134,6 +134,38 @@ TEST_CASE("adapters of PEFT give its logits, gradients and AdamW losses") {
   }
 }
 
+TEST_CASE("another adapter in each row of a batch, LoRA, DoRA, of the token table and none, forward and backward") {
+  Llama model = transformer::load_model(golden + "/tiny_llama");
+  const Text text = golden_text();
+  LoraSet plain = transformer::bind(model, peft::load(golden + "/adapters/lora_r8"));
+  LoraSet dora = transformer::bind(model, peft::load(golden + "/adapters/dora_r8"));
+  LoraSet table = transformer::bind(model, peft::load(golden + "/adapters/embed_r4"));
+  table.copies.clear();  // PEFT's copy of the table itself
+  for (const auto& rows : {std::vector<LoraSet*>{&plain, &dora, nullptr}, std::vector<LoraSet*>{&table, &plain, &plain}}) {
+    const Activation<float> together = model.logits(text.ids, 3, {.row_loras = rows}).value();
+    Tape<float> tape;
+    for (LoraSet* set : {&plain, &dora, &table})
+      for (auto& parameter : transformer::parameters(model, *set)) std::fill(parameter.grad.begin(), parameter.grad.end(), 0.0f);
+    tape.backward(model.loss(text.ids, text.targets, 3, {.tape = &tape, .row_loras = rows}));
+    const Weight<float> gradient = plain.slots[0]->b.grad;
+    plain.slots[0]->b.grad.setZero();
+    for (std::size_t row = 0; row < 3; ++row) {
+      const std::span<const std::int32_t> ids = std::span(text.ids).subspan(24 * row, 24),
+                                          targets = std::span(text.targets).subspan(24 * row, 24);
+      const Activation<float> apart = model.logits(ids, 1, {.lora = rows[row]}).value();
+      const auto columns = together.middleCols(static_cast<Index>(24 * row), 24);
+      CHECK((columns - apart).cwiseAbs().maxCoeff() < 1e-5f * apart.cwiseAbs().maxCoeff());
+      const Var<float> loss = model.loss(ids, targets, 1, {.tape = &tape, .lora = rows[row]});
+      if (loss.requires_grad()) tape.backward(scale(loss, 1.0f / 3));
+    }
+    CHECK((plain.slots[0]->b.grad - gradient).norm() < 1e-4f * gradient.norm());
+  }
+  LoraSet head = transformer::bind(model, peft::load(golden + "/adapters/save_head_r8"));
+  const std::vector<LoraSet*> with_copy{&head, nullptr, nullptr}, two{&plain, &plain};
+  CHECK_THROWS_WITH_AS(model.logits(text.ids, 3, {.row_loras = with_copy}), doctest::Contains("modules_to_save"), ValueError);
+  CHECK_THROWS_AS(model.logits(text.ids, 3, {.row_loras = two}), ValueError);
+}
+
 TEST_CASE("an adapter of PEFT on a base of bitsandbytes") {
   Llama model = transformer::load_model(golden + "/tiny_llama_nf4");
   imitate_cpu_scales(model);

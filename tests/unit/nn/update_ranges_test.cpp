@@ -1,0 +1,114 @@
+#include <doctest/doctest.h>
+
+#include <limits>
+#include <vector>
+
+#include <lowrank/autograd/gradcheck.hpp>
+#include <lowrank/nn/dora.hpp>
+#include <lowrank/nn/embedding_lora.hpp>
+#include <lowrank/nn/update_ranges.hpp>
+#include <lowrank/quant/nf4.hpp>
+#include <lowrank/quant/quantized_matrix.hpp>
+
+using namespace lowrank;
+
+namespace {
+
+Activation<float> random_columns(Index rows, Index cols, std::uint64_t seed) {
+  Activation<float> x(rows, cols);
+  fill_normal(x, 1, Random(seed));
+  return x;
+}
+
+LoraWeights<float> random_update(const LoraOptions& options, std::uint64_t seed) {
+  auto update = make_lora<float>(64, 48, options);
+  fill_normal(update.b.value, 0.2, Random(seed));
+  if (!update.bias.empty()) fill_normal(update.bias.value, 1, Random(seed + 1));
+  return update;
+}
+
+const float tolerance = 256 * std::numeric_limits<float>::epsilon();
+
+}  // namespace
+
+TEST_CASE("ranges of one batch give what each gives alone, forward and backward: LoRA, a bias of B, DoRA, none, one update twice") {
+  Weight<float> w(48, 64);
+  fill_normal(w, 0.2, Random(1));
+  const AdaptedLinear layer{AnyLinear(AnyMatrix(quantize<Nf4<32>>(w)), Vector<float>::LinSpaced(48, -1, 1))};
+  auto plain = random_update({.rank = 4}, 2), biased = random_update({.rank = 2, .lora_bias = true}, 3),
+       dora = random_update({.rank = 3}, 4);
+  layer.base.visit([&](const auto& base) { make_dora(base, dora); });
+  dora.magnitude.value *= 1.25f;
+  const std::vector<UpdateRange> ranges{{0, 5, &plain}, {5, 7, nullptr}, {12, 1, &biased}, {13, 9, &dora}, {22, 10, &plain}};
+  const auto x = random_columns(64, 32, 5), g = random_columns(48, 32, 6);
+  const auto all_gradients = [&](const auto& sweep) {
+    for (auto* update : {&plain, &biased, &dora}) update->visit_parameters([](auto& p) { p.gradient().setZero(); });
+    auto values = sweep();
+    for (auto* update : {&plain, &biased, &dora}) update->visit_parameters([&](auto& p) { values.push_back(p.grad); });
+    return values;
+  };
+  const auto together = all_gradients([&] {
+    Tape<float> tape;
+    const Var<float> input = tape.variable(x);
+    AdaptedLinear base = layer;
+    const Var<float> y = add_updates(base.forward(input), input, base, ranges);
+    tape.backward(y, g);
+    return std::vector<Activation<float>>{y.value(), tape.gradient(input)};
+  });
+  const auto apart = all_gradients([&] {
+    Activation<float> y(48, 32), dx(64, 32);
+    for (const auto& [begin, count, update] : ranges) {
+      Tape<float> tape;
+      AdaptedLinear base = layer;
+      const Var<float> input = tape.variable(x.middleCols(begin, count));
+      const Var<float> part = base.forward(input, update);
+      tape.backward(part, g.middleCols(begin, count));
+      y.middleCols(begin, count) = part.value();
+      dx.middleCols(begin, count) = tape.gradient(input);
+    }
+    return std::vector<Activation<float>>{y, dx};
+  });
+  for (std::size_t i = 0; i < apart.size(); ++i) {
+    CAPTURE(i);
+    CHECK(together[i].isApprox(apart[i], tolerance));
+  }
+  // Without a tape, and with what prepare_dora() left.
+  layer.base.visit([&](const auto& base) { prepare_dora(base, dora); });
+  AdaptedLinear base = layer;
+  CHECK(add_updates(base.forward(Var<float>(x)), Var<float>(x), base, ranges).value().isApprox(apart[0], tolerance));
+}
+
+TEST_CASE("ranges outside the batch, updates of another layer and DoRA with dropout are refused") {
+  AdaptedLinear layer{AnyLinear(Linear<float>(64, 48))};
+  layer.base.set_trainable(false);
+  auto update = random_update({.rank = 2, .dropout = 0.5}, 1), foreign = make_lora<float>(32, 48, {.rank = 2});
+  Tape<float> tape;
+  const Var<float> x = tape.variable(random_columns(64, 4, 2));
+  const auto with = [&](UpdateRange range) { add_updates(layer.forward(x), x, layer, std::span(&range, 1)); };
+  CHECK_THROWS_AS(with({2, 3, &update}), ShapeError);
+  CHECK_THROWS_AS(with({0, 4, &foreign}), ShapeError);
+  layer.base.visit([&](const auto& base) { make_dora(base, update); });
+  CHECK_THROWS_WITH_AS(with({0, 4, &update}), doctest::Contains("dropout 0"), ValueError);
+}
+
+TEST_CASE("an update of a token table adds s B A[:, ids], and repeated ids add their gradients") {
+  auto update = make_lora<float>(10, 6, {.rank = 2, .alpha = 3});
+  fill_normal(update.b.value, 1, Random(3));
+  const std::vector<std::int32_t> ids{4, 9, 4};
+  const auto base = random_columns(6, 5, 4), g = random_columns(6, 5, 5);
+  Tape<float> tape;
+  const Var<float> y = add_embedding_update(tape.variable(base), ids, 1, update);
+  Activation<float> expected = base, da = Activation<float>::Zero(2, 10), db = Activation<float>::Zero(6, 2);
+  for (Index t = 0; t < 3; ++t) {
+    const Index id = ids[static_cast<std::size_t>(t)];
+    expected.col(t + 1) += update.scale * update.b.value * update.a.value.col(id);
+    da.col(id) += update.scale * update.b.value.transpose() * g.col(t + 1);
+    db += update.scale * g.col(t + 1) * update.a.value.col(id).transpose();
+  }
+  CHECK(y.value().isApprox(expected, tolerance));
+  tape.backward(y, g);
+  CHECK(update.a.grad.isApprox(da, tolerance));
+  CHECK(update.b.grad.isApprox(db, tolerance));
+  const std::vector<std::int32_t> outside{10};
+  CHECK_THROWS_AS(add_embedding_update(Var<float>(base), outside, 0, update), ValueError);
+}

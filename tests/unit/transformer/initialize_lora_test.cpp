@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <lowrank/quant/q8_0.hpp>
+#include <lowrank/quant/quantized_matrix.hpp>
 
 #include <transformer/initialize.hpp>
 #include <transformer/initialize_lora.hpp>

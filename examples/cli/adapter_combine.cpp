@@ -58,11 +58,6 @@ void save(const Options& o, const lowrank::FittedAdapter& result) {
   report(o, result);
 }
 
-void prepare_outputs(const Options& o) {
-  ensure_writable(o.out, true);
-  if (!o.json.empty()) ensure_writable(o.json, false);
-}
-
 void combine(const Options& o) {
   const auto method = lowrank::CombineMethod::named(o.method);
   std::vector<lowrank::Adapter> adapters;
@@ -72,7 +67,6 @@ void combine(const Options& o) {
     adapters.push_back(lowrank::peft::load(path));
     weights.push_back(weight);
   }
-  prepare_outputs(o);
   std::vector<lowrank::WeightedAdapter> weighted;
   for (std::size_t i = 0; i < adapters.size(); ++i) weighted.push_back({&adapters[i], weights[i]});
   save(o, lowrank::combine(weighted, {.method = method,
@@ -86,7 +80,6 @@ void resize(const Options& o) {
   const auto choice = rank_choice(o);
   lowrank::check<lowrank::ValueError>(choice.has_value(), "adapter resize", "give --rank r, or --energy share");
   const lowrank::Adapter adapter = lowrank::peft::load(o.input);
-  prepare_outputs(o);
   save(o, lowrank::resize(adapter, *choice));
 }
 
@@ -119,7 +112,7 @@ void extract(const Options& o) {
   lowrank::LoraConfig config;
   config.target_modules = transformer::parse_targets(o.targets);
   const std::vector<Index> slots = transformer::target_slots(base, config);
-  prepare_outputs(o);
+  ensure_writable(o.out, true);  // before minutes of work
   std::vector<std::optional<lowrank::FittedUpdate>> updates(slots.size());
   lowrank::parallel_for(static_cast<Index>(slots.size()), [&](Index i) {
     const auto at = static_cast<std::size_t>(i);

@@ -1,8 +1,9 @@
-#include <cmath>
+#include <algorithm>
 #include <cstdio>
 
 #include <lowrank/io/peft.hpp>
 
+#include <cli/adapter_combine.hpp>
 #include <cli/common.hpp>
 
 namespace cli {
@@ -11,12 +12,6 @@ namespace {
 struct Options {
   std::string path, json;
 };
-
-/// ‖s B A‖, by (‖B A‖_F)² = tr(BᵀB · AAᵀ): the product itself, out x in, is never made.
-double update_norm(const lowrank::LoraTensors& layer) {
-  const Eigen::MatrixXd a = lowrank::to_weight(layer.a).cast<double>(), b = lowrank::to_weight(layer.b).cast<double>();
-  return std::abs(layer.scale) * std::sqrt(std::max(0.0, (b.transpose() * b).cwiseProduct(a * a.transpose()).sum()));
-}
 
 void info(const Options& o) {
   if (!o.json.empty()) ensure_writable(o.json, false);
@@ -27,20 +22,26 @@ void info(const Options& o) {
               config.base_model.value_or("not named").c_str());
   std::printf("%zu modules, %ld parameters, %s\n\n", adapter.layers.size(), static_cast<long>(adapter.parameter_count()),
               human_bytes(static_cast<long long>(adapter.bytes())).c_str());
-  Table table({"module", "rank", "scale", "in", "out", "norm of the update"});
+  Table table({"module", "rank", "scale", "in", "out", "norm", "effective rank", "90 %", "95 %", "99 %"});
   auto layers = nlohmann::ordered_json::array();
+  Index widest = 0;
   for (const auto& [path, layer] : adapter.layers) {
-    const double norm = update_norm(layer);
-    table.add({path, std::to_string(layer.rank()), format("%.4g", layer.scale), std::to_string(layer.in()), std::to_string(layer.out()),
-               format("%.4g", norm)});
-    layers.push_back({{"module", path},
-                      {"rank", layer.rank()},
-                      {"scale", layer.scale},
-                      {"in", layer.in()},
-                      {"out", layer.out()},
-                      {"update_norm", norm}});
+    const lowrank::RankAdvice advice = lowrank::rank_advice(lowrank::spectrum(layer));
+    std::vector<std::string> row{path, std::to_string(layer.rank()), format("%.4g", layer.scale), std::to_string(layer.in()),
+                                 std::to_string(layer.out())};
+    for (std::string& cell : advice_cells(advice)) row.push_back(std::move(cell));
+    table.add(std::move(row));
+    nlohmann::ordered_json entry = {
+        {"module", path}, {"rank", layer.rank()}, {"scale", layer.scale}, {"in", layer.in()}, {"out", layer.out()}};
+    entry.update(advice_json(advice));
+    layers.push_back(std::move(entry));
+    widest = std::max(widest, advice.rank_99);
   }
   table.print();
+  std::printf(
+      "  effective rank: exp of the spectrum's entropy; 90 %%, 95 %%, 99 %%: ranks that keep that share of the squared norm.\n"
+      "  rank %ld holds 99 %% of every layer: lowrank adapter resize --rank or --energy makes it that small\n",
+      static_cast<long>(widest));
   for (const auto& tensor : adapter.saved)
     std::printf("  full copy: %s %s\n", tensor.name.c_str(), lowrank::shape_text(tensor.shape).c_str());
   for (const std::string& note : adapter.notes) std::printf("  note: %s\n", note.c_str());
@@ -57,13 +58,14 @@ void info(const Options& o) {
 }  // namespace
 
 void add_adapter(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("adapter", "looks into adapters");
+  CLI::App* command = app.add_subcommand("adapter", "looks into adapters, combines them, changes their rank");
   command->require_subcommand(1);
   auto o = std::make_shared<Options>();
   CLI::App* show = command->add_subcommand("info", "prints what an adapter holds");
   show->add_option("path", o->path, "a PEFT folder")->required();
   show->add_option("--json", o->json, "writes the same to this file as JSON");
   show->callback([o] { info(*o); });
+  add_adapter_algebra(*command);
 }
 
 }  // namespace cli

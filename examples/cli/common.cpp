@@ -48,21 +48,22 @@ Session open_session(const std::string& name, const Common& common, transformer:
   return session;
 }
 
+std::pair<std::string, double> split_weight(const std::string& spec, const char* meaning) {
+  const auto colon = spec.rfind(':');
+  std::error_code ignored;
+  if (colon == std::string::npos || std::filesystem::exists(spec, ignored)) return {spec, 1};
+  char* end = nullptr;
+  const double weight = std::strtod(spec.c_str() + colon + 1, &end);
+  lowrank::check<lowrank::ValueError>(colon + 1 < spec.size() && *end == '\0' && std::isfinite(weight), "adapter", '"', spec,
+                                      "\": what follows the last colon is ", meaning, ", a number such as 0.5");
+  return {spec.substr(0, colon), weight};
+}
+
 std::unique_ptr<LoraSet> open_adapters(const Llama& model, const std::vector<std::string>& specs) {
   if (specs.empty()) return nullptr;
   std::vector<LoraSet> sets;
   for (const std::string& spec : specs) {
-    const auto colon = spec.rfind(':');
-    double weight = 1;
-    std::string path = spec;
-    std::error_code ignored;
-    if (colon != std::string::npos && !std::filesystem::exists(spec, ignored)) {
-      char* end = nullptr;
-      weight = std::strtod(spec.c_str() + colon + 1, &end);
-      lowrank::check<lowrank::ValueError>(colon + 1 < spec.size() && *end == '\0' && std::isfinite(weight), "adapter", '"', spec,
-                                          "\": what follows the last colon is the scale, a number such as 0.5");
-      path = spec.substr(0, colon);
-    }
+    const auto [path, weight] = split_weight(spec, "the scale");
     sets.push_back(transformer::bind(model, lowrank::peft::load(path), weight));
   }
   auto set = std::make_unique<LoraSet>(sets.size() == 1 ? std::move(sets.front()) : transformer::sum(sets));

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -59,6 +60,9 @@ lowrank::Compute resolve_compute(const Common& common, const char* purpose);
 
 /// Opens `demo`, a .gguf file or a Hugging Face folder and applies the common options to it.
 Session open_session(const std::string& name, const Common& common, transformer::Base base, const char* purpose);
+
+/// Splits PATH:number, or PATH alone (1). A file of that whole name is a path. Throws ValueError saying what the number means.
+std::pair<std::string, double> split_weight(const std::string& spec, const char* meaning);
 
 /// Adapters given as PATH or PATH:scale, summed; null when there are none.
 std::unique_ptr<LoraSet> open_adapters(const Llama& model, const std::vector<std::string>& specs);

@@ -5,6 +5,7 @@
 #include <lowrank/io/peft.hpp>
 #include <lowrank/optim/adamw.hpp>
 
+#include <transformer/initialize_lora.hpp>
 #include <transformer/save_gguf.hpp>
 #include <transformer/train.hpp>
 
@@ -23,6 +24,10 @@ struct Options {
   double alpha = 0, dropout = 0;
   bool rslora = false, resume = false;
   transformer::TrainOptions train;
+  transformer::StartOptions start;
+
+  /// What a checkpoint's run is known by: a beginning that changes the base is part of it.
+  std::string model_key() const { return init == "default" || init == "gaussian" ? model : model + " --init " + init; }
 };
 
 void add_training_options(CLI::App& command, Options& o) {
@@ -72,7 +77,19 @@ void add_options(CLI::App& command, Options& o) {
       ->capture_default_str();
   command.add_option("--method", o.method, "kind of update")->check(CLI::IsMember({"lora"}))->capture_default_str();
   command.add_flag("--rslora", o.rslora, "scale is alpha / sqrt(rank)");
-  command.add_option("--init", o.init, "start of A")->check(CLI::IsMember({"default", "gaussian"}))->capture_default_str();
+  command
+      .add_option(
+          "--init", o.init,
+          "start of the update: drawn A and B = 0 (default, gaussian), orthogonal, by the weight (pissa, pissa_fast, olora), by its "
+          "rounding to nf4 (loftq), by the data (eva, lora_ga)")
+      ->check(CLI::IsMember({"default", "gaussian", "orthogonal", "pissa", "pissa_fast", "olora", "loftq", "eva", "lora_ga"}))
+      ->capture_default_str();
+  command.add_option("--init-batches", o.start.batches, "batches that eva and lora_ga look at")
+      ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str();
+  command.add_option("--rank-spread", o.start.rank_spread, "eva: above 1, layers share the ranks by need, up to so many times --rank each")
+      ->check(CLI::Range(1.0, 64.0))
+      ->capture_default_str();
   command.add_option("--dropout", o.dropout, "share of the adapter's input that is dropped in training")
       ->check(CLI::Range(0.0, 0.99))
       ->capture_default_str();
@@ -115,7 +132,8 @@ Course run_training(const Options& o, Session& session, LoraSet& lora, const tra
   lowrank::AdamW<float> optimizer(parameters, {.learning_rate = o.train.learning_rate, .weight_decay = o.train.weight_decay});
   Course course;
   Index first = 0;
-  if (o.resume) first = load_checkpoint(o.checkpoint, run_key(o.model, o.data, o.train, o.sequence), parameters, optimizer, course.losses);
+  if (o.resume)
+    first = load_checkpoint(o.checkpoint, run_key(o.model_key(), o.data, o.train, o.sequence), parameters, optimizer, course.losses);
   for (auto& weights : lora.slots)
     if (weights) weights->dropout_stream = static_cast<std::uint64_t>(first);  // one mask a step
   Progress progress(o.train.steps, "step");
@@ -128,13 +146,15 @@ Course run_training(const Options& o, Session& session, LoraSet& lora, const tra
         progress.show(step.step + 1, step.loss, static_cast<double>(step.tokens) / step.seconds);
         const bool due = (step.step + 1) % o.checkpoint_every == 0 || step.step + 1 == o.train.steps;
         if (!o.checkpoint.empty() && due)
-          save_checkpoint(o.checkpoint, run_key(o.model, o.data, o.train, o.sequence), step.step + 1, parameters, optimizer, course.losses);
+          save_checkpoint(o.checkpoint, run_key(o.model_key(), o.data, o.train, o.sequence), step.step + 1, parameters, optimizer,
+                          course.losses);
       },
       first);
   return course;
 }
 
-void save(const Options& o, const Session& session, const LoraSet& lora, const lowrank::LoraConfig& config) {
+void save(const Options& o, const Session& session, const transformer::StartedLora& started, lowrank::LoraConfig config) {
+  const LoraSet lora = transformer::plain_lora(started, config);  // for the base as its file has it
   if (o.format == "gguf") return transformer::save_gguf_adapter(session.model, lora, o.out);
   lowrank::peft::save(transformer::to_adapter(session.model, lora, config), o.out);
 }
@@ -163,6 +183,21 @@ void report(const Options& o, const Session& session, const LoraSet& lora, const
   write_json(o.common.json, json);
 }
 
+/// The set as --init says; afterwards the base is in the format of --base.
+transformer::StartedLora start(const Options& o, Session& session, lowrank::LoraConfig& config, const transformer::Dataset& data) {
+  transformer::StartOptions options = o.start;
+  options.start = transformer::parse_start(o.init);
+  options.seed = o.common.seed;
+  options.batch = o.train.batch;
+  const bool is_loftq = options.start == transformer::LoraStart::loftq;
+  transformer::StartedLora started = transformer::start_lora(session.model, config, options, data.train);
+  if (is_loftq) {  // its targets are NF4 already, and stay the same to the bit
+    transformer::convert_base(session.model, transformer::parse_base(o.base));
+    session.model.set_compute(session.compute);
+  }
+  return started;
+}
+
 void run(const Options& given) {
   Options o = given;
   o.train.seed = o.common.seed;
@@ -170,13 +205,16 @@ void run(const Options& given) {
                      : o.schedule == "linear" ? transformer::Schedule::linear
                                               : transformer::Schedule::constant;
   lowrank::check<lowrank::ValueError>(!o.resume || !o.checkpoint.empty(), "finetune", "--resume needs --checkpoint DIR");
-  Session session = open_session(o.model, o.common, transformer::parse_base(o.base), "train");
+  const bool is_loftq = o.init == "loftq";
+  lowrank::check<lowrank::ValueError>(!is_loftq || o.base == "nf4", "finetune",
+                                      "--init loftq makes up for rounding the base; give --base nf4 and a model that is not quantized yet");
+  Session session = open_session(o.model, o.common, transformer::parse_base(is_loftq ? "native" : o.base), "train");
   lowrank::check<lowrank::ValueError>(o.sequence <= session.model.config.context, "finetune", "--sequence ", o.sequence,
                                       " exceeds the model's context of ", session.model.config.context);
   const transformer::Dataset data = load_datasets(o, session.need_tokenizer());
-  const lowrank::LoraConfig config = lora_config(o);
-  LoraSet lora = transformer::new_lora(session.model, config,
-                                       o.init == "gaussian" ? lowrank::LoraInit::gaussian : lowrank::LoraInit::kaiming, o.common.seed);
+  lowrank::LoraConfig config = lora_config(o);
+  transformer::StartedLora started = start(o, session, config, data);
+  LoraSet& lora = started.lora;
   ensure_writable(o.out, o.format == "peft");
   for (const std::string& path : {o.plot, o.common.json})
     if (!path.empty()) ensure_writable(path, false);
@@ -185,7 +223,7 @@ void run(const Options& given) {
   const double before = has_held_out ? transformer::evaluate(session.model, &lora, data.held_out).mean_nll : 0;
   const Course course = run_training(o, session, lora, data);
   const double after = has_held_out ? transformer::evaluate(session.model, &lora, data.held_out).mean_nll : 0;
-  save(o, session, lora, config);  // not before: an update that gives no finite loss replaces nothing
+  save(o, session, started, config);  // not before: an update that gives no finite loss replaces nothing
   if (!o.plot.empty()) write_text(o.plot, loss_svg(course.losses, "training loss, nats a token"));
   report(o, session, lora, course, before, after, has_held_out);
 }

@@ -93,6 +93,7 @@ std::size_t Llama::kept_bytes(Index tokens) const {
 Var<float> Llama::apply(Index slot, Var<float> x, const Pass& pass) { return apply_each(slot, 1, x, pass).front(); }
 
 std::vector<Var<float>> Llama::apply_each(Index first_slot, Index count, const Var<float>& x, const Pass& pass) {
+  if (pass.observe) pass.observe(first_slot, x.value());
   std::vector<lowrank::LayerUse> uses;
   for (Index slot = first_slot; slot < first_slot + count; ++slot)
     uses.push_back({&used(slot, pass), pass.lora ? pass.lora->at(slot) : nullptr});

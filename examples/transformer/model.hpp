@@ -9,6 +9,7 @@
 ///
 /// Each W is frozen in whatever format its file has, and may carry a low-rank update: W·x + s·B·(A·x).
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -69,6 +70,8 @@ struct Pass {
   std::span<LoraSet* const> row_loras = {};  ///< instead: the updates of each sequence, null for the bare base
   Cache* cache = nullptr;                    ///< continues a sequence (one sequence only)
   bool recompute = false;                    ///< keeps a block's input only, and runs the block again in the backward pass
+  /// Sees the input of every linear map; of maps that share it (q, k and v; gate and up) once, under the first one's slot.
+  std::function<void(Index slot, const Activation<float>& x)> observe = {};
 };
 
 class Llama {

@@ -1,0 +1,182 @@
+#include <cli/adapter_combine.hpp>
+
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <lowrank/adapters/combine.hpp>
+#include <lowrank/io/peft.hpp>
+
+#include <cli/common.hpp>
+
+namespace cli {
+namespace {
+
+using lowrank::RankChoice;
+
+struct Options {
+  std::vector<std::string> inputs;
+  std::string input, base, tuned, out, json, method = "linear", vote = "total", targets = "all-linear";
+  Index rank = 0;
+  double energy = 0, density = 0.5;
+  std::uint64_t seed = 0;
+};
+
+std::optional<RankChoice> rank_choice(const Options& o) {
+  if (o.rank > 0) return RankChoice::rank(o.rank);
+  if (o.energy > 0) return RankChoice::energy(o.energy);
+  return std::nullopt;
+}
+
+void report(const Options& o, const lowrank::FittedAdapter& result) {
+  Table table({"module", "rank", "norm of the update", "residual"});
+  auto layers = nlohmann::ordered_json::array();
+  double wanted = 0, missing = 0;
+  for (const auto& [path, fit] : result.fits) {
+    table.add({path, std::to_string(fit.rank), format("%.4g", fit.norm), format("%.2e", fit.residual)});
+    layers.push_back({{"module", path}, {"rank", fit.rank}, {"update_norm", fit.norm}, {"residual", fit.residual}});
+    wanted += fit.norm * fit.norm;
+    missing += fit.norm * fit.norm * fit.residual * fit.residual;
+  }
+  table.print();
+  const double residual = wanted > 0 ? std::sqrt(missing / wanted) : 0;
+  std::printf("  %s: %zu modules, %ld parameters, %s, residual of all %.2e\n", o.out.c_str(), result.adapter.layers.size(),
+              static_cast<long>(result.adapter.parameter_count()), human_bytes(static_cast<long long>(result.adapter.bytes())).c_str(),
+              residual);
+  for (const std::string& note : result.adapter.notes) std::printf("  note: %s\n", note.c_str());
+  write_json(o.json, {{"adapter", o.out},
+                      {"adapter_parameters", result.adapter.parameter_count()},
+                      {"adapter_bytes", result.adapter.bytes()},
+                      {"residual", residual},
+                      {"layers", layers}});
+}
+
+void save(const Options& o, const lowrank::FittedAdapter& result) {
+  lowrank::peft::save(result.adapter, o.out);
+  report(o, result);
+}
+
+void combine(const Options& o) {
+  const auto method = lowrank::CombineMethod::named(o.method);
+  std::vector<lowrank::Adapter> adapters;
+  std::vector<double> weights;
+  for (const std::string& spec : o.inputs) {
+    const auto [path, weight] = split_weight(spec, "the weight");
+    adapters.push_back(lowrank::peft::load(path));
+    weights.push_back(weight);
+  }
+  std::vector<lowrank::WeightedAdapter> weighted;
+  for (std::size_t i = 0; i < adapters.size(); ++i) weighted.push_back({&adapters[i], weights[i]});
+  save(o, lowrank::combine(weighted, {.method = method,
+                                      .rank = rank_choice(o),
+                                      .density = o.density,
+                                      .vote = o.vote == "total" ? lowrank::SignVote::total : lowrank::SignVote::frequency,
+                                      .seed = o.seed}));
+}
+
+void resize(const Options& o) {
+  const auto choice = rank_choice(o);
+  lowrank::check<lowrank::ValueError>(choice.has_value(), "adapter resize", "give --rank r, or --energy share");
+  const lowrank::Adapter adapter = lowrank::peft::load(o.input);
+  save(o, lowrank::resize(adapter, *choice));
+}
+
+/// W of a slot in the Hugging Face layout, whatever the file's.
+lowrank::Weight<float> weight_of(const Llama& model, Index slot) {
+  lowrank::Weight<float> w = transformer::dense_weight(model.layer(slot));
+  if (!transformer::detail::has_interleaved_rows(model, slot)) return w;
+  return transformer::detail::reorder_rows(w, model.config.head_size, true);
+}
+
+/// What differs between the models but is no linear map, and so is not in the adapter.
+void note_other_differences(const Llama& base, const Llama& tuned, lowrank::Adapter& adapter) {
+  bool norms = base.final_norm.value != tuned.final_norm.value;
+  for (std::size_t i = 0; i < base.blocks.size(); ++i)
+    norms = norms || base.blocks[i].attention_norm.value != tuned.blocks[i].attention_norm.value ||
+            base.blocks[i].mlp_norm.value != tuned.blocks[i].mlp_norm.value;
+  if (norms) adapter.notes.push_back("the norms of the models differ, too; an adapter cannot hold that");
+  if (transformer::dense_weight(base.embedding) != transformer::dense_weight(tuned.embedding))
+    adapter.notes.push_back("the embeddings of the models differ, too; they are not in the adapter");
+}
+
+void extract(const Options& o) {
+  const auto choice = rank_choice(o);
+  lowrank::check<lowrank::ValueError>(choice.has_value(), "adapter extract", "give --rank r, or --energy share");
+  const Llama base = transformer::load_model(o.base), tuned = transformer::load_model(o.tuned);
+  lowrank::check<lowrank::ShapeError>(base.slots() == tuned.slots() && base.config.vocabulary == tuned.config.vocabulary, "adapter extract",
+                                      o.base, " has ", base.config.layers, " layers and ", base.config.vocabulary, " tokens, ", o.tuned,
+                                      " has ", tuned.config.layers, " and ", tuned.config.vocabulary,
+                                      "; both models must be of one architecture");
+  lowrank::LoraConfig config;
+  config.target_modules = transformer::parse_targets(o.targets);
+  const std::vector<Index> slots = transformer::target_slots(base, config);
+  ensure_writable(o.out, true);  // before minutes of work
+  std::vector<std::optional<lowrank::FittedUpdate>> updates(slots.size());
+  lowrank::parallel_for(static_cast<Index>(slots.size()), [&](Index i) {
+    const auto at = static_cast<std::size_t>(i);
+    const lowrank::Weight<float> before = weight_of(base, slots[at]), after = weight_of(tuned, slots[at]);
+    if (before.rows() == after.rows() && before.cols() == after.cols() && before == after) return;  // no layer for no change
+    updates[at] = lowrank::extract_update(before, after, *choice);
+  });
+  std::map<std::string, lowrank::FittedUpdate> by_path;
+  for (std::size_t i = 0; i < slots.size(); ++i)
+    if (updates[i]) by_path[transformer::slot_path(base.config, slots[i])] = std::move(*updates[i]);
+  lowrank::check<lowrank::ValueError>(!by_path.empty(), "adapter extract", "the models do not differ in any linear map of --targets");
+  lowrank::FittedAdapter result = lowrank::to_adapter(by_path);
+  result.adapter.config.base_model = o.base;
+  result.adapter.config.task_type = "CAUSAL_LM";
+  note_other_differences(base, tuned, result.adapter);
+  save(o, result);
+}
+
+void add_outputs(CLI::App& command, Options& o) {
+  command.add_option("--out", o.out, "folder for the adapter, as PEFT reads it")->required();
+  command.add_option("--json", o.json, "writes the table to this file as JSON");
+}
+
+void add_rank(CLI::App& command, Options& o, const char* rank_help) {
+  auto* rank = command.add_option("--rank", o.rank, rank_help)->check(CLI::Range(1, 1 << 16));
+  command.add_option("--energy", o.energy, "instead: as few directions as keep this share of each update's squared norm, such as 0.95")
+      ->check(CLI::Range(1e-6, 1.0))
+      ->excludes(rank);
+}
+
+}  // namespace
+
+void add_adapter_algebra(CLI::App& adapter) {
+  auto o = std::make_shared<Options>();
+  CLI::App* sum = adapter.add_subcommand("combine", "several adapters as one, each with a weight");
+  sum->add_option("adapters", o->inputs, "PEFT folders, as PATH or PATH:weight; weights may be negative")->required();
+  sum->add_option("--method", o->method,
+                  "concat (exact), linear or svd (nearest of the rank), ties, dare_linear, dare_ties, magnitude_prune; with peft_ in front "
+                  "PEFT's own result, such as peft_linear, peft_ties or peft_ties_svd")
+      ->capture_default_str();
+  add_rank(*sum, *o, "rank of the result; default: the largest of the inputs");
+  sum->add_option("--density", o->density, "share of the elements that pruning methods keep")
+      ->check(CLI::Range(1e-6, 1.0))
+      ->capture_default_str();
+  sum->add_option("--sign-vote", o->vote, "ties: signs are elected by sum or by number")
+      ->check(CLI::IsMember({"total", "frequency"}))
+      ->capture_default_str();
+  sum->add_option("--seed", o->seed, "seed of random dropping")->capture_default_str();
+  add_outputs(*sum, *o);
+  sum->callback([o] { combine(*o); });
+
+  CLI::App* small = adapter.add_subcommand("resize", "an adapter at another rank, each layer as near as that rank allows");
+  small->add_option("adapter", o->input, "a PEFT folder")->required();
+  add_rank(*small, *o, "rank of the result");
+  add_outputs(*small, *o);
+  small->callback([o] { resize(*o); });
+
+  CLI::App* difference = adapter.add_subcommand("extract", "the difference of two models as an adapter");
+  difference->add_option("--base", o->base, "a .gguf file or a Hugging Face folder")->required();
+  difference->add_option("--tuned", o->tuned, "a model of the same architecture")->required();
+  difference->add_option("--targets", o->targets, "all-linear, names separated by commas, or a regular expression")->capture_default_str();
+  add_rank(*difference, *o, "rank of the adapter");
+  add_outputs(*difference, *o);
+  difference->callback([o] { extract(*o); });
+}
+
+}  // namespace cli

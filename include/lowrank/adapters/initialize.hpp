@@ -1,0 +1,169 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include <lowrank/nn/init.hpp>
+#include <lowrank/ops/decompose.hpp>
+#include <lowrank/quant/dequantize.hpp>
+#include <lowrank/quant/quantized_matrix.hpp>
+
+/// Beginnings of an update beyond a drawn A and B = 0. Those that are not zero move part of the weight into the adapter: the base becomes
+/// W - s B A, so that the layer begins as it was, and to_plain_update gives the trained adapter for the weight as it was before.
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// A [r, in] and B [out, r] of an update s B A that is about to be trained.
+struct InitialUpdate {
+  Weight<float> a, b;
+};
+
+namespace detail {
+
+inline void check_initial(const char* operation, Index out, Index in, Index rank, double scale) {
+  check<ValueError>(rank > 0 && rank <= std::min(out, in), operation, "rank = ", rank, " for a [", out, ", ", in,
+                    "] weight; it must lie in [1, ", std::min(out, in), ']');
+  check<ValueError>(std::isfinite(scale) && scale > 0, operation, "scale = ", scale, "; it must be positive");
+}
+
+/// s B A = U diag(σ) Vᵀ, shared evenly: B = U √(σ/s), A = √(σ/s) Vᵀ.
+inline InitialUpdate shared_evenly(const Svd& svd, double scale) {
+  const Eigen::VectorXd root = (svd.s / scale).cwiseSqrt();
+  return {(root.asDiagonal() * svd.v.transpose()).cast<float>(), (svd.u * root.asDiagonal()).cast<float>()};
+}
+
+template <Source W>
+Weight<float> dense_copy(const W& w) {
+  Weight<float> dense(w.rows(), w.cols());
+  w.decode(0, w.rows(), 0, w.cols(), dense.data(), w.cols());
+  return dense;
+}
+
+inline Weight<float> drawn_normal(Index rows, Index cols, const Random& random) {
+  Weight<float> m(rows, cols);
+  fill_normal(m, 1, random);
+  return m;
+}
+
+}  // namespace detail
+
+/// W - s B A: the base of a layer whose update begins with `update`. W [out, in] any source; a dense fp32 result.
+template <Source W>
+Weight<float> residual_weight(const W& w, const InitialUpdate& update, double scale) {
+  Weight<float> base = detail::dense_copy(w);
+  base.noalias() -= static_cast<float>(scale) * update.b * update.a;  // [out, r] · [r, in]
+  return base;
+}
+
+/// A trained update for the weight as it was before its initialization: s (B A - B₀ A₀) = s [B, -B₀] [A; A₀], exactly. Throws ShapeError.
+inline InitialUpdate to_plain_update(const InitialUpdate& initial, const InitialUpdate& trained) {
+  check<ShapeError>(initial.a.cols() == trained.a.cols() && initial.b.rows() == trained.b.rows(), "to_plain_update",
+                    "the initial update is [", initial.b.rows(), ", ", initial.a.cols(), "] but the trained one [", trained.b.rows(), ", ",
+                    trained.a.cols(), ']');
+  const Index r = trained.a.rows(), start = initial.a.rows();
+  InitialUpdate plain{Weight<float>(r + start, trained.a.cols()), Weight<float>(trained.b.rows(), r + start)};
+  plain.a << trained.a, initial.a;
+  plain.b << trained.b, -initial.b;
+  return plain;
+}
+
+/// PiSSA: the r largest singular directions of W, s B A = U_r S_r V_rᵀ. Moves them out of the base. Cost: a full SVD. Throws ValueError.
+/// Meng et al. 2024, "PiSSA: Principal singular values and singular vectors adaptation".
+template <Source W>
+InitialUpdate init_pissa(const W& w, Index rank, double scale) {
+  detail::check_initial("init_pissa", w.rows(), w.cols(), rank, scale);
+  return detail::shared_evenly(thin_svd(detail::dense_copy(w).template cast<double>()).leading(rank), scale);
+}
+
+/// PiSSA by a randomized SVD: some 2 + 2 q products of the weight with r + 8 columns, and no dense copy. Base + update is still W.
+template <Source W>
+InitialUpdate init_pissa_fast(const W& w, Index rank, double scale, const RandomizedSvdOptions& options = {}) {
+  detail::check_initial("init_pissa_fast", w.rows(), w.cols(), rank, scale);
+  return detail::shared_evenly(randomized_svd(w, rank, options), scale);
+}
+
+/// OLoRA: B the first r columns of Q and A the first r rows of R in W = Q R. Moves s B A out of the base.
+///
+/// Only r columns of W are decomposed: they alone decide the first r columns of Q, and R_r = Q_rᵀ W. Cost: 2 out in r FLOPs. Throws
+/// ValueError. Büyükakyüz 2024, "OLoRA: Orthonormal low-rank adaptation".
+template <Source W>
+InitialUpdate init_olora(const W& w, Index rank, double scale) {
+  detail::check_initial("init_olora", w.rows(), w.cols(), rank, scale);
+  Weight<float> head(w.rows(), rank);
+  w.decode(0, w.rows(), 0, rank, head.data(), rank);
+  const Activation<float> q = thin_qr(head.cast<double>()).q.template cast<float>();  // [out, r]
+  return {multiply_transposed(w, q).transpose(), q};                                  // (Wᵀ Q)ᵀ   [r, in]
+}
+
+/// Orthogonal: rows of A and columns of B that meet at right angles, so that B A = 0 though neither is; the base stays.
+///
+/// Q a random rotation [r, r], N₁ [in, r/2], N₂ [out, r/2] Gaussian: A = (N₁ Q_even)ᵀ / 10, B = N₂ Q_odd / 10 of its even and odd rows.
+/// Throws ValueError for an odd rank.
+inline InitialUpdate init_orthogonal(Index out, Index in, Index rank, std::uint64_t seed, std::uint64_t stream = 0) {
+  detail::check_initial("init_orthogonal", out, in, rank, 1);
+  check<ValueError>(rank % 2 == 0, "init_orthogonal", "rank = ", rank, "; it must be even, as half of the directions go to A, half to B");
+  const Index half = rank / 2;
+  const Eigen::MatrixXd q = thin_qr(detail::drawn_normal(rank, rank, Random(seed, 3 * stream)).cast<double>()).q;
+  Eigen::MatrixXd even(half, rank), odd(half, rank);
+  for (Index i = 0; i < half; ++i) even.row(i) = q.row(2 * i), odd.row(i) = q.row(2 * i + 1);
+  const detail::OneThread alone;
+  const Eigen::MatrixXd a = even.transpose() * detail::drawn_normal(half, in, Random(seed, 3 * stream + 1)).cast<double>() / 10;
+  const Eigen::MatrixXd b = detail::drawn_normal(out, half, Random(seed, 3 * stream + 2)).cast<double>() * odd / 10;
+  return {a.cast<float>(), b.cast<float>()};
+}
+
+/// LoRA-GA: the first step of the adapter follows the gradient G = dL/dW of the full weight.
+///
+/// With G = U S Vᵀ: A = V_{1…r}ᵀ, B = U_{r+1…2r} · out^¼ / √γ ("stable" scale), moved out of the base. Then dL/dB = s G Aᵀ and
+/// dL/dA = s Bᵀ G move W along the best approximation of G of rank 2r. `gradient` holds at least 2r singular triplets, for example of
+/// randomized_svd; `stable_gamma` γ. The directions of B have length one, so the size of the gradient, which depends on the batch and the
+/// loss, does not matter. Throws ValueError. Wang, Yu, Li 2024, "LoRA-GA: Low-rank adaptation with gradient approximation".
+inline InitialUpdate init_lora_ga(const Svd& gradient, Index rank, double scale, double stable_gamma = 16) {
+  const Index out = gradient.u.rows(), in = gradient.v.rows();
+  detail::check_initial("init_lora_ga", out, in, rank, scale);
+  check<ValueError>(2 * rank <= gradient.s.size(), "init_lora_ga", "rank = ", rank, " needs ", 2 * rank,
+                    " singular directions of the gradient but ", gradient.s.size(), " are given; lower the rank");
+  check<ValueError>(stable_gamma > 0, "init_lora_ga", "stable_gamma = ", stable_gamma, "; it must be positive");
+  const double size = std::pow(static_cast<double>(out), 0.25) / std::sqrt(stable_gamma);
+  return {gradient.v.leftCols(rank).transpose().cast<float>(), (size * gradient.u.middleCols(rank, rank)).cast<float>()};
+}
+
+/// A weight as a quantized base and the update that makes up for its rounding.
+template <class Format>
+struct LoftQ {
+  InitialUpdate update;
+  QuantizedMatrix<Format> base;
+  std::vector<double> errors;  ///< ‖W - Q - s B A‖ / ‖W‖ after each iteration that was an improvement
+};
+
+/// LoftQ: alternates Q = quantize(W - s B A) and s B A = the best approximation of W - Q; the base becomes Q.
+///
+/// The second step is optimal but the first is not, since a block's scale moves with its largest weight, so the iteration stops where the
+/// error no longer falls, and the best is returned. PEFT forgets 1/s; here it is in B and A. With one iteration Q is quantize(W), the base
+/// that any loader makes. Throws ValueError. Li et al. 2023, "LoftQ: LoRA-fine-tuning-aware quantization".
+template <class Format, Source W>
+LoftQ<Format> init_loftq(const W& w, Index rank, double scale, Index iterations = 1) {
+  detail::check_initial("init_loftq", w.rows(), w.cols(), rank, scale);
+  check<ValueError>(iterations > 0, "init_loftq", "iterations = ", iterations, "; it must be at least 1");
+  const Weight<float> dense = detail::dense_copy(w);
+  Weight<float> rest = dense;  // W - s B A
+  const double norm = std::max(dense.cast<double>().norm(), 1e-300);
+  LoftQ<Format> best;
+  for (Index i = 0; i < iterations; ++i) {
+    QuantizedMatrix<Format> q = quantize<Format>(rest);
+    const Weight<float> missing = dense - dequantize(q);
+    InitialUpdate update = detail::shared_evenly(leading_svd(missing, rank), scale);
+    const Weight<float> product = static_cast<float>(scale) * update.b * update.a;
+    const double error = (missing - product).template cast<double>().norm() / norm;
+    if (!best.errors.empty() && error >= best.errors.back()) break;
+    best.errors.push_back(error);
+    best.update = std::move(update);
+    best.base = std::move(q);
+    rest = dense - product;
+  }
+  return best;
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI

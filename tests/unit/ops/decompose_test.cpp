@@ -1,0 +1,113 @@
+#include <doctest/doctest.h>
+
+#include <lowrank/ops/decompose.hpp>
+
+using namespace lowrank;
+
+namespace {
+
+Eigen::MatrixXd drawn(Index rows, Index cols, std::uint64_t seed) {
+  Eigen::MatrixXd m(rows, cols);
+  Random random(seed);
+  for (Index i = 0; i < m.size(); ++i) m.data()[i] = static_cast<double>(random.normal());
+  return m;
+}
+
+double not_orthonormal(const Eigen::MatrixXd& q) {
+  return (q.transpose() * q - Eigen::MatrixXd::Identity(q.cols(), q.cols())).cwiseAbs().maxCoeff();
+}
+
+/// Singular values 1, ½, ⅓ …: they fall slowly, which is hard for sampling.
+Eigen::MatrixXd slowly_falling(Index rows, Index cols) {
+  const Index k = std::min(rows, cols);
+  const Eigen::VectorXd s = Eigen::VectorXd::LinSpaced(k, 1, static_cast<double>(k)).cwiseInverse();
+  return thin_qr(drawn(rows, k, 1)).q * s.asDiagonal() * thin_qr(drawn(cols, k, 2)).q.transpose();
+}
+
+}  // namespace
+
+TEST_CASE("thin_qr: Q is orthonormal, R triangular, Q R the matrix") {
+  for (const auto& [rows, cols] : {std::pair<Index, Index>{1, 1}, {7, 3}, {3, 7}, {40, 40}, {100, 33}}) {
+    const Eigen::MatrixXd m = drawn(rows, cols, 3);
+    const Qr qr = thin_qr(m);
+    CHECK(qr.q.cols() == std::min(rows, cols));
+    CHECK(not_orthonormal(qr.q) < 1e-13);
+    CHECK((qr.q * qr.r - m).cwiseAbs().maxCoeff() < 1e-12);
+    for (Index i = 0; i < qr.r.rows(); ++i)
+      for (Index j = 0; j < std::min(i, qr.r.cols()); ++j) CHECK(qr.r(i, j) == 0);
+  }
+}
+
+TEST_CASE("thin_svd: factors are orthonormal, values fall, the product is the matrix") {
+  for (const auto& [rows, cols] : {std::pair<Index, Index>{1, 1}, {1, 5}, {17, 16}, {16, 17}, {60, 20}, {20, 60}, {64, 64}}) {
+    const Eigen::MatrixXd m = drawn(rows, cols, 4);
+    const Svd svd = thin_svd(m);
+    CHECK(not_orthonormal(svd.u) < 1e-12);
+    CHECK(not_orthonormal(svd.v) < 1e-12);
+    CHECK((svd.u * svd.s.asDiagonal() * svd.v.transpose() - m).cwiseAbs().maxCoeff() < 1e-12);
+    for (Index i = 1; i < svd.s.size(); ++i) CHECK(svd.s[i] <= svd.s[i - 1]);
+    CHECK(svd.s.minCoeff() >= 0);
+  }
+  CHECK(thin_svd(Eigen::MatrixXd::Zero(5, 4)).s.isZero());
+}
+
+TEST_CASE("product_svd equals the SVD of the product, also where the rank exceeds a side") {
+  for (const auto& [out, r, in] : {std::array<Index, 3>{40, 4, 30}, {5, 9, 30}, {30, 9, 5}, {1, 1, 1}, {6, 20, 7}}) {
+    const Eigen::MatrixXd b = drawn(out, r, 5), a = drawn(r, in, 6), product = b * a;
+    const Svd svd = product_svd(b, a), dense = thin_svd(product);
+    CHECK(svd.s.size() == std::min({out, r, in}));
+    CHECK((svd.s - dense.s.head(svd.s.size())).cwiseAbs().maxCoeff() < 1e-11 * dense.s[0]);
+    CHECK((svd.u * svd.s.asDiagonal() * svd.v.transpose() - product).cwiseAbs().maxCoeff() < 1e-11 * dense.s[0]);
+  }
+}
+
+TEST_CASE("leading: the error of a truncation is the norm of what is left out") {
+  const Eigen::MatrixXd m = drawn(30, 20, 7);
+  const Svd svd = thin_svd(m), kept = svd.leading(5);
+  CHECK((kept.u * kept.s.asDiagonal() * kept.v.transpose() - m).norm() == doctest::Approx(svd.s.tail(15).norm()));
+  CHECK(svd.leading(99).s.size() == 20);
+}
+
+TEST_CASE("randomized_svd: near the best truncation, nearer with more power iterations, the same for any number of threads") {
+  const Eigen::MatrixXd m = slowly_falling(150, 200);
+  const Weight<float> w = m.cast<float>();
+  const DenseSource<float> source(w.data(), w.rows(), w.cols());
+  const Index rank = 10;
+  const double best = thin_svd(m).s.tail(140).norm();
+  double before = 10;
+  for (const Index q : {0, 1, 3}) {
+    const Svd svd = randomized_svd(source, rank, {.power_iterations = q});
+    CHECK(not_orthonormal(svd.u) < 1e-5);
+    CHECK(not_orthonormal(svd.v) < 1e-5);
+    const double error = (svd.u * svd.s.asDiagonal() * svd.v.transpose() - m).norm() / best;
+    CHECK(error < before * (1 + 1e-6));
+    before = error;
+  }
+  CHECK(before < 1.001);
+  const Svd once = randomized_svd(source, rank);
+  const int threads = thread_count();
+  set_thread_count(1);
+  const Svd again = randomized_svd(source, rank);
+  set_thread_count(threads);
+  CHECK(once.u == again.u);
+  CHECK(once.s == again.s);
+}
+
+TEST_CASE("randomized_svd finds a matrix of low rank exactly; a full rank asks for no oversampling") {
+  const Weight<float> w = (drawn(40, 3, 8) * drawn(3, 50, 9)).cast<float>();
+  const Svd svd = randomized_svd(DenseSource<float>(w.data(), 40, 50), 3);
+  CHECK((svd.u * svd.s.asDiagonal() * svd.v.transpose() - w.cast<double>()).norm() < 1e-5 * w.norm());
+  CHECK(randomized_svd(DenseSource<float>(w.data(), 40, 50), 40).s.size() == 40);
+}
+
+TEST_CASE("Decompositions refuse what they cannot decompose") {
+  Eigen::MatrixXd m = drawn(4, 4, 10);
+  m(2, 1) = std::nan("");
+  CHECK_THROWS_AS(thin_svd(m), ValueError);
+  CHECK_THROWS_AS(thin_qr(m), ValueError);
+  CHECK_THROWS_AS(thin_qr(Eigen::MatrixXd(0, 3)), ShapeError);
+  CHECK_THROWS_AS(product_svd(drawn(4, 3, 1), drawn(2, 4, 1)), ShapeError);
+  const Weight<float> w = Weight<float>::Ones(4, 4);
+  CHECK_THROWS_AS(randomized_svd(DenseSource<float>(w.data(), 4, 4), 5), ValueError);
+  CHECK_THROWS_AS(randomized_svd(DenseSource<float>(w.data(), 4, 4), 0), ValueError);
+}

@@ -1,0 +1,155 @@
+#include <doctest/doctest.h>
+
+#include <lowrank/quant/q8_0.hpp>
+#include <lowrank/quant/quantized_matrix.hpp>
+
+#include <transformer/initialize.hpp>
+#include <transformer/initialize_lora.hpp>
+
+using namespace transformer;
+using lowrank::Weight;
+
+namespace {
+
+constexpr std::uint64_t seed = 3;
+
+Llama small_model() {
+  LlamaConfig config;
+  config.vocabulary = 40;
+  config.hidden = 32;
+  config.layers = 2;
+  config.heads = 4;
+  config.kv_heads = 2;
+  config.head_size = 8;
+  config.intermediate = 64;
+  config.context = 32;
+  config.tied_head = true;
+  config.rope.head_size = 8;
+  Llama model = random_llama(config, seed);
+  for (Index s = 0; s < model.head_slot(); ++s) {  // larger than a fresh model's, so that every layer matters
+    auto& w = model.layer(s).base.get_if<lowrank::Linear<float>>()->weight().value;
+    w *= 8;
+  }
+  model.set_trainable(false);
+  return model;
+}
+
+std::vector<Example> small_data() {
+  std::vector<Example> examples;
+  lowrank::Random random(seed, 77);
+  for (int i = 0; i < 8; ++i) {
+    Example example;
+    for (int t = 0; t < 24; ++t) example.ids.push_back(static_cast<std::int32_t>(random.below(40)));
+    examples.push_back(std::move(example));
+  }
+  return examples;
+}
+
+LoraConfig small_config() {
+  LoraConfig config;
+  config.rank = 4;
+  config.alpha = 6;  // s = 1.5
+  config.target_modules = std::vector<std::string>{"q_proj", "v_proj", "up_proj", "down_proj"};
+  return config;
+}
+
+Activation<float> logits(Llama& model, LoraSet* lora) { return model.logits(small_data().front().ids, 1, {.lora = lora}).value(); }
+
+double distance(const Activation<float>& x, const Activation<float>& y) { return static_cast<double>((x - y).norm() / y.norm()); }
+
+/// As training would.
+void change(LoraSet& set) {
+  std::uint64_t stream = 0;
+  for (auto& weights : set.slots) {
+    if (!weights) continue;
+    Weight<float> a(weights->a.rows(), weights->a.cols()), b(weights->b.rows(), weights->b.cols());
+    fill_normal(a, 0.05, lowrank::Random(9, stream++));
+    fill_normal(b, 0.05, lowrank::Random(9, stream++));
+    weights->a.value += a;
+    weights->b.value += b;
+  }
+}
+
+}  // namespace
+
+TEST_CASE("start_lora: the model begins as it was, and the plain set on the untouched model is the trained one") {
+  for (const bool quantized : {false, true}) {
+    for (const char* name : {"default", "orthogonal", "pissa", "pissa_fast", "olora", "eva", "lora_ga"}) {
+      CAPTURE(name);
+      CAPTURE(quantized);
+      Llama model = small_model();
+      if (quantized)
+        for (Index s = 0; s < model.head_slot(); ++s)
+          model.layer(s) = lowrank::AnyLinear(lowrank::AnyMatrix(lowrank::quantize<lowrank::Q8_0>(dense_weight(model.layer(s)))));
+      Llama untouched = model;
+      LoraConfig config = small_config();
+      const auto before = logits(model, nullptr);
+      StartedLora started = start_lora(model, config, {.start = parse_start(name), .seed = seed, .batch = 2, .batches = 2}, small_data());
+      CHECK(distance(logits(model, &started.lora), before) < 2e-5);
+      change(started.lora);
+      const auto trained = logits(model, &started.lora);
+      CHECK(distance(trained, before) > 1e-3);
+      LoraSet plain = plain_lora(started, config);
+      CHECK(distance(logits(untouched, &plain), trained) < 2e-5);
+      const bool moved = started.moved.has_value();
+      CHECK(config.rank == (moved ? 8 : 4));
+      CHECK(plain.at(slot(0, Projection::query))->rank() == config.rank);
+      CHECK(lowrank::lora_scale(config.rank, config.alpha, config.use_rslora) == doctest::Approx(1.5));
+    }
+  }
+}
+
+TEST_CASE("start_lora loftq: the base is NF4 and the update brings the model nearer to what it was") {
+  Llama model = small_model(), rounded = small_model();
+  const auto before = logits(model, nullptr);
+  LoraConfig config = small_config();
+  config.rank = 16;
+  StartedLora started = start_lora(model, config, {.start = LoraStart::loftq, .seed = seed}, {});
+  for (const Index s : target_slots(model, config)) {
+    rounded.layer(s) = converted(rounded.layer(s), Base::nf4);
+    CHECK(dense_weight(model.layer(s)) == dense_weight(rounded.layer(s)));
+    CHECK(dense_weight(converted(model.layer(s), Base::nf4)) == dense_weight(model.layer(s)));  // rounding again changes nothing
+  }
+  CHECK(distance(logits(model, &started.lora), before) < 0.8 * distance(logits(rounded, nullptr), before));
+}
+
+TEST_CASE("eva: A spans what the layer reads; ranks are redistributed under the same budget and scale") {
+  Llama model = small_model();
+  LoraConfig config = small_config();
+  const StartOptions options{.start = LoraStart::eva, .seed = seed, .batch = 2, .batches = 4, .rank_spread = 2};
+  const StartedLora started = start_lora(model, config, options, small_data());
+  Index budget = 0;
+  for (const Index s : target_slots(model, config)) {
+    const auto& weights = *started.lora.slots[static_cast<std::size_t>(s)];
+    budget += weights.rank();
+    CHECK(weights.rank() <= 8);
+    CHECK(weights.scale == doctest::Approx(1.5));
+    CHECK((weights.a.value * weights.a.value.transpose() - Weight<float>::Identity(weights.rank(), weights.rank())).norm() < 1e-4f);
+    CHECK(weights.b.value.isZero());
+  }
+  CHECK(budget == 8 * 4);
+}
+
+TEST_CASE("gradient_directions: the singular directions of the dense gradient, from low-rank probes") {
+  Llama model = small_model();
+  const std::vector<Index> slots{slot(0, Projection::query), slot(1, Projection::down)};
+  const StartOptions options{.seed = seed, .batch = 2, .batches = 3};
+  const std::vector<lowrank::Svd> found = gradient_directions(model, slots, 6, options, small_data());
+  const std::vector<Example> data = small_data();
+  for (const Index s : slots) model.layer(s).base.set_trainable(true);
+  BatchStream batches(data, options.batch, options.seed);
+  Tape<float> tape;
+  for (Index i = 0; i < options.batches; ++i) {
+    const Batch batch = batches.at(i);
+    tape.backward(model.loss(batch.ids, batch.targets, batch.sequences, {.tape = &tape}));
+  }
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    const auto& dense = model.layer(slots[i]).base.get_if<lowrank::Linear<float>>()->weight().grad;
+    const lowrank::Svd best = lowrank::thin_svd(dense.cast<double>());
+    CHECK((found[i].s - best.s.head(6)).norm() < 0.02 * best.s.head(6).norm());
+    const Eigen::MatrixXd kept = found[i].u * found[i].s.asDiagonal() * found[i].v.transpose();
+    CHECK((kept - dense.cast<double>()).norm() < 1.02 * best.s.tail(best.s.size() - 6).norm());
+  }
+}
+
+TEST_CASE("parse_start names what there is") { CHECK_THROWS_AS(parse_start("best"), lowrank::ValueError); }

@@ -78,5 +78,6 @@ void add_evaluate(CLI::App& app);
 void add_adapter(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_pretrain(CLI::App& app);
+void add_quantize(CLI::App& app);
 
 }  // namespace cli

@@ -45,7 +45,7 @@ const char* dtype_text(lowrank::DType dtype) {
 /// config.json with the quantization_config that transformers writes; everything else stays. The size of the blocks stands beside each
 /// weight.
 std::string quantized_config(const std::string& text, const Options& o, const char* compute) {
-  auto config = nlohmann::ordered_json::parse(text);
+  auto config = nlohmann::json::parse(text);  // sorted, as transformers saves it
   config["quantization_config"] = {{"_load_in_4bit", true},
                                    {"_load_in_8bit", false},
                                    {"bnb_4bit_compute_dtype", compute},
@@ -118,7 +118,7 @@ void run(const Options& o) {
                                    " is not a folder; give a Hugging Face folder with config.json and model.safetensors");
   lowrank::check<lowrank::ValueError>(!fs::equivalent(from, to, failure), "quantize", "--out is the folder of --model; choose another");
   refuse_quantized(from);
-  const Llama model = transformer::load_folder(from);  // mapped; names, shapes and numbers are checked
+  const transformer::LlamaConfig config = transformer::load_folder(from).config;  // names, shapes and numbers are checked
   fs::create_directories(to, failure);
   lowrank::check<lowrank::IoError>(!failure, "quantize", "cannot create the folder ", lowrank::path_text(to), ": ", failure.message(),
                                    "; choose another --out");
@@ -127,7 +127,7 @@ void run(const Options& o) {
   const double begin = now();
   const transformer::FolderTensors folder(from);
   Counts counts;
-  const auto tensors = quantized_tensors(folder, quantized_names(model.config), o, counts);
+  const auto tensors = quantized_tensors(folder, quantized_names(config), o, counts);
   lowrank::safetensors::write(to / "model.safetensors", tensors, {{"format", "pt"}});
   copy_companions(from, to);
   write_text(to / "config.json", quantized_config(transformer::read_text(from / "config.json"), o, counts.dtype));

@@ -178,6 +178,7 @@ void run(const Options& given) {
   LoraSet lora = transformer::new_lora(session.model, config,
                                        o.init == "gaussian" ? lowrank::LoraInit::gaussian : lowrank::LoraInit::kaiming, o.common.seed);
   ensure_writable(o.out, o.format == "peft");
+  if (o.format == "gguf") transformer::check_gguf_adapter(session.model, lora);
   for (const std::string& path : {o.plot, o.common.json})
     if (!path.empty()) ensure_writable(path, false);
   const bool has_held_out = !data.held_out.empty();

@@ -28,7 +28,6 @@ void run(const Options& o) {
   const AdapterFormat from = transformer::adapter_format(o.in);
   lowrank::check<lowrank::ValueError>(!o.model.empty() || (!to_gguf && from != AdapterFormat::gguf), "adapter convert",
                                       "give --model: GGUF files keep the rows of q and k in an order that depends on the base's heads");
-  ensure_writable(o.out, !to_gguf);
   lowrank::Adapter adapter;
   if (o.model.empty()) {
     adapter = transformer::open_adapter(o.in);

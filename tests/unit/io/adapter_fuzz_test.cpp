@@ -20,7 +20,7 @@ using Json = nlohmann::json;
 
 namespace {
 
-constexpr int rounds = 1000;
+constexpr int all_rounds = 1000;  // a format
 
 /// Name, type, shape and bytes of every tensor of a safetensors file.
 using Content = std::set<std::tuple<std::string, DType, std::vector<Index>, std::string>>;
@@ -35,7 +35,7 @@ std::string bytes_of(const StoredTensor& tensor) { return {tensor.bytes.as<char>
 
 /// Reads `rounds` damaged adapters; `check` proves what was accepted. Refusals must be one-line errors that begin with an operation.
 template <class Damage, class Check>
-void fuzz(std::uint64_t seed, int least_refused, const Damage& damage, const Check& check) {
+void fuzz(std::uint64_t seed, int rounds, const Damage& damage, const Check& check) {
   int refused = 0;
   for (int round = 0; round < rounds; ++round) {
     CAPTURE(round);
@@ -46,9 +46,8 @@ void fuzz(std::uint64_t seed, int least_refused, const Damage& damage, const Che
     refused += !complaint.empty();
     if (!complaint.empty() && (!complaint.starts_with('[') || complaint.find('\n') != complaint.npos)) FAIL_CHECK(complaint);
   }
-  CHECK(refused >= least_refused);
+  CHECK(refused >= rounds / 4);
   CHECK(refused < rounds);
-  MESSAGE(refused, " of ", rounds, " refused");
 }
 
 /// Writes both files of a folder, with one of them changed: its structure twice out of three times, else its bytes.
@@ -72,13 +71,13 @@ void write_damaged(const std::filesystem::path& folder, const std::string& confi
 }  // namespace
 
 TEST_CASE("damaged PEFT adapters are refused, or loaded and saved as they are") {
-  for (const char* name : {"patterns", "dora_r8", "lora_bias_r8", "embed_r4", "rslora_r16"}) {
+  for (const std::string name : {"patterns", "dora_r8", "lora_bias_r8", "embed_r4", "rslora_r16"}) {
     CAPTURE(name);
     const std::filesystem::path golden = std::filesystem::path(LOWRANK_GOLDEN_DIR "/adapters") / name;
     const std::string config = test::read_file(golden / "adapter_config.json");
     const auto tensors = safetensors::File::open(golden / "adapter_model.safetensors").tensors();
     fuzz(
-        1, rounds / 4,
+        1, all_rounds / 5,
         [&](const auto& folder, Random& random) { write_damaged(folder, config, tensors, "adapter_model.safetensors", random); },
         [&](const auto& folder) {
           const Adapter adapter = peft::load(folder);
@@ -120,7 +119,7 @@ TEST_CASE("damaged mlx-lm adapters are refused, or loaded as they are") {
   const std::string config =
       R"({"fine_tune_type": "dora", "num_layers": 4, "lora_parameters": {"rank": 4, "scale": 2.5, "dropout": 0.0, "keys": ["self_attn.q_proj"]}})";
   fuzz(
-      2, rounds / 4, [&](const auto& folder, Random& random) { write_damaged(folder, config, tensors, "adapters.safetensors", random); },
+      2, all_rounds, [&](const auto& folder, Random& random) { write_damaged(folder, config, tensors, "adapters.safetensors", random); },
       [&](const auto& folder) {
         const Adapter adapter = mlx::load(folder);
         const Json said = Json::parse(test::read_file(folder / "adapter_config.json"));
@@ -185,7 +184,7 @@ TEST_CASE("damaged GGUF adapters are refused, or loaded as they are") {
       test::write_file(folder / "x.gguf", "");
     }
   };
-  fuzz(3, rounds / 4, damage, [&](const auto& folder) {
+  fuzz(3, all_rounds, damage, [&](const auto& folder) {
     const Adapter adapter = gguf::load_adapter(folder / "x.gguf", base);
     const gguf::File file = gguf::File::open(folder / "x.gguf");
     const double alpha = file.get_or<float>("adapter.lora.alpha", 0.0f);

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include <lowrank/io/peft.hpp>
+#include <transformer/open_adapter.hpp>
 
 #include <cli/adapter_combine.hpp>
 #include <cli/common.hpp>
@@ -15,7 +15,7 @@ struct Options {
 
 void info(const Options& o) {
   if (!o.json.empty()) ensure_writable(o.json, false);
-  const lowrank::Adapter adapter = lowrank::peft::load(o.path);
+  const lowrank::Adapter adapter = transformer::open_adapter(std::filesystem::path(o.path));
   const lowrank::LoraConfig& config = adapter.config;
   std::printf("%s: %s%s, rank %ld, alpha %g, dropout %g, base %s\n", o.path.c_str(), config.use_dora ? "DoRA" : "LoRA",
               config.use_rslora ? " (rank-stabilized)" : "", static_cast<long>(config.rank), config.alpha, config.dropout,
@@ -62,10 +62,11 @@ void add_adapter(CLI::App& app) {
   command->require_subcommand(1);
   auto o = std::make_shared<Options>();
   CLI::App* show = command->add_subcommand("info", "prints what an adapter holds");
-  show->add_option("path", o->path, "a PEFT folder")->required();
+  show->add_option("path", o->path, "a PEFT or mlx-lm folder, or a GGUF adapter")->required();
   show->add_option("--json", o->json, "writes the same to this file as JSON");
   show->callback([o] { info(*o); });
   add_adapter_algebra(*command);
+  add_adapter_convert(*command);
 }
 
 }  // namespace cli

@@ -3,11 +3,11 @@
 #include <cstdlib>
 
 #include <lowrank/core/parallel.hpp>
-#include <lowrank/io/peft.hpp>
 #include <lowrank/kernels/dispatch.hpp>
 
 #include <transformer/load_folder.hpp>
 #include <transformer/load_gguf.hpp>
+#include <transformer/open_adapter.hpp>
 
 namespace cli {
 
@@ -23,14 +23,20 @@ lowrank::Compute resolve_compute(const Common& common, const char* purpose) {
   return common.compute == "auto" && use != "evaluate" && native ? Compute::bf16 : Compute::fp32;
 }
 
-Session open_session(const std::string& name, const Common& common, transformer::Base base, const char* purpose) {
+std::filesystem::path model_path(const std::string& name) {
   namespace fs = std::filesystem;
-  if (common.threads > 0) lowrank::set_thread_count(common.threads);
-  const lowrank::Compute compute = resolve_compute(common, purpose);
   const fs::path path = name == "demo" ? fs::path(LOWRANK_EXAMPLES_DIR) / "data" / "demo.gguf" : fs::path(name);
   std::error_code failure;
   lowrank::check<lowrank::IoError>(fs::exists(path, failure), "model", lowrank::path_text(path), ": ",
                                    failure ? failure.message() : "no such file", "; give a .gguf file, a Hugging Face folder, or demo");
+  return path;
+}
+
+Session open_session(const std::string& name, const Common& common, transformer::Base base, const char* purpose) {
+  namespace fs = std::filesystem;
+  if (common.threads > 0) lowrank::set_thread_count(common.threads);
+  const lowrank::Compute compute = resolve_compute(common, purpose);
+  const fs::path path = model_path(name);
   Session session{name, {}, std::nullopt, compute};
   if (fs::is_directory(path)) {
     session.model = transformer::load_folder(path);
@@ -64,7 +70,7 @@ std::unique_ptr<LoraSet> open_adapters(const Llama& model, const std::vector<std
   std::vector<LoraSet> sets;
   for (const std::string& spec : specs) {
     const auto [path, weight] = split_weight(spec, "the scale");
-    sets.push_back(transformer::bind(model, lowrank::peft::load(path), weight));
+    sets.push_back(transformer::bind(model, transformer::open_adapter(model.config, path), weight));
   }
   auto set = std::make_unique<LoraSet>(sets.size() == 1 ? std::move(sets.front()) : transformer::sum(sets));
   for (auto& weights : set->slots)

@@ -58,13 +58,16 @@ struct Session {
 /// The compute type of --compute for a purpose: train, generate or evaluate.
 lowrank::Compute resolve_compute(const Common& common, const char* purpose);
 
+/// The file or folder that a --model means. Throws IoError when there is none.
+std::filesystem::path model_path(const std::string& name);
+
 /// Opens `demo`, a .gguf file or a Hugging Face folder and applies the common options to it.
 Session open_session(const std::string& name, const Common& common, transformer::Base base, const char* purpose);
 
 /// Splits PATH:number, or PATH alone (1). A file of that whole name is a path. Throws ValueError saying what the number means.
 std::pair<std::string, double> split_weight(const std::string& spec, const char* meaning);
 
-/// Adapters given as PATH or PATH:scale, summed; null when there are none.
+/// Adapters of any format given as PATH or PATH:scale, summed; null when there are none.
 std::unique_ptr<LoraSet> open_adapters(const Llama& model, const std::vector<std::string>& specs);
 
 /// Fields that every report has.
@@ -80,7 +83,9 @@ void add_finetune(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_evaluate(CLI::App& app);
 void add_adapter(CLI::App& app);
+void add_adapter_convert(CLI::App& adapter);
 void add_bench(CLI::App& app);
 void add_pretrain(CLI::App& app);
+void add_quantize(CLI::App& app);
 
 }  // namespace cli

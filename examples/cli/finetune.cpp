@@ -216,6 +216,7 @@ void run(const Options& given) {
   transformer::StartedLora started = start(o, session, config, data);
   LoraSet& lora = started.lora;
   ensure_writable(o.out, o.format == "peft");
+  if (o.format == "gguf") transformer::check_gguf_adapter(session.model, lora);
   for (const std::string& path : {o.plot, o.common.json})
     if (!path.empty()) ensure_writable(path, false);
   const bool has_held_out = !data.held_out.empty();

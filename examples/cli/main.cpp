@@ -41,6 +41,7 @@ int main(int argc, char** argv) {
   cli::add_adapter(app);
   cli::add_bench(app);
   cli::add_pretrain(app);
+  cli::add_quantize(app);
   try {
     app.parse(argc, argv);
     return std::fflush(stdout) == 0 ? 0 : 1;

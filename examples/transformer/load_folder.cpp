@@ -2,9 +2,7 @@
 
 #include <cmath>
 #include <filesystem>
-#include <map>
 #include <numbers>
-#include <set>
 #include <string>
 #include <variant>
 #include <vector>
@@ -17,6 +15,7 @@
 #include <lowrank/nn/frozen_linear.hpp>
 
 #include <transformer/data.hpp>
+#include <transformer/folder_tensors.hpp>
 
 namespace transformer {
 
@@ -104,72 +103,6 @@ lowrank::RopeOptions folder_rope(const JsonReader& config, Index head_size) {
   return rope;
 }
 
-/// All safetensors of a folder as one set of names: model.safetensors, or the shards that its index lists.
-class FolderTensors {
- public:
-  explicit FolderTensors(const std::filesystem::path& folder) : folder_(folder) {
-    const auto index = folder / "model.safetensors.index.json";
-    std::set<std::string> names{"model.safetensors"};
-    if (std::filesystem::exists(index)) names = shard_names(index);
-    for (const std::string& name : names) {
-      files_.push_back(lowrank::safetensors::File::open(folder / name));
-      for (const auto& tensor : files_.back().tensors()) {
-        const bool fresh = where_.emplace(tensor.name, files_.size() - 1).second;
-        lowrank::check<lowrank::FormatError>(fresh, "load_folder", folder.string(), ": tensor ", lowrank::name_text(tensor.name),
-                                             " occurs in two shards");
-      }
-    }
-  }
-
-  bool has(const std::string& name) const { return where_.contains(name); }
-  /// The file that has the tensor.
-  const lowrank::safetensors::File& file_of(const std::string& name) const {
-    const auto found = where_.find(name);
-    lowrank::check<lowrank::FormatError>(found != where_.end(), "load_folder", folder_.string(), ": no tensor ", name,
-                                         "; the model is incomplete or not a Llama");
-    return files_[found->second];
-  }
-  /// The tensor, marked as read, of that shape.
-  const lowrank::StoredTensor& take(const std::string& name, const std::vector<Index>& shape) {
-    const auto& tensor = file_of(name).at(name);
-    lowrank::check<lowrank::FormatError>(tensor.shape == shape, "load_folder", folder_.string(), ": tensor ", name, " is ",
-                                         lowrank::shape_text(tensor.shape), " but config.json asks for ", lowrank::shape_text(shape));
-    taken_.insert(name);
-    return tensor;
-  }
-  /// Marks a tensor and all that belong to it (name.…) as read.
-  void mark(const std::string& name) {
-    for (auto entry = where_.lower_bound(name); entry != where_.end() && entry->first.starts_with(name); ++entry)
-      taken_.insert(entry->first);
-  }
-  /// Throws FormatError if a tensor was left over.
-  void finish() const {
-    for (const auto& [name, file] : where_)
-      lowrank::check<lowrank::FormatError>(taken_.contains(name) || name.ends_with("rotary_emb.inv_freq"), "load_folder", folder_.string(),
-                                           ": unexpected tensor ", lowrank::name_text(name), "; this is not the plain Llama architecture");
-  }
-
- private:
-  std::set<std::string> shard_names(const std::filesystem::path& index) const {
-    const Json json = lowrank::json::parse(read_text(index), "load_folder", index.string());
-    lowrank::check<lowrank::FormatError>(json.is_object() && json.contains("weight_map") && json["weight_map"].is_object(), "load_folder",
-                                         index.string(), " has no weight_map");
-    std::set<std::string> names;
-    for (const auto& [tensor, file] : json["weight_map"].items()) {
-      const bool plain = file.is_string() && std::filesystem::path(file.get<std::string>()).filename() == file.get<std::string>();
-      lowrank::check<lowrank::FormatError>(plain, "load_folder", index.string(), ": the file of ", lowrank::name_text(tensor),
-                                           " must be a name in the same folder");
-      names.insert(file.get<std::string>());
-    }
-    return names;
-  }
-
-  std::filesystem::path folder_;
-  std::vector<lowrank::safetensors::File> files_;
-  std::map<std::string, std::size_t> where_;
-  std::set<std::string> taken_;
-};
-
 lowrank::Vector<float> folder_vector(FolderTensors& tensors, const std::string& name, Index size) {
   const std::vector<float> values = lowrank::to_floats(tensors.take(name, {size}));
   const lowrank::Vector<float> result = Eigen::Map<const lowrank::Vector<float>>(values.data(), size);
@@ -236,7 +169,7 @@ LlamaConfig folder_config(const std::filesystem::path& folder) {
   config.hidden = reader.size("hidden_size");
   config.layers = reader.size("num_hidden_layers");
   config.heads = reader.size("num_attention_heads");
-  lowrank::check<FormatError>(config.heads > 0, "load_folder", path, ": num_attention_heads is 0");
+  lowrank::check<FormatError>(config.heads > 0, "load_folder", path, ": num_attention_heads is 0; it must be positive");
   config.kv_heads = reader.size_or("num_key_value_heads", config.heads);
   config.head_size = reader.size_or("head_dim", config.hidden / config.heads);
   config.intermediate = reader.size("intermediate_size");

@@ -73,7 +73,10 @@ class GgufReader {
     return lowrank::AnyLinear(gguf_matrix(tensor), has(name + ".bias") ? vector(name + ".bias", rows) : lowrank::Vector<float>{});
   }
   lowrank::Vector<float> vector(const std::string& name, Index size) {
-    const std::vector<float> values = lowrank::gguf::to_floats(take(name, {size}));
+    const auto& tensor = take(name, {size});
+    lowrank::check<lowrank::FormatError>(is_dense(tensor.type), "load_gguf", file_.path().string(), ": tensor ", name, " is ",
+                                         lowrank::ggml_traits(tensor.type).name, " but vectors must be F32, F16 or BF16");
+    const std::vector<float> values = lowrank::gguf::to_floats(tensor);
     const lowrank::Vector<float> result = Eigen::Map<const lowrank::Vector<float>>(values.data(), size);
     lowrank::check<lowrank::FormatError>(result.allFinite(), "load_gguf", file_.path().string(), ": tensor ", name,
                                          " holds numbers that are not finite; the file is damaged");
@@ -95,6 +98,9 @@ class GgufReader {
   }
 
  private:
+  static bool is_dense(lowrank::GgmlType type) {
+    return type == lowrank::GgmlType::f32 || type == lowrank::GgmlType::f16 || type == lowrank::GgmlType::bf16;
+  }
   const lowrank::gguf::Tensor& take(const std::string& name, const std::vector<Index>& shape) {
     const auto& tensor = file_.tensor(name);
     lowrank::check<lowrank::FormatError>(tensor.shape == shape, "load_gguf", file_.path().string(), ": tensor ", name, " is ",
@@ -124,7 +130,8 @@ LlamaConfig gguf_config(const lowrank::gguf::File& file) {
   config.layers = file.get<Index>("llama.block_count");
   config.heads = file.get<Index>("llama.attention.head_count");
   config.kv_heads = file.get_or<Index>("llama.attention.head_count_kv", config.heads);
-  lowrank::check<FormatError>(config.heads > 0, "load_gguf", file.path().string(), ": llama.attention.head_count is ", config.heads);
+  lowrank::check<FormatError>(config.heads > 0, "load_gguf", file.path().string(), ": llama.attention.head_count is ", config.heads,
+                              "; it must be positive");
   config.head_size = file.get_or<Index>("llama.attention.key_length", config.hidden / config.heads);
   config.intermediate = file.get<Index>("llama.feed_forward_length");
   config.context = file.get<Index>("llama.context_length");

@@ -11,6 +11,7 @@
 #include <lowrank/quant/quantized_matrix.hpp>
 
 #include <transformer/adapters.hpp>
+#include <transformer/open_adapter.hpp>
 #include <transformer/tokenizer/utf8.hpp>
 
 namespace transformer {
@@ -97,33 +98,18 @@ inline void save_byte_model(const Llama& model, const std::string& name, const s
   lowrank::gguf::write(path, metadata, tensors);
 }
 
-/// Writes a set as a GGUF adapter that llama.cpp adds to the model it was trained on: W + alpha / r · B A.
-///
-/// The file has one alpha for all: where a slot's scale · rank differs from it, the quotient goes into B. Rows of q and k are stored as
-/// GGUF models have them.
+/// Throws ValueError for a set that GGUF adapters cannot hold: one that changes a head which is the embedding table as well.
+inline void check_gguf_adapter(const Llama& model, const LoraSet& set) {
+  lowrank::check<lowrank::ValueError>(!model.config.tied_head || !set.slots[static_cast<std::size_t>(model.head_slot())],
+                                      "save_gguf_adapter",
+                                      "the model's lm_head is its embedding table, which GGUF adapters change only as a whole; leave "
+                                      "lm_head out of the targets, or save for PEFT");
+}
+
+/// Writes a set as a GGUF adapter that llama.cpp adds to the model it was trained on.
 inline void save_gguf_adapter(const Llama& model, const LoraSet& set, const std::filesystem::path& path) {
-  std::optional<float> alpha;
-  std::vector<lowrank::gguf::Tensor> tensors;
-  for (Index s = 0; s < model.slots(); ++s) {
-    const auto& update = set.slots[static_cast<std::size_t>(s)];
-    if (!update) continue;
-    const float own = update->scale * static_cast<float>(update->rank());
-    if (!alpha) alpha = own;
-    lowrank::Weight<float> b = (own / *alpha) * update->b.value;
-    const bool turned = s < model.head_slot() && s % projections <= static_cast<Index>(Projection::key);
-    if (turned && model.config.rope.pairs == lowrank::RopePairs::halves) b = detail::reorder_rows(b, model.config.head_size, false);
-    const std::string name = s == model.head_slot() ? std::string("output.weight")
-                                                    : lowrank::concat("blk.", s / projections, '.',
-                                                                      gguf_name(static_cast<Projection>(s % projections)), ".weight");
-    tensors.push_back(detail::gguf_floats(name + ".lora_a", {update->rank(), update->a.cols()}, update->a.value.data()));
-    tensors.push_back(detail::gguf_floats(name + ".lora_b", {b.rows(), b.cols()}, b.data()));
-  }
-  lowrank::gguf::write(path,
-                       {{"general.architecture", std::string("llama")},
-                        {"general.type", std::string("adapter")},
-                        {"adapter.type", std::string("lora")},
-                        {"adapter.lora.alpha", alpha.value_or(1.0f)}},
-                       tensors);
+  check_gguf_adapter(model, set);
+  lowrank::gguf::save_adapter(to_adapter(model, set, {}), gguf_base(model.config), path);
 }
 
 }  // namespace transformer

@@ -1,10 +1,13 @@
 #pragma once
 
-/// Files: safetensors, GGUF, PEFT adapters, bitsandbytes checkpoints. Needs nlohmann-json.
+/// Files: safetensors, GGUF, adapters of PEFT, llama.cpp and mlx-lm, bitsandbytes checkpoints. Needs nlohmann-json.
 
 #include <lowrank/io/bitsandbytes.hpp>
+#include <lowrank/io/bitsandbytes_write.hpp>
 #include <lowrank/io/finite.hpp>
 #include <lowrank/io/gguf.hpp>
+#include <lowrank/io/gguf_lora.hpp>
 #include <lowrank/io/gguf_write.hpp>
+#include <lowrank/io/mlx.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/safetensors.hpp>

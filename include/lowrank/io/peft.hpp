@@ -9,6 +9,7 @@
 
 #include <lowrank/adapters/adapter.hpp>
 #include <lowrank/adapters/target.hpp>
+#include <lowrank/io/adapter_parts.hpp>
 #include <lowrank/io/peft_config.hpp>
 #include <lowrank/io/safetensors.hpp>
 
@@ -54,13 +55,6 @@ struct Parts {
   bool is_embedding = false;
 };
 
-inline void check_finite(const StoredTensor& tensor, std::string_view operation, const std::string& file) {
-  const std::vector<float> values = to_floats(tensor);
-  const auto wrong = std::find_if(values.begin(), values.end(), [](float x) { return !std::isfinite(x); });
-  check<FormatError>(wrong == values.end(), operation, file, ": ", name_text(tensor.name), " holds ", wrong == values.end() ? 0 : *wrong,
-                     " at position ", wrong - values.begin(), "; the training that made it diverged");
-}
-
 /// Full tensors that a configuration announces: modules_to_save, trained biases, targeted or resized embeddings.
 inline bool is_expected_saved(const LoraConfig& config, std::string_view name) {
   const auto has = [&](std::string_view part) { return lowrank::detail::contains_name(name, part); };
@@ -96,7 +90,7 @@ class Assembler {
   void sort_in(const StoredTensor& tensor) {
     check<FormatError>(tensor.name.starts_with(prefix) && tensor.name.size() <= 1024, "peft", file_, ": unexpected tensor ",
                        name_text(tensor.name), "; names must begin with ", prefix);
-    check_finite(tensor, "peft", file_);
+    lowrank::detail::check_finite(tensor, "peft", file_);
     const std::string_view name = std::string_view(tensor.name).substr(prefix.size());
     std::string_view path;
     const Role role = split(name, path);

@@ -114,8 +114,11 @@ class ConfigReader {
     for (const char* key : {"rank_pattern", "alpha_pattern"}) require(!find(key) || find(key)->is_object(), key, "an object");
     for (const std::string& key : rank_keys_)
       config.rank_pattern.emplace_back(key, positive(config_.at("rank_pattern").at(key), "rank_pattern"));
-    for (const std::string& key : alpha_keys_)
-      config.alpha_pattern.emplace_back(key, finite(config_.at("alpha_pattern").at(key), "alpha_pattern"));
+    for (const std::string& key : alpha_keys_) {
+      const double alpha = finite(config_.at("alpha_pattern").at(key), "alpha_pattern");
+      require(alpha != 0, "alpha_pattern", "without 0, with which the adapter does nothing there");
+      config.alpha_pattern.emplace_back(key, alpha);
+    }
   }
 
   const Json& config_;

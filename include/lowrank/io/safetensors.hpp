@@ -26,6 +26,7 @@ using Metadata = std::vector<std::pair<std::string, std::string>>;  // in the or
 using lowrank::to_floats;
 
 inline constexpr std::uint64_t max_header_size = 100'000'000;  // the format's own limit
+inline constexpr std::size_t max_dimensions = 64;              // PyTorch's limit
 
 namespace detail {
 
@@ -70,6 +71,8 @@ inline Placed read_entry(const std::string& name, const json::Json& entry, const
   check<FormatError>(dtype.has_value(), "safetensors", where, ": unknown dtype ", json::excerpt(*dtype_entry),
                      "; save it as F32, BF16 or F16");
   auto shape = read_sizes(entry, "shape", where);
+  check<FormatError>(shape.size() <= max_dimensions, "safetensors", where, ": the shape has ", shape.size(), " dimensions but ",
+                     max_dimensions, " at most are read");
   const auto offsets = read_sizes(entry, "data_offsets", where);
   check<FormatError>(offsets.size() == 2 && offsets[0] <= offsets[1], "safetensors", where, ": data_offsets are ", shape_text(offsets),
                      " but must be [begin, end] with begin <= end");
@@ -197,6 +200,8 @@ inline void check_writable(const std::vector<const Tensor*>& order, const std::s
     check<ShapeError>(bits && *bits % 8 == 0 && static_cast<std::size_t>(*bits / 8) == tensor.bytes.size(), "safetensors::write", file,
                       ": tensor ", name_text(tensor.name), " has ", tensor.bytes.size(), " bytes, not those of ", shape_text(tensor.shape),
                       " ", dtype_name(tensor.dtype));
+    check<ShapeError>(tensor.shape.size() <= max_dimensions, "safetensors::write", file, ": tensor ", name_text(tensor.name), " has ",
+                      tensor.shape.size(), " dimensions; ", max_dimensions, " at most can be read back");
     check<ValueError>(tensor.name != "__metadata__", "safetensors::write", file, ": no tensor may be named __metadata__");
   }
   std::set<std::string_view> names;

@@ -6,6 +6,7 @@
 #include <lowrank/io/peft.hpp>
 #include <lowrank/quant.hpp>
 
+#include "support/damage.hpp"
 #include "support/files.hpp"
 
 using namespace lowrank;
@@ -15,40 +16,6 @@ using namespace lowrank;
 
 namespace {
 
-/// One to four changes: a bit, a byte, eight bytes of an extreme number, a stretch cut, doubled or overwritten by another one.
-std::string damaged(std::string bytes, Random& random) {
-  constexpr std::uint64_t extremes[] = {
-      0, 1, 0x7f, 0xff, 0x7fffffff, 0xffffffff, 0x7fffffffffffffff, 0x8000000000000000, ~std::uint64_t{0}};
-  for (Index changes = 1 + random.below(4); changes > 0 && !bytes.empty(); --changes) {
-    const auto size = static_cast<Index>(bytes.size());
-    const auto at = static_cast<std::size_t>(random.below(size)), length = static_cast<std::size_t>(1 + random.below(40));
-    switch (random.below(7)) {
-      case 0:
-        bytes[at] = static_cast<char>(bytes[at] ^ (1 << random.below(8)));
-        break;
-      case 1:
-        bytes[at] = static_cast<char>(random.below(256));
-        break;
-      case 2:
-        std::memcpy(bytes.data() + at, &extremes[random.below(9)], std::min<std::size_t>(8, bytes.size() - at));
-        break;
-      case 3:
-        bytes.resize(at);
-        break;
-      case 4:
-        bytes.erase(at, length);
-        break;
-      case 5:
-        bytes.insert(at, bytes.substr(static_cast<std::size_t>(random.below(size)), length));
-        break;
-      default:
-        bytes[at] = "0123456789{}[]\",:.-eE"[random.below(21)];
-        break;
-    }
-  }
-  return bytes;
-}
-
 /// Damages a file's bytes `rounds` times; damage is kept to the first `head` bytes half of the time, where the structure is.
 template <class Read>
 void survive(const std::string& name, const std::string& bytes, std::size_t head, int rounds, const Read& read) {
@@ -57,7 +24,7 @@ void survive(const std::string& name, const std::string& bytes, std::size_t head
   int accepted = 0;
   for (int round = 0; round < rounds; ++round) {
     const std::size_t split = round % 4 == 0 ? bytes.size() : std::min(head, bytes.size());
-    test::write_file(folder / name, damaged(bytes.substr(0, split), random) + bytes.substr(split));
+    test::write_file(folder / name, test::damaged(bytes.substr(0, split), random) + bytes.substr(split));
     const std::string complaint = test::complaint([&] { read(folder.path()); });
     accepted += complaint.empty();
     if (!complaint.empty() && !complaint.starts_with('[')) FAIL_CHECK(complaint);

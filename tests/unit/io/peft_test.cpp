@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <limits>
+#include <map>
 
 #include <lowrank/io/peft.hpp>
 
@@ -205,6 +206,7 @@ TEST_CASE("peft: configuration values that make no sense are refused, with key a
   check_member("\"rank_pattern\": {\"q\": 0}", "rank_pattern is {\"q\":0}");
   check_member("\"rank_pattern\": {\"(\": 2}", "rank_pattern: \"(\" has a ( without its )");
   check_member("\"alpha_pattern\": {\"q\": \"x\"}", "alpha_pattern is {\"q\":\"x\"}");
+  check_member("\"alpha_pattern\": {\"q\": 0}", "alpha_pattern is {\"q\":0} but must be without 0");
 }
 
 TEST_CASE("peft: keys that would change the mathematics are refused by name, inert ones are kept") {
@@ -225,6 +227,65 @@ TEST_CASE("peft: keys that would change the mathematics are refused by name, ine
        {"\"future\": null", "\"other\": {}", "\"revision\": \"v1\"", "\"lora_alpha\": 4.0", "\"init_lora_weights\": \"gaussian\""})
     CHECK(text.find(line) != text.npos);
   CHECK(text.find("task_type") == text.npos);  // nothing is added to what the file said
+}
+
+TEST_CASE("peft: every field of PEFT's LoraConfig is kept or refused by name") {
+  // PEFT 0.21.2, each with a value that is not its default.
+  const std::map<std::string, const char*> kept{{"task_type", "\"CAUSAL_LM\""},
+                                                {"auto_mapping", R"({"base_model_class": "Llama"})"},
+                                                {"peft_version", "\"0.21.2\""},
+                                                {"base_model_name_or_path", "\"x\""},
+                                                {"revision", "\"main\""},
+                                                {"inference_mode", "true"},
+                                                {"r", "2"},
+                                                {"target_modules", "\"all-linear\""},
+                                                {"exclude_modules", R"(["k_proj"])"},
+                                                {"lora_alpha", "3.5"},
+                                                {"lora_dropout", "0.25"},
+                                                {"fan_in_fan_out", "true"},
+                                                {"bias", "\"all\""},
+                                                {"use_rslora", "true"},
+                                                {"init_lora_weights", "\"gaussian\""},
+                                                {"layers_to_transform", "[0]"},
+                                                {"layers_pattern", "\"x\""},
+                                                {"rank_pattern", R"({"k_proj": 3})"},
+                                                {"alpha_pattern", R"({"k_proj": 3})"},
+                                                {"megatron_core", "\"megatron.other\""},
+                                                {"loftq_config", R"({"loftq_bits": 4})"},
+                                                {"eva_config", R"({"rho": 2.0})"},
+                                                {"corda_config", R"({"x": 1})"},
+                                                {"lora_ga_config", R"({"x": 1})"},
+                                                {"qalora_group_size", "32"},
+                                                {"runtime_config", R"({"ephemeral_gpu_offload": true})"}};
+  const std::map<std::string, const char*> refused{{"peft_type", "\"LOHA\""},
+                                                   {"megatron_config", R"({"x": 1})"},
+                                                   {"trainable_token_indices", "[1]"},
+                                                   {"velora_config", R"({"x": 1})"},
+                                                   {"alora_invocation_tokens", "[1]"},
+                                                   {"use_qalora", "true"},
+                                                   {"monteclora_config", R"({"x": 1})"},
+                                                   {"layer_replication", "[[0, 2]]"},
+                                                   {"target_parameters", R"(["x"])"},
+                                                   {"use_bdlora", R"({"x": 1})"},
+                                                   {"arrow_config", R"({"x": 1})"},
+                                                   {"kasa_config", R"({"x": 1})"},
+                                                   {"ensure_weight_tying", "true"}};
+  const std::map<std::string, const char*> needing_tensors{{"modules_to_save", R"(["head"])"}, {"use_dora", "true"}, {"lora_bias", "true"}};
+  CHECK(kept.size() + refused.size() + needing_tensors.size() == 42);
+  const auto with = [](const std::string& key, const char* value) {
+    nlohmann::json config{{"peft_type", "LORA"}, {"r", 2}, {"target_modules", {"q_proj"}}, {"layers_to_transform", nullptr}};
+    config[key] = nlohmann::json::parse(value);
+    Folder f;
+    for (StoredTensor& tensor : f.tensors) tensor.name.replace(tensor.name.find("x.q_proj"), 8, "model.x.0.q_proj");
+    f.config = config.dump();
+    return test::complaint([&] {
+      const auto saved = nlohmann::json::parse(peft::config_text(f.load().config));
+      CHECK(saved.at(key) == config.at(key));
+    });
+  };
+  for (const auto& [key, value] : kept) CHECK_MESSAGE(with(key, value).empty(), key);
+  for (const auto& [key, value] : refused) CHECK_MESSAGE(with(key, value).find(key) != std::string::npos, with(key, value));
+  for (const auto& [key, value] : needing_tensors) CHECK_MESSAGE(with(key, value).find(key) != std::string::npos, with(key, value));
 }
 
 TEST_CASE("peft: folders without an adapter are refused with advice") {

@@ -128,6 +128,19 @@ TEST_CASE("safetensors: tensors that lie are refused, each with its reason") {
   CHECK_COMPLAINT(file_of(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"stride":[2]}})", 8), "must be an object of dtype");
 }
 
+TEST_CASE("safetensors: shapes of more than 64 dimensions are refused") {
+  const auto ones = [](int count) {
+    std::string list = "1";
+    for (int i = 1; i < count; ++i) list += ",1";
+    return R"({"a":{"dtype":"U8","shape":[)" + list + R"(],"data_offsets":[0,1]}})";
+  };
+  CHECK(complaint_about(file_of(ones(64), 1)).empty());
+  CHECK_COMPLAINT(file_of(ones(65), 1), "the shape has 65 dimensions but 64 at most are read");
+  const test::TemporaryFolder folder;
+  const std::vector<StoredTensor> deep{{"a", DType::u8, std::vector<Index>(65, 1), Buffer::allocate(1)}};
+  CHECK_THROWS_WITH_AS(safetensors::write(folder / "x", deep), doctest::Contains("has 65 dimensions"), ShapeError);
+}
+
 TEST_CASE("safetensors: tensors at odd addresses are copied to where they can be read") {
   const test::TemporaryFolder folder;
   const std::string header = R"({"t":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}})";  // 54 bytes: data at byte 62

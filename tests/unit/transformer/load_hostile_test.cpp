@@ -146,6 +146,51 @@ TEST_CASE("config.json: sizes and RoPE settings without sense are refused before
   refuses_config(config, "a?bxxx");
 }
 
+TEST_CASE("a GGUF vector in a quantized type is refused by name") {
+  SmallFile file;
+  for (gguf::Tensor& tensor : file.tensors)
+    if (tensor.name == "blk.0.attn_norm.weight") tensor = {tensor.name, lowrank::GgmlType::q8_0, {32}, lowrank::Buffer::allocate(34)};
+  refuses(file, "tensor blk.0.attn_norm.weight is Q8_0 but vectors must be F32, F16 or BF16");
+  for (gguf::Tensor& tensor : file.tensors)
+    if (tensor.name == "blk.0.attn_norm.weight") tensor = {tensor.name, lowrank::GgmlType::f64, {32}, lowrank::Buffer::allocate(256)};
+  refuses(file, "is F64 but vectors must be");
+  SmallFile headless;
+  headless.set("llama.attention.head_count", std::uint32_t{0});
+  refuses(headless, "llama.attention.head_count is 0; it must be positive");
+}
+
+TEST_CASE("config.json: a model without heads is refused with what is needed") {
+  auto config = tiny_config();
+  config["num_attention_heads"] = 0;
+  refuses_config(config, "num_attention_heads is 0; it must be positive");
+}
+
+TEST_CASE("a folder's tensor whose name only begins like a known one is left over") {
+  const std::filesystem::path golden = std::filesystem::path(LOWRANK_GOLDEN_DIR) / "tiny_llama_nf4";
+  const TemporaryFolder folder;
+  std::filesystem::copy(golden / "config.json", folder / "config.json");
+  std::vector<lowrank::StoredTensor> tensors = lowrank::safetensors::File::open(golden / "model.safetensors").tensors();
+  tensors.push_back(lowrank::make_tensor<float>("model.layers.0.mlp.up_proj.weight_old", {1}, std::vector<float>{1}));
+  lowrank::safetensors::write(folder / "model.safetensors", tensors);
+  CHECK_THROWS_WITH_AS(transformer::load_folder(folder.path()),
+                       doctest::Contains("unexpected tensor \"model.layers.0.mlp.up_proj.weight_old\""), FormatError);
+}
+
+TEST_CASE("an index of shards names files of its own folder") {
+  const std::filesystem::path golden = std::filesystem::path(LOWRANK_GOLDEN_DIR) / "tiny_llama";
+  const TemporaryFolder folder;
+  std::filesystem::copy(golden / "config.json", folder / "config.json");
+  const std::string zero("a\0b", 3);
+  for (const std::string& name : {std::string(), std::string("."), std::string(".."), std::string("a/b"),
+                                  std::string("../model.safetensors"), zero, std::string(256, 'x')}) {
+    CAPTURE(name);
+    const nlohmann::json index{{"weight_map", {{"lm_head.weight", name}}}};
+    lowrank::test::write_file(folder / "model.safetensors.index.json", index.dump());
+    CHECK_THROWS_WITH_AS(transformer::load_folder(folder.path()), doctest::Contains("must be a name of 1 to 255 bytes in the same folder"),
+                         FormatError);
+  }
+}
+
 TEST_CASE("a folder's matrix with a number that is not finite is refused by name and row") {
   const std::filesystem::path golden = std::filesystem::path(LOWRANK_GOLDEN_DIR) / "tiny_llama";
   const TemporaryFolder folder;

@@ -1,0 +1,168 @@
+#include <cstdio>
+#include <set>
+
+#include <lowrank/io/bitsandbytes_write.hpp>
+#include <lowrank/nn/frozen_linear.hpp>
+#include <lowrank/quant/any_matrix.hpp>
+
+#include <transformer/folder_tensors.hpp>
+#include <transformer/load_folder.hpp>
+
+#include <cli/common.hpp>
+
+namespace cli {
+namespace {
+
+namespace fs = std::filesystem;
+using lowrank::StoredTensor;
+
+struct Options {
+  std::string model, out, format = "nf4", json;
+  Index block = 64;
+  bool double_quant = false;
+};
+
+/// The weights that transformers replaces: every linear map but the head.
+std::set<std::string> quantized_names(const transformer::LlamaConfig& config) {
+  std::set<std::string> names;
+  for (Index s = 0; s < config.layers * transformer::projections; ++s) names.insert(transformer::slot_path(config, s) + ".weight");
+  return names;
+}
+
+/// A weight as it lies in its mapped file.
+lowrank::AnyMatrix mapped_matrix(const StoredTensor& tensor) {
+  const auto as = [&]<class Element>(Element) {
+    return lowrank::AnyMatrix(lowrank::StoredMatrix<Element>(tensor.shape.at(0), tensor.shape.at(1), tensor.bytes));
+  };
+  if (tensor.dtype == lowrank::DType::f32) return as(float{});
+  return tensor.dtype == lowrank::DType::bf16 ? as(lowrank::bfloat16{}) : as(lowrank::half{});
+}
+
+const char* dtype_text(lowrank::DType dtype) {
+  return dtype == lowrank::DType::f32 ? "float32" : dtype == lowrank::DType::bf16 ? "bfloat16" : "float16";
+}
+
+/// config.json with the quantization_config that transformers writes; everything else stays. The size of the blocks stands beside each
+/// weight.
+std::string quantized_config(const std::string& text, const Options& o, const char* compute) {
+  auto config = nlohmann::json::parse(text);  // sorted, as transformers saves it
+  config["quantization_config"] = {{"_load_in_4bit", true},
+                                   {"_load_in_8bit", false},
+                                   {"bnb_4bit_compute_dtype", compute},
+                                   {"bnb_4bit_quant_storage", "uint8"},
+                                   {"bnb_4bit_quant_type", o.format},
+                                   {"bnb_4bit_use_double_quant", o.double_quant},
+                                   {"llm_int8_enable_fp32_cpu_offload", false},
+                                   {"llm_int8_has_fp16_weight", false},
+                                   {"llm_int8_skip_modules", nullptr},
+                                   {"llm_int8_threshold", 6.0},
+                                   {"load_in_4bit", true},
+                                   {"load_in_8bit", false},
+                                   {"quant_method", "bitsandbytes"}};
+  return config.dump(2) + '\n';
+}
+
+/// What stands beside the weights and describes the tokenizer or how to generate; weights and their index are written anew.
+void copy_companions(const fs::path& from, const fs::path& to) {
+  for (const auto& entry : fs::directory_iterator(from)) {
+    const std::string name = entry.path().filename().string(), extension = entry.path().extension().string();
+    const bool is_text = extension == ".json" || extension == ".txt" || extension == ".jinja" || extension == ".model";
+    if (!entry.is_regular_file() || !is_text || name == "config.json" || name.ends_with(".index.json")) continue;
+    const auto bytes = lowrank::Buffer::map(entry.path());
+    write_text(to / name, std::string(bytes.as<char>(), bytes.size()));
+  }
+}
+
+struct Counts {
+  Index matrices = 0, weights = 0;
+  std::size_t bytes_before = 0, bytes_after = 0;
+  const char* dtype = "float32";
+};
+
+/// All tensors of the quantized model: 4-bit ones in memory, the others still mapped.
+std::vector<StoredTensor> quantized_tensors(const transformer::FolderTensors& folder, const std::set<std::string>& names, const Options& o,
+                                            Counts& counts) {
+  std::vector<StoredTensor> all;
+  for (const auto& file : folder.files())
+    for (const StoredTensor& tensor : file.tensors()) {
+      counts.bytes_before += tensor.bytes.size();
+      if (!names.contains(tensor.name)) {
+        all.push_back(tensor);
+        counts.bytes_after += tensor.bytes.size();
+        continue;
+      }
+      counts.dtype = dtype_text(tensor.dtype);
+      const std::string prefix = tensor.name.substr(0, tensor.name.size() - std::string_view(".weight").size());
+      const auto matrix = lowrank::bitsandbytes::quantize(mapped_matrix(tensor), o.format, o.block, o.double_quant);
+      for (StoredTensor& part : lowrank::bitsandbytes::tensors(matrix, prefix, counts.dtype)) {
+        counts.bytes_after += part.bytes.size();
+        all.push_back(std::move(part));
+      }
+      ++counts.matrices;
+      counts.weights += tensor.size();
+    }
+  return all;
+}
+
+void refuse_quantized(const fs::path& folder) {
+  const auto path = folder / "config.json";
+  const auto config = lowrank::json::parse(transformer::read_text(path), "quantize", lowrank::path_text(path));
+  lowrank::check<lowrank::FormatError>(!config.is_object() || config.value("quantization_config", nlohmann::json()).is_null(), "quantize",
+                                       lowrank::path_text(path), " has a quantization_config already; give the model before quantization");
+}
+
+void run(const Options& o) {
+  const fs::path from = o.model, to = o.out;
+  std::error_code failure;
+  lowrank::check<lowrank::IoError>(fs::is_directory(from, failure), "quantize", lowrank::path_text(from),
+                                   " is not a folder; give a Hugging Face folder with config.json and model.safetensors");
+  lowrank::check<lowrank::ValueError>(!fs::equivalent(from, to, failure), "quantize", "--out is the folder of --model; choose another");
+  refuse_quantized(from);
+  const transformer::LlamaConfig config = transformer::load_folder(from).config;  // names, shapes and numbers are checked
+  fs::create_directories(to, failure);
+  lowrank::check<lowrank::IoError>(!failure, "quantize", "cannot create the folder ", lowrank::path_text(to), ": ", failure.message(),
+                                   "; choose another --out");
+  ensure_writable(to / "model.safetensors", false);
+  if (!o.json.empty()) ensure_writable(o.json, false);
+  const double begin = now();
+  const transformer::FolderTensors folder(from);
+  Counts counts;
+  const auto tensors = quantized_tensors(folder, quantized_names(config), o, counts);
+  lowrank::safetensors::write(to / "model.safetensors", tensors, {{"format", "pt"}});
+  copy_companions(from, to);
+  write_text(to / "config.json", quantized_config(transformer::read_text(from / "config.json"), o, counts.dtype));
+  const double seconds = now() - begin;
+  std::printf("%s: %ld matrices, %ld weights in %s%s, blocks of %ld; %s before, %s now; %.1f s, peak memory %s\n", o.out.c_str(),
+              static_cast<long>(counts.matrices), static_cast<long>(counts.weights), o.format.c_str(),
+              o.double_quant ? ", double-quantized" : "", static_cast<long>(o.block),
+              human_bytes(static_cast<long long>(counts.bytes_before)).c_str(),
+              human_bytes(static_cast<long long>(counts.bytes_after)).c_str(), seconds, human_bytes(peak_memory()).c_str());
+  write_json(o.json, {{"model", o.model},
+                      {"out", o.out},
+                      {"format", o.format},
+                      {"block", o.block},
+                      {"double_quant", o.double_quant},
+                      {"quantized_weights", counts.weights},
+                      {"bytes_before", counts.bytes_before},
+                      {"bytes_after", counts.bytes_after},
+                      {"seconds", seconds},
+                      {"peak_rss_bytes", peak_memory()}});
+}
+
+}  // namespace
+
+void add_quantize(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("quantize", "writes a Hugging Face model with 4-bit weights, as bitsandbytes does");
+  command->add_option("--model", o->model, "a Hugging Face folder")->required();
+  command->add_option("--out", o->out, "folder for the result")->required();
+  command->add_option("--format", o->format, "how weights are stored")->check(CLI::IsMember({"nf4", "fp4"}))->capture_default_str();
+  command->add_option("--block", o->block, "weights that share a scale")
+      ->check(CLI::IsMember({32, 64, 128, 256, 512, 1024, 2048, 4096}))
+      ->capture_default_str();
+  command->add_flag("--double-quant", o->double_quant, "stores the scales in 8 bits as well");
+  command->add_option("--json", o->json, "writes the results to this file as JSON");
+  command->callback([o] { run(*o); });
+}
+
+}  // namespace cli

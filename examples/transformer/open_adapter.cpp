@@ -1,0 +1,103 @@
+#include <transformer/open_adapter.hpp>
+
+#include <cstring>
+#include <map>
+#include <string>
+
+#include <lowrank/io/mlx.hpp>
+#include <lowrank/io/peft.hpp>
+
+namespace transformer {
+
+namespace {
+
+bool has_gguf_magic(const std::filesystem::path& path) {
+  const lowrank::Buffer bytes = lowrank::Buffer::map(path);
+  return bytes.size() >= 4 && std::memcmp(bytes.data(), "GGUF", 4) == 0;
+}
+
+/// "blk.3.attn_q.weight" as "model.layers.3.self_attn.q_proj"; a name of another model as it is.
+std::string module_path(const std::string& tensor) {
+  if (tensor == "token_embd.weight") return "model.embed_tokens";
+  if (tensor == "output.weight") return "lm_head";
+  const std::size_t number = 4, dot = tensor.find('.', number);
+  if (!tensor.starts_with("blk.") || dot == std::string::npos) return tensor;
+  for (Index p = 0; p < projections; ++p)
+    if (tensor.substr(dot + 1) == std::string(gguf_name(static_cast<Projection>(p))) + ".weight")
+      return "model.layers." + tensor.substr(number, dot - number + 1) + module_name(static_cast<Projection>(p));
+  return tensor;
+}
+
+/// The base that a GGUF adapter describes by its own tensors.
+lowrank::gguf::LoraBase described_base(const lowrank::gguf::File& file) {
+  std::map<std::string, lowrank::gguf::LoraModule> modules;
+  for (const auto& tensor : file.tensors()) {
+    const bool is_a = tensor.name.ends_with(".lora_a");
+    if (tensor.shape.size() != 2 || (!is_a && !tensor.name.ends_with(".lora_b"))) continue;
+    const std::string base = tensor.name.substr(0, tensor.name.size() - 7);
+    auto& module = modules[base];
+    module.tensor = base;
+    module.path = module_path(base);
+    module.is_embedding = base == "token_embd.weight";
+    (is_a ? module.in : module.out) = is_a && !module.is_embedding ? tensor.cols() : tensor.rows();
+  }
+  lowrank::gguf::LoraBase result{file.get<std::string>("general.architecture"), {}};
+  for (auto& [name, module] : modules) result.modules.push_back(std::move(module));
+  return result;
+}
+
+lowrank::Adapter open_folder(AdapterFormat format, const std::filesystem::path& path) {
+  return format == AdapterFormat::mlx ? lowrank::mlx::load(path) : lowrank::peft::load(path);
+}
+
+}  // namespace
+
+AdapterFormat adapter_format(const std::filesystem::path& path) {
+  std::error_code ignored;
+  const bool is_folder = std::filesystem::is_directory(path, ignored);
+  if (is_folder && !std::filesystem::exists(path / "adapter_model.safetensors", ignored) && lowrank::mlx::is_adapter(path))
+    return AdapterFormat::mlx;
+  if (is_folder) return AdapterFormat::peft;
+  lowrank::check<lowrank::IoError>(std::filesystem::exists(path, ignored) && has_gguf_magic(path), "adapter", lowrank::path_text(path),
+                                   std::filesystem::exists(path, ignored) ? " is no GGUF file" : " does not exist",
+                                   "; give a folder of PEFT or mlx-lm, or a GGUF adapter");
+  return AdapterFormat::gguf;
+}
+
+lowrank::gguf::LoraBase gguf_base(const LlamaConfig& c) {
+  lowrank::gguf::LoraBase base{"llama", {{"token_embd.weight", "model.embed_tokens", c.vocabulary, c.hidden, 0, true}}};
+  if (!c.tied_head) base.modules.push_back({"output.weight", "lm_head", c.hidden, c.vocabulary});
+  const Index q = c.query_width(), kv = c.kv_width(), in[] = {c.hidden, c.hidden, c.hidden, q, c.hidden, c.hidden, c.intermediate},
+              out[] = {q, kv, kv, c.hidden, c.intermediate, c.intermediate, c.hidden}, heads[] = {c.heads, c.kv_heads, 0, 0, 0, 0, 0};
+  for (Index i = 0; i < c.layers; ++i)
+    for (Index p = 0; p < projections; ++p) {
+      const auto projection = static_cast<Projection>(p);
+      base.modules.push_back(
+          {lowrank::concat("blk.", i, '.', gguf_name(projection), ".weight"), slot_path(c, slot(i, projection)), in[p], out[p], heads[p]});
+    }
+  return base;
+}
+
+std::vector<lowrank::ModuleShape> module_shapes(const LlamaConfig& config) {
+  std::vector<lowrank::ModuleShape> shapes;
+  for (const auto& module : gguf_base(config).modules) shapes.push_back({module.path, module.in, module.out});
+  if (config.tied_head) shapes.push_back({"lm_head", config.hidden, config.vocabulary});
+  return shapes;
+}
+
+lowrank::Adapter open_adapter(const LlamaConfig& config, const std::filesystem::path& path) {
+  const AdapterFormat format = adapter_format(path);
+  if (format == AdapterFormat::gguf) return lowrank::gguf::load_adapter(path, gguf_base(config));
+  lowrank::Adapter adapter = open_folder(format, path);
+  lowrank::check_fits(adapter, module_shapes(config));
+  return adapter;
+}
+
+lowrank::Adapter open_adapter(const std::filesystem::path& path) {
+  const AdapterFormat format = adapter_format(path);
+  if (format != AdapterFormat::gguf) return open_folder(format, path);
+  const auto file = lowrank::gguf::File::open(path);
+  return lowrank::gguf::load_adapter(file, described_base(file));
+}
+
+}  // namespace transformer

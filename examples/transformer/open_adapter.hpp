@@ -1,0 +1,32 @@
+#pragma once
+
+#include <filesystem>
+#include <vector>
+
+#include <lowrank/adapters/adapter.hpp>
+#include <lowrank/adapters/target.hpp>
+#include <lowrank/io/gguf_lora.hpp>
+
+#include <transformer/config.hpp>
+
+namespace transformer {
+
+/// Who wrote an adapter: PEFT (a folder), llama.cpp's tools (a GGUF file) or mlx-lm (a folder).
+enum class AdapterFormat { peft, gguf, mlx };
+
+/// The format of an adapter by what is there, not by its name. Throws IoError when it is none of them.
+AdapterFormat adapter_format(const std::filesystem::path& path);
+
+/// The matrices of a Llama in a GGUF file and their Hugging Face paths. A tied head has no tensor of its own.
+lowrank::gguf::LoraBase gguf_base(const LlamaConfig& config);
+
+/// All modules that an adapter of this model may change: the linear ones, the head even where it is tied, and the embedding.
+std::vector<lowrank::ModuleShape> module_shapes(const LlamaConfig& config);
+
+/// Opens an adapter of any format for this base. Throws FormatError, or ShapeError naming the first module that does not fit it.
+lowrank::Adapter open_adapter(const LlamaConfig& config, const std::filesystem::path& path);
+
+/// The same without a base, to look into it: names and sizes are the file's own, and the rows of a GGUF file's q and k stay in its order.
+lowrank::Adapter open_adapter(const std::filesystem::path& path);
+
+}  // namespace transformer

@@ -1,0 +1,124 @@
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+#include <lowrank/io/mlx.hpp>
+#include <lowrank/io/peft.hpp>
+
+#include <transformer/adapters.hpp>
+#include <transformer/initialize.hpp>
+#include <transformer/load_folder.hpp>
+#include <transformer/open_adapter.hpp>
+#include <transformer/save_gguf.hpp>
+
+#include <support/files.hpp>
+
+using lowrank::Adapter;
+using lowrank::Index;
+using lowrank::test::TemporaryFolder;
+using transformer::AdapterFormat;
+
+namespace {
+
+const std::filesystem::path golden = LOWRANK_GOLDEN_DIR;
+
+lowrank::Weight<float> update(const lowrank::LoraTensors& layer) {
+  return static_cast<float>(layer.scale) * lowrank::to_weight(layer.b) * lowrank::to_weight(layer.a);
+}
+
+void check_same_update(const Adapter& a, const Adapter& b) {
+  REQUIRE(a.layers.size() == b.layers.size());
+  for (const auto& [path, layer] : a.layers) CHECK_MESSAGE(update(layer).isApprox(update(b.layers.at(path)), 1e-6f), path);
+}
+
+/// The same adapter as mlx-lm saves it.
+void save_as_mlx(const Adapter& adapter, const std::filesystem::path& folder) {
+  std::vector<lowrank::StoredTensor> tensors;
+  for (const auto& [path, layer] : adapter.layers) {
+    tensors.push_back(lowrank::from_weight(path + ".lora_a", lowrank::to_weight(layer.a).transpose()));
+    tensors.push_back(lowrank::from_weight(path + ".lora_b", lowrank::to_weight(layer.b).transpose()));
+  }
+  std::filesystem::create_directories(folder);
+  lowrank::safetensors::write(folder / "adapters.safetensors", tensors);
+  const auto& first = adapter.layers.begin()->second;
+  lowrank::test::write_file(folder / "adapter_config.json",
+                            lowrank::concat(R"({"num_layers": -1, "lora_parameters": {"rank": )", first.rank(), R"(, "scale": )",
+                                            first.scale, R"(, "dropout": 0.0}})"));
+}
+
+}  // namespace
+
+TEST_CASE("adapters are opened by their content, in every format, with the same update") {
+  const auto config = transformer::folder_config(golden / "tiny_llama");
+  const TemporaryFolder folder;
+  for (const char* name : {"lora_r8", "rslora_r16", "patterns", "lora_qv_r4"}) {
+    CAPTURE(name);
+    const Adapter peft = transformer::open_adapter(config, golden / "adapters" / name);
+    lowrank::gguf::save_adapter(peft, transformer::gguf_base(config), folder / "an.adapter");
+    CHECK(transformer::adapter_format(folder / "an.adapter") == AdapterFormat::gguf);
+    const Adapter gguf = transformer::open_adapter(config, folder / "an.adapter");
+    check_same_update(peft, gguf);
+    lowrank::peft::save(gguf, folder / name);
+    check_same_update(peft, transformer::open_adapter(config, folder / name));
+  }
+  const Adapter peft = transformer::open_adapter(golden / "adapters/lora_r8");
+  save_as_mlx(peft, folder / "mlx");
+  CHECK(transformer::adapter_format(folder / "mlx") == AdapterFormat::mlx);
+  CHECK(transformer::adapter_format(golden / "adapters/lora_r8") == AdapterFormat::peft);
+  check_same_update(peft, transformer::open_adapter(config, folder / "mlx"));
+  CHECK(transformer::open_adapter(folder / "an.adapter").layers.contains("model.layers.0.self_attn.q_proj"));
+}
+
+TEST_CASE("what is no adapter, or one of another base, is refused with the first mismatch") {
+  const auto config = transformer::folder_config(golden / "tiny_llama");
+  const TemporaryFolder folder;
+  lowrank::test::write_file(folder / "text", "hello");
+  const auto refused = [&](const std::filesystem::path& path, const char* part) {
+    const std::string complaint = lowrank::test::complaint([&] { transformer::open_adapter(config, path); });
+    CHECK_MESSAGE(complaint.find(part) != complaint.npos, complaint);
+  };
+  refused(folder / "missing", "does not exist");
+  refused(folder / "text", "is no GGUF file");
+  refused(folder.path(), "adapter_config.json");
+  auto other = config;
+  other.layers = 1;
+  const Adapter adapter = transformer::open_adapter(config, golden / "adapters/lora_r8");
+  lowrank::gguf::save_adapter(adapter, transformer::gguf_base(config), folder / "x.gguf");
+  save_as_mlx(adapter, folder / "mlx");
+  for (const auto& path : {golden / "adapters/lora_r8", folder / "x.gguf", folder / "mlx"}) {
+    CAPTURE(path.string());
+    CHECK_THROWS_AS(transformer::open_adapter(other, path), lowrank::ShapeError);
+  }
+  other = config;
+  other.intermediate = 96;
+  CHECK_THROWS_WITH_AS(transformer::open_adapter(other, folder / "x.gguf"),
+                       doctest::Contains("\"blk.0.ffn_down.weight.lora_a\" is [8, 160] but must be [8, 96]"), lowrank::ShapeError);
+}
+
+TEST_CASE("a trained set is saved as GGUF and opened again, unless it changes a tied head") {
+  transformer::LlamaConfig config{.vocabulary = 257, .hidden = 32, .layers = 1, .heads = 2, .kv_heads = 1, .head_size = 16, .rope = {}};
+  config.intermediate = 64, config.context = 32, config.tied_head = true;
+  for (const auto pairs : {lowrank::RopePairs::interleaved, lowrank::RopePairs::halves}) {
+    config.rope = {16, 10000, pairs, {}};
+    const transformer::Llama model = transformer::random_llama(config, 1);
+    lowrank::LoraConfig lora{.rank = 2, .alpha = 3, .target_modules = std::string("all-linear")};
+    transformer::LoraSet set = transformer::new_lora(model, lora, lowrank::LoraInit::kaiming, 0);
+    for (auto& slot : set.slots)
+      if (slot) slot->b.value.setRandom();
+    const TemporaryFolder folder;
+    transformer::save_gguf_adapter(model, set, folder / "x.gguf");
+    const transformer::LoraSet again = transformer::bind(model, transformer::open_adapter(config, folder / "x.gguf"));
+    for (std::size_t s = 0; s < set.slots.size(); ++s) {
+      REQUIRE(set.slots[s].has_value() == again.slots[s].has_value());
+      if (!set.slots[s]) continue;
+      CHECK(again.slots[s]->a.value == set.slots[s]->a.value);
+      CHECK(again.slots[s]->b.value == set.slots[s]->b.value);
+      CHECK(again.slots[s]->scale == set.slots[s]->scale);
+    }
+    lora.target_modules = std::vector<std::string>{"lm_head"};
+    const transformer::LoraSet head = transformer::new_lora(model, lora, lowrank::LoraInit::kaiming, 0);
+    CHECK_THROWS_WITH_AS(transformer::save_gguf_adapter(model, head, folder / "y.gguf"),
+                         doctest::Contains("lm_head is its embedding table"), lowrank::ValueError);
+  }
+}

@@ -73,8 +73,12 @@ std::unique_ptr<LoraSet> open_adapters(const Llama& model, const std::vector<std
     sets.push_back(transformer::bind(model, transformer::open_adapter(model.config, path), weight));
   }
   auto set = std::make_unique<LoraSet>(sets.size() == 1 ? std::move(sets.front()) : transformer::sum(sets));
-  for (auto& weights : set->slots)
-    if (weights) weights->round();
+  for (Index s = 0; s < model.slots(); ++s) {
+    auto& weights = set->slots[static_cast<std::size_t>(s)];
+    if (!weights) continue;
+    weights->round();
+    model.layer(s).base.visit([&](const auto& base) { prepare_dora(base, *weights); });
+  }
   return set;
 }
 

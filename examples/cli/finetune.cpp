@@ -1,6 +1,9 @@
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
+#include <functional>
 #include <map>
+#include <sstream>
 
 #include <lowrank/io/peft.hpp>
 #include <lowrank/optim/adamw.hpp>
@@ -21,8 +24,10 @@ struct Options {
                                                  init = "default";
   std::string checkpoint, plot, schedule = "linear";
   Index rank = 16, sequence = 128, checkpoint_every = 50;
-  double alpha = 0, dropout = 0;
-  bool rslora = false, resume = false;
+  std::string exclude, save_modules, rank_pattern, alpha_pattern;
+  std::vector<Index> layers;
+  double alpha = 0, dropout = 0, lora_plus = 1;
+  bool rslora = false, lora_bias = false, freeze_a = false, resume = false;
   transformer::TrainOptions train;
   transformer::StartOptions start;
 
@@ -75,7 +80,19 @@ void add_options(CLI::App& command, Options& o) {
   command.add_option("--alpha", o.alpha, "scale of the update is alpha / rank; default: twice the rank")->check(CLI::PositiveNumber);
   command.add_option("--targets", o.targets, "all-linear, names separated by commas (q_proj,v_proj), or a regular expression")
       ->capture_default_str();
-  command.add_option("--method", o.method, "kind of update")->check(CLI::IsMember({"lora"}))->capture_default_str();
+  command.add_option("--exclude", o.exclude, "modules that --targets names but that are left out, in the same way");
+  command.add_option("--layers", o.layers, "numbers of the layers to adapt, separated by commas; default: all")->delimiter(',');
+  command.add_option("--rank-pattern", o.rank_pattern, "ranks of single modules, such as q_proj=4,layers.0.mlp.down_proj=32");
+  command.add_option("--alpha-pattern", o.alpha_pattern, "the same for alpha");
+  command.add_option("--modules-to-save", o.save_modules, "modules that are trained as full copies, such as lm_head");
+  command.add_option("--method", o.method, "kind of update: low-rank, or with trained row lengths besides (dora)")
+      ->check(CLI::IsMember({"lora", "dora"}))
+      ->capture_default_str();
+  command.add_flag("--lora-bias", o.lora_bias, "trains a bias of B, too");
+  command.add_flag("--freeze-a", o.freeze_a, "trains B alone, which keeps A x only (LoRA-FA)");
+  command.add_option("--lora-plus", o.lora_plus, "learning rate of B as a multiple of A's (LoRA+)")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   command.add_flag("--rslora", o.rslora, "scale is alpha / sqrt(rank)");
   command
       .add_option(
@@ -97,6 +114,23 @@ void add_options(CLI::App& command, Options& o) {
   add_common(command, o.common);
 }
 
+/// NAME=number, between commas.
+template <class T>
+lowrank::Patterns<T> parse_patterns(const std::string& text, const char* option) {
+  lowrank::Patterns<T> patterns;
+  std::istringstream parts(text);
+  for (std::string part; std::getline(parts, part, ',');) {
+    const auto equals = part.rfind('=');
+    char* end = nullptr;
+    const double number = equals == std::string::npos ? 0 : std::strtod(part.c_str() + equals + 1, &end);
+    const bool is_good =
+        end && equals > 0 && *end == '\0' && number > 0 && number <= 65536 && number == static_cast<double>(static_cast<T>(number));
+    lowrank::check<lowrank::ValueError>(is_good, option, '"', part, "\" is not of the form name=number, such as q_proj=8");
+    patterns.emplace_back(part.substr(0, equals), static_cast<T>(number));
+  }
+  return patterns;
+}
+
 lowrank::LoraConfig lora_config(const Options& o) {
   lowrank::LoraConfig config;
   config.rank = o.rank;
@@ -105,7 +139,22 @@ lowrank::LoraConfig lora_config(const Options& o) {
   config.use_rslora = o.rslora;
   config.base_model = o.model;
   config.task_type = "CAUSAL_LM";
+  config.use_dora = o.method == "dora";
+  config.lora_bias = o.lora_bias;
   config.target_modules = transformer::parse_targets(o.targets);
+  if (!o.exclude.empty()) config.exclude_modules = transformer::parse_targets(o.exclude);
+  config.layers_to_transform = o.layers;
+  config.rank_pattern = parse_patterns<Index>(o.rank_pattern, "--rank-pattern");
+  config.alpha_pattern = parse_patterns<double>(o.alpha_pattern, "--alpha-pattern");
+  if (!o.save_modules.empty()) {
+    const auto names = transformer::parse_targets(o.save_modules);
+    lowrank::check<lowrank::ValueError>(std::holds_alternative<std::vector<std::string>>(names), "--modules-to-save", '"', o.save_modules,
+                                        "\": give names between commas, such as lm_head");
+    config.modules_to_save = std::get<std::vector<std::string>>(names);
+  }
+  const bool is_drawn = o.init == "default" || o.init == "gaussian" || o.init == "orthogonal" || o.init == "eva";
+  lowrank::check<lowrank::ValueError>(o.method != "dora" || is_drawn, "finetune", "--init ", o.init,
+                                      " changes the base, whose rows DoRA measures; use default, gaussian, orthogonal or eva");
   return config;
 }
 
@@ -128,8 +177,14 @@ double median(std::vector<double> values) {
 
 /// Trains and keeps checkpoints; returns what happened in this run and, from the checkpoint, before it.
 Course run_training(const Options& o, Session& session, LoraSet& lora, const transformer::Dataset& data) {
-  const auto parameters = transformer::parameters(session.model, lora);
-  lowrank::AdamW<float> optimizer(parameters, {.learning_rate = o.train.learning_rate, .weight_decay = o.train.weight_decay});
+  auto parameters = transformer::parameters(session.model, lora);
+  const auto is_b = [](const auto& parameter) { return parameter.name.find("lora_B") != std::string::npos || parameter.cols == 1; };
+  const auto first_b = std::stable_partition(parameters.begin(), parameters.end(), std::not_fn(is_b));
+  const lowrank::AdamWOptions rates{.learning_rate = o.train.learning_rate, .weight_decay = o.train.weight_decay};
+  lowrank::AdamW<float> optimizer({parameters.begin(), first_b}, rates);
+  lowrank::AdamWOptions b_rates = rates;
+  b_rates.learning_rate *= o.lora_plus;
+  optimizer.add_group({first_b, parameters.end()}, b_rates);
   Course course;
   Index first = 0;
   if (o.resume)
@@ -215,6 +270,9 @@ void run(const Options& given) {
   lowrank::LoraConfig config = lora_config(o);
   transformer::StartedLora started = start(o, session, config, data);
   LoraSet& lora = started.lora;
+  if (o.freeze_a)
+    for (auto& weights : lora.slots)
+      if (weights) weights->a.trainable = false;
   ensure_writable(o.out, o.format == "peft");
   if (o.format == "gguf") transformer::check_gguf_adapter(session.model, lora);
   for (const std::string& path : {o.plot, o.common.json})

@@ -26,34 +26,106 @@ lowrank::ModuleNames parse_targets(const std::string& text) {
   return names;
 }
 
-std::vector<Index> target_slots(const Llama& model, const LoraConfig& config) {
+bool targets_table(const LoraConfig& config) {
+  return !lowrank::detail::is_all_linear(config.target_modules) && lowrank::TargetMatcher(config)("model.embed_tokens");
+}
+
+std::vector<Index> target_slots(const Llama& model, const LoraConfig& given) {
+  LoraConfig config = given;
+  if (lowrank::detail::is_all_linear(config.target_modules)) {  // PEFT, too, makes names of it, so that chosen layers count
+    std::vector<std::string> names;
+    for (Index p = 0; p < projections; ++p) names.emplace_back(lowrank::detail::last_part(module_name(static_cast<Projection>(p))));
+    config.target_modules = names;
+  }
   std::vector<lowrank::ModuleShape> all = modules(model);
-  if (lowrank::detail::is_all_linear(config.target_modules)) all.pop_back();
+  all.push_back({"model.embed_tokens", model.config.vocabulary, model.config.hidden});
   const std::vector<std::string> paths = lowrank::select_targets(config, all);
   std::vector<Index> slots;
-  for (Index s = 0; s < static_cast<Index>(all.size()); ++s)
+  for (Index s = 0; s < model.slots(); ++s)
     if (std::find(paths.begin(), paths.end(), all[static_cast<std::size_t>(s)].path) != paths.end()) slots.push_back(s);
   return slots;
 }
+
+namespace {
+
+/// A fresh update of a slot: A drawn, B and its bias zero, DoRA's lengths those of the weight's rows.
+LoraWeights<float> new_weights(const Llama& model, Index s, const LoraConfig& config, Index rank, double alpha, lowrank::LoraInit init,
+                               std::uint64_t seed) {
+  const std::string path = slot_path(model.config, s);
+  const AdaptedLinear& layer = model.layer(s);
+  const Index in = layer.in_features(), out = layer.out_features();
+  lowrank::check<lowrank::ValueError>(rank > 0 && rank <= std::min(in, out), "new_lora", "rank ", rank, " for ", path, " [", out, ", ", in,
+                                      "]; give a rank from 1 to ", std::min(in, out));
+  lowrank::check<lowrank::ValueError>(!(config.use_dora && config.lora_bias), "new_lora", "DoRA with lora_bias is not defined; choose one");
+  lowrank::Weight<float> a(rank, in);
+  init_lora_a(a, init, lowrank::Random(seed, static_cast<std::uint64_t>(s)));
+  LoraWeights<float> weights{.a = detail::trainable(path + ".lora_A.weight", std::move(a)),
+                             .b = detail::trainable(path + ".lora_B.weight", lowrank::Weight<float>::Zero(out, rank)),
+                             .scale = static_cast<float>(lowrank::lora_scale(rank, alpha, config.use_rslora)),
+                             .dropout = static_cast<float>(config.dropout),
+                             .dropout_seed = seed ^ (static_cast<std::uint64_t>(s) * 0x9E3779B97F4A7C15u)};
+  if (config.lora_bias) weights.bias = detail::trainable(path + ".lora_B.bias", lowrank::Weight<float>::Zero(out, 1));
+  if (config.use_dora) {
+    layer.base.visit([&](const auto& base) { make_dora(base, weights); });
+    weights.magnitude.name = path + ".lora_magnitude_vector";
+  }
+  return weights;
+}
+
+/// A fresh update of the token table: A = 0, B drawn from N(0, 1), as in PEFT.
+LoraWeights<float> new_table_update(const Llama& model, Index rank, double scale, std::uint64_t seed) {
+  const std::string path = "model.embed_tokens";
+  lowrank::Weight<float> b(model.config.hidden, rank);
+  fill_normal(b, 1.0, lowrank::Random(seed, static_cast<std::uint64_t>(model.embedding_slot())));
+  return {.a = detail::trainable(path + ".lora_embedding_A", lowrank::Weight<float>::Zero(rank, model.config.vocabulary)),
+          .b = detail::trainable(path + ".lora_embedding_B", std::move(b)),
+          .scale = static_cast<float>(scale)};
+}
+
+/// Full, trainable copies of the layers that modules_to_save names.
+void add_copies(const Llama& model, const std::vector<std::string>& names, LoraSet& set) {
+  std::vector<lowrank::ModuleShape> all = modules(model);
+  all.push_back({"model.embed_tokens", model.config.vocabulary, model.config.hidden});
+  for (const std::string& name : names) {
+    bool found = false;
+    for (Index s = 0; s <= model.embedding_slot(); ++s) {
+      const std::string& path = all[static_cast<std::size_t>(s)].path;
+      if (!lowrank::detail::ends_with_name(path, name)) continue;
+      found = true;
+      const AdaptedLinear& own = s == model.embedding_slot() ? model.embedding : model.layer(s);
+      lowrank::Linear<float> copy(dense_weight(own), own.base.bias().value);
+      copy.weight().name = path + ".weight";
+      copy.set_compute(own.base.compute());
+      copy.set_trainable(true);
+      copy.bias().trainable = false;  // PEFT's file would hold it too; a Llama's linear layers have none
+      set.slots.size() > static_cast<std::size_t>(s) ? set.slots[static_cast<std::size_t>(s)].reset() : void();
+      set.copies.emplace(s, AdaptedLinear(lowrank::AnyLinear(copy)));
+    }
+    lowrank::check<lowrank::ValueError>(found, "modules_to_save", "no module is named \"", name, "\"; the model has ",
+                                        lowrank::detail::near_names(name, all));
+  }
+}
+
+}  // namespace
 
 LoraSet new_lora(const Llama& model, const LoraConfig& config, lowrank::LoraInit init, std::uint64_t seed) {
   const lowrank::PatternTable<Index> ranks(config.rank_pattern, "rank_pattern");
   const lowrank::PatternTable<double> alphas(config.alpha_pattern, "alpha_pattern");
   LoraSet set{std::vector<std::optional<LoraWeights<float>>>(static_cast<std::size_t>(model.slots()))};
+  const bool has_table = targets_table(config);
   for (const Index s : target_slots(model, config)) {
     const std::string path = slot_path(model.config, s);
-    const Index rank = ranks.value(path, config.rank), in = model.layer(s).in_features(), out = model.layer(s).out_features();
-    lowrank::check<lowrank::ValueError>(rank > 0 && rank <= std::min(in, out), "new_lora", "rank ", rank, " for ", path, " [", out, ", ",
-                                        in, "]; give a rank from 1 to ", std::min(in, out));
-    lowrank::Weight<float> a(rank, in);
-    init_lora_a(a, init, lowrank::Random(seed, static_cast<std::uint64_t>(s)));
-    const double scale = lowrank::lora_scale(rank, alphas.value(path, config.alpha), config.use_rslora);
-    set.slots[static_cast<std::size_t>(s)] = {.a = detail::trainable(path + ".lora_A.weight", std::move(a)),
-                                              .b = detail::trainable(path + ".lora_B.weight", lowrank::Weight<float>::Zero(out, rank)),
-                                              .scale = static_cast<float>(scale),
-                                              .dropout = static_cast<float>(config.dropout),
-                                              .dropout_seed = seed ^ (static_cast<std::uint64_t>(s) * 0x9E3779B97F4A7C15u)};
+    set.slots[static_cast<std::size_t>(s)] =
+        new_weights(model, s, config, ranks.value(path, config.rank), alphas.value(path, config.alpha), init, seed);
   }
+  if (has_table) {
+    const std::string path = "model.embed_tokens";
+    const Index rank = ranks.value(path, config.rank);
+    lowrank::check<lowrank::ValueError>(!config.use_dora && !config.lora_bias, "new_lora", path,
+                                        " takes plain LoRA; leave embed_tokens out of the targets of DoRA and lora_bias");
+    set.embedding = new_table_update(model, rank, lowrank::lora_scale(rank, alphas.value(path, config.alpha), config.use_rslora), seed);
+  }
+  add_copies(model, config.modules_to_save, set);
   return set;
 }
 
@@ -83,10 +155,7 @@ LoraWeights<float> bind_layer(const Llama& model, Index s, const std::string& pa
   if (layer.magnitude) {
     weights.magnitude = vector_parameter(path + ".lora_magnitude_vector", *layer.magnitude, out);
     weights.magnitude.value = by_rows(weights.magnitude.value);
-    model.layer(s).base.visit([&](const auto& base) {
-      weights.weight_squares = lowrank::row_squares<float>(base.source());
-      prepare_dora(base, weights);
-    });
+    model.layer(s).base.visit([&](const auto& base) { weights.weight_squares = lowrank::row_squares<float>(base.source()); });
   }
   return weights;
 }
@@ -98,8 +167,8 @@ Index copied_slot(const Llama& model, const std::vector<lowrank::ModuleShape>& a
     if (path.ends_with(end)) path.resize(path.size() - end.size());
   for (Index s = 0; s < model.slots(); ++s)
     if (all[static_cast<std::size_t>(s)].path == path) return s;
-  lowrank::check<lowrank::ValueError>(path == "model.embed_tokens", "bind", "the adapter brings a full copy of ",
-                                      tensor.name, "; copies of linear layers, lm_head and embed_tokens are supported");
+  lowrank::check<lowrank::ValueError>(path == "model.embed_tokens", "bind", "the adapter brings a full copy of ", tensor.name,
+                                      "; copies of linear layers, lm_head and embed_tokens are supported");
   return model.embedding_slot();
 }
 

@@ -27,6 +27,9 @@ lowrank::ModuleNames parse_targets(const std::string& text);
 /// Slots that a configuration names. all-linear means the linear layers of the blocks; the head only where it is named.
 std::vector<Index> target_slots(const Llama& model, const LoraConfig& config);
 
+/// Whether a configuration names the token table, embed_tokens, too.
+bool targets_table(const LoraConfig& config);
+
 namespace detail {
 
 /// GGUF files hold the rows of q and k so that the two numbers of a pair are neighbours: row 2j + p there is row p · size/2 + j of the

@@ -44,7 +44,7 @@ void train(Llama& model, LoraSet* lora, lowrank::AdamW<float>& optimizer, const 
       lowrank::fail<lowrank::ValueError>("train", "the loss of step ", step + 1, " is ", loss.item(), not_finite_reason(model, lora));
     if (loss.requires_grad()) tape.backward(loss);
     if (options.clip_norm > 0) clip_gradient_norm(parameters, options.clip_norm);
-    optimizer.set_learning_rate(options.learning_rate * learning_rate_share(options, step));
+    optimizer.set_learning_rate_share(learning_rate_share(options, step));
     optimizer.step();
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
     report({step, static_cast<double>(loss.item()), seconds.count(), static_cast<Index>(batch.ids.size())});

@@ -28,6 +28,12 @@ inline Vector<float> gain_of(const LayerUse& use, bool is_recorded) {
       [&](const auto& layer) { return dora_gain(use.update->magnitude.value, lowrank::dora_norms(layer, *use.update)); });
 }
 
+/// Y + b + s b_B of the base's bias and that of B, where there are any.
+inline void add_biases(const LayerUse& use, Activation<float>& y) {
+  add_bias(y, use.layer->base.bias());
+  if (use.update && !use.update->bias.empty()) y.colwise() += use.update->scale * vector_of(use.update->bias);
+}
+
 /// For few tokens: [W₁; W₂ …; A₁; A₂ …] x in one pass over the memory, then B h. A and B are read in bfloat16 where the layer computes in
 /// bf16 and the update was rounded for it.
 inline std::vector<Activation<float>> few_together(std::span<const LayerUse> uses, const Activation<float>& x) {
@@ -66,8 +72,7 @@ inline std::vector<Activation<float>> few_together(std::span<const LayerUse> use
   for (const LayerUse& use : uses) {
     outputs.emplace_back(y.middleRows(row, use.layer->out_features()));
     if (const Vector<float> gain = gain_of(use, false); gain.size() > 0) outputs.back().array().colwise() *= gain.array();
-    add_bias(outputs.back(), use.layer->base.bias());
-    if (use.update && !use.update->bias.empty()) outputs.back().colwise() += use.update->scale * vector_of(use.update->bias);
+    add_biases(use, outputs.back());
     row += use.layer->out_features();
   }
   return outputs;
@@ -99,7 +104,7 @@ struct TogetherRecord {
     for (const auto& gradient : g) tokens = std::max(tokens, gradient.cols());
     for (std::size_t i = 0; i < uses.size(); ++i) {
       if (g[i].size() == 0) g[i].setZero(uses[i].layer->out_features(), tokens);  // an output that the loss does not depend on
-      if (y[i]) dora_rows(*uses[i].update, gain[i], *y[i]->get(), g[i]);
+      if (y[i]) dora_rows(uses[i], gain[i], *y[i]->get(), g[i]);
     }
     const auto held = x ? x->get() : std::make_shared<const Activation<float>>();
     auto gradients = lora_backward_together(weights_of(uses), *held, h, g, flow.needs(0), compute);
@@ -113,12 +118,21 @@ struct TogetherRecord {
     if (flow.needs(0)) flow.add(0, std::move(gradients.dx));
   }
 
-  /// dm = Σ_t G ∘ P / n with P = Y / (m / n), so Σ_t G ∘ Y / m; G becomes (m / n) ∘ G. m is positive, see go_together().
-  static void dora_rows(LoraWeights<float>& update, const Vector<float>& gain, const Activation<float>& y, Activation<float>& g) {
-    const Vector<float> sums = scale_and_sum_rows(g, y, gain);
-    if (update.magnitude.needs_grad()) gradient_vector(update.magnitude) += sums.cwiseQuotient(vector_of(update.magnitude));
+  /// dm = Σ_t G ∘ P / n with P = (Y − b) / (m / n), so Σ_t G ∘ (Y − b) / m; G becomes (m / n) ∘ G. No m is 0, see go_together().
+  static void dora_rows(const LayerUse& use, const Vector<float>& gain, const Activation<float>& y, Activation<float>& g) {
+    Parameter<float>& magnitude = use.update->magnitude;
+    const Parameter<float>& bias = use.layer->base.bias();
+    Vector<float> sums = bias.empty() ? Vector<float>::Zero(g.rows()) : Vector<float>(-vector_of(bias).cwiseProduct(g.rowwise().sum()));
+    sums += scale_and_sum_rows(g, y, gain);
+    if (magnitude.needs_grad()) gradient_vector(magnitude) += sums.cwiseQuotient(vector_of(magnitude));
   }
 };
+
+/// Gradients of add_biases.
+inline void add_bias_gradients(const LayerUse& use, const Activation<float>& g) {
+  add_bias_gradient(use.layer->base.bias(), g);
+  if (use.update && use.update->bias.needs_grad()) gradient_vector(use.update->bias) += use.update->scale * g.rowwise().sum();
+}
 
 /// For many tokens: X packed once for all layers, recorded where a gradient is needed.
 inline std::vector<Var<float>> many_together(std::span<const LayerUse> uses, const Var<float>& x) {
@@ -130,7 +144,7 @@ inline std::vector<Var<float>> many_together(std::span<const LayerUse> uses, con
   std::vector<AdaptedWeight> weights = weights_of(uses);
   bool trainable = false, trains_a = false;
   for (const LayerUse& use : uses) {
-    trainable |= use.update && use.update->needs_grad();
+    trainable |= use.layer->base.bias().needs_grad() || (use.update && use.update->needs_grad());
     trains_a |= use.update && use.update->a.needs_grad();
     group->gain.push_back(gain_of(use, x.tape() != nullptr));
   }
@@ -144,13 +158,15 @@ inline std::vector<Var<float>> many_together(std::span<const LayerUse> uses, con
   std::vector<Var<float>> outputs;
   for (std::size_t i = 0; i < uses.size(); ++i) {
     auto backward = [group, i](auto& flow) {
+      add_bias_gradients(group->uses[i], flow.gradient());
       group->g[i] = flow.take();
       flow.add(0, Activation<float>());
     };
-    Var<float> y = record(std::move(forward.y[i]), {joint}, std::move(backward)).kept_as(compute);
+    add_biases(uses[i], forward.y[i]);
+    const bool trains_bias = uses[i].layer->base.bias().needs_grad();
+    Var<float> y = record(std::move(forward.y[i]), {joint}, std::move(backward), trains_bias).kept_as(compute);
     if (group->gain[i].size() > 0 && y.requires_grad()) group->y[i] = y.kept();
-    y = add_bias(std::move(y), uses[i].layer->base.bias());
-    outputs.push_back(uses[i].update ? add_update_bias(std::move(y), *uses[i].update) : std::move(y));
+    outputs.push_back(std::move(y));
   }
   return outputs;
 }

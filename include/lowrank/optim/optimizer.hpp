@@ -43,6 +43,7 @@ class Optimizer {
       entries_.push_back({std::move(parameter), groups_.size(), std::move(memory)});
     }
     groups_.push_back(options);
+    rates_.push_back(options.learning_rate);
   }
 
   /// One update of every parameter from its gradient; gradients are left as they are. The same for any number of threads.
@@ -59,9 +60,13 @@ class Optimizer {
     for (Entry& entry : entries_) std::fill(entry.parameter.grad.begin(), entry.parameter.grad.end(), S(0));
   }
 
-  /// Learning rate of all groups from the next step on: for schedules.
+  /// Learning rate of all groups from the next step on.
   void set_learning_rate(double learning_rate) {
     for (Options& group : groups_) group.learning_rate = learning_rate;
+  }
+  /// Share of each group's own learning rate, as it was given, from the next step on: for schedules.
+  void set_learning_rate_share(double share) {
+    for (std::size_t i = 0; i < groups_.size(); ++i) groups_[i].learning_rate = share * rates_[i];
   }
   double learning_rate(std::size_t group = 0) const { return groups_.at(group).learning_rate; }
 
@@ -99,6 +104,7 @@ class Optimizer {
   };
 
   std::vector<Options> groups_;
+  std::vector<double> rates_;  // each group's learning rate as it was given
   std::vector<Entry> entries_;
   Index steps_ = 0;
 };

@@ -67,6 +67,7 @@ void add_adapter(CLI::App& app) {
   show->callback([o] { info(*o); });
   add_adapter_algebra(*command);
   add_adapter_convert(*command);
+  add_adapter_merge(*command);
 }
 
 }  // namespace cli

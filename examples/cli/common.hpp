@@ -84,6 +84,7 @@ void add_generate(CLI::App& app);
 void add_evaluate(CLI::App& app);
 void add_adapter(CLI::App& app);
 void add_adapter_convert(CLI::App& adapter);
+void add_adapter_merge(CLI::App& adapter);
 void add_bench(CLI::App& app);
 void add_pretrain(CLI::App& app);
 void add_quantize(CLI::App& app);

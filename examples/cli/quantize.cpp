@@ -5,6 +5,7 @@
 #include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/quant/any_matrix.hpp>
 
+#include <transformer/companions.hpp>
 #include <transformer/folder_tensors.hpp>
 #include <transformer/load_folder.hpp>
 
@@ -60,17 +61,6 @@ std::string quantized_config(const std::string& text, const Options& o, const ch
                                    {"load_in_8bit", false},
                                    {"quant_method", "bitsandbytes"}};
   return config.dump(2) + '\n';
-}
-
-/// What stands beside the weights and describes the tokenizer or how to generate; weights and their index are written anew.
-void copy_companions(const fs::path& from, const fs::path& to) {
-  for (const auto& entry : fs::directory_iterator(from)) {
-    const std::string name = entry.path().filename().string(), extension = entry.path().extension().string();
-    const bool is_text = extension == ".json" || extension == ".txt" || extension == ".jinja" || extension == ".model";
-    if (!entry.is_regular_file() || !is_text || name == "config.json" || name.ends_with(".index.json")) continue;
-    const auto bytes = lowrank::Buffer::map(entry.path());
-    write_text(to / name, std::string(bytes.as<char>(), bytes.size()));
-  }
 }
 
 struct Counts {
@@ -129,7 +119,7 @@ void run(const Options& o) {
   Counts counts;
   const auto tensors = quantized_tensors(folder, quantized_names(config), o, counts);
   lowrank::safetensors::write(to / "model.safetensors", tensors, {{"format", "pt"}});
-  copy_companions(from, to);
+  transformer::copy_companions(from, to);
   write_text(to / "config.json", quantized_config(transformer::read_text(from / "config.json"), o, counts.dtype));
   const double seconds = now() - begin;
   std::printf("%s: %ld matrices, %ld weights in %s%s, blocks of %ld; %s before, %s now; %.1f s, peak memory %s\n", o.out.c_str(),

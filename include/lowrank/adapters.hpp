@@ -7,6 +7,7 @@
 #include <lowrank/adapters/config.hpp>
 #include <lowrank/adapters/eva.hpp>
 #include <lowrank/adapters/initialize.hpp>
+#include <lowrank/adapters/merge.hpp>
 #include <lowrank/adapters/path_pattern.hpp>
 #include <lowrank/adapters/recompress.hpp>
 #include <lowrank/adapters/residual_matrix.hpp>

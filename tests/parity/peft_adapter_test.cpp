@@ -3,6 +3,7 @@
 #include <limits>
 #include <string>
 
+#include <lowrank/adapters/merge.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/safetensors.hpp>
 
@@ -11,7 +12,7 @@ using namespace lowrank;
 // PEFT's merged weights: W + s B A with the rank and scale that the configuration gives each module.
 TEST_CASE("peft: base plus scaled update is the weight that PEFT merged") {
   const auto base = safetensors::File::open(LOWRANK_GOLDEN_DIR "/tiny_llama/model.safetensors");
-  for (const char* name : {"lora_r8", "lora_qv_r4", "rslora_r16", "patterns", "regex_layer1"}) {
+  for (const char* name : {"lora_r8", "lora_qv_r4", "rslora_r16", "patterns", "regex_layer1", "dora_r8", "save_head_r8", "embed_r4"}) {
     const std::string folder = std::string(LOWRANK_GOLDEN_DIR "/adapters/") + name;
     const Adapter adapter = peft::load(folder);
     const auto expected = safetensors::File::open(folder + "/expected.safetensors");
@@ -23,8 +24,16 @@ TEST_CASE("peft: base plus scaled update is the weight that PEFT merged") {
       CAPTURE(weight);
       Weight<float> w = to_weight(base.at(weight));
       if (const auto layer = adapter.layers.find(path); layer != adapter.layers.end()) {
-        const auto& [a, b] = std::pair(to_weight(layer->second.a), to_weight(layer->second.b));
-        w += static_cast<float>(layer->second.scale) * (b * a);  // [out, r] · [r, in]
+        LoraWeights<float> update;
+        update.a.value = to_weight(layer->second.a), update.b.value = to_weight(layer->second.b);
+        update.scale = static_cast<float>(layer->second.scale);
+        const Linear<float> linear(w);
+        Vector<float> gain;
+        if (layer->second.magnitude) {
+          update.weight_squares = row_squares<float>(linear.source());
+          gain = dora_gain(to_weight(*layer->second.magnitude).transpose().eval(), dora_norms(linear, update));
+        }
+        MergedSource(linear.source(), update.view(), gain).decode(0, w.rows(), 0, w.cols(), w.data(), w.cols());
         ++compared;
       }
       const Weight<float> merged = to_weight(tensor);

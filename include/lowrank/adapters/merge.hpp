@@ -64,22 +64,30 @@ struct MergeSums {
   Index changed = 0;
 };
 
-/// Whether the stored numbers at (row, col) differ: codes where both are quantized in blocks, else values.
-template <class Before, class After>
-Index changed_in_row(const Before& before, const After& after, Index row, const std::vector<float>& w, const std::vector<float>& q) {
-  const auto cols = static_cast<Index>(w.size());
-  Index changed = 0;
-  if constexpr (requires {
-                  before.source().nibble(row);
-                  after.source().nibble(row);
-                }) {
-    const BlockSource a = before.source(), b = after.source();
-    if (a.order == b.order && a.block == b.block && a.group == b.group && a.order != CodeOrder::bytes) {
-      for (Index j = 0; j < cols; ++j) changed += a.nibble(row * a.pitch + j) != b.nibble(row * b.pitch + j);
-      return changed;
-    }
+/// The blocks of a source that is quantized in blocks, however it is held.
+template <class W>
+std::optional<BlockSource> blocks_of(const W& w) {
+  std::optional<BlockSource> blocks;
+  if constexpr (requires { BlockSource(w.source()); }) {
+    blocks = w.source();
+  } else if constexpr (requires { w.visit_source([](const auto&) {}); }) {
+    w.visit_source([&](const auto& simple) {
+      if constexpr (std::is_same_v<std::decay_t<decltype(simple)>, BlockSource>) blocks = simple;
+    });
   }
-  for (std::size_t j = 0; j < w.size(); ++j) changed += w[j] != q[j];
+  return blocks;
+}
+
+/// How many numbers of a row are stored otherwise than before: codes where both are 4-bit blocks of one kind, else values.
+inline Index changed_in_row(const std::optional<BlockSource>& before, const std::optional<BlockSource>& after, Index row,
+                            const std::vector<float>& w, const std::vector<float>& q) {
+  Index changed = 0;
+  if (before && after && before->order == after->order && before->order != CodeOrder::bytes && before->group == after->group) {
+    for (Index j = 0; j < static_cast<Index>(w.size()); ++j)
+      changed += before->nibble(row * before->pitch + j) != after->nibble(row * after->pitch + j);
+  } else {
+    for (std::size_t j = 0; j < w.size(); ++j) changed += w[j] != q[j];
+  }
   return changed;
 }
 
@@ -91,6 +99,7 @@ MergeReport merge_report(const Before& before, const Merged& merged, const After
   check<ShapeError>(before.rows() == after.rows() && before.cols() == after.cols(), "merge", "the base is [", before.rows(), ", ",
                     before.cols(), "] but what was stored is [", after.rows(), ", ", after.cols(), ']');
   const Index cols = before.cols();
+  const auto old_blocks = detail::blocks_of(before), new_blocks = detail::blocks_of(after);
   std::vector<detail::MergeSums> by_row(static_cast<std::size_t>(before.rows()));
   parallel_ranges(before.rows(), std::max<Index>(1, (1 << 14) / std::max<Index>(cols, 1)), [&](Index begin, Index end) {
     std::vector<float> w(static_cast<std::size_t>(cols)), v(w.size()), q(w.size());
@@ -107,7 +116,7 @@ MergeReport merge_report(const Before& before, const Merged& merged, const After
         sums.merged += static_cast<double>(v[j]) * static_cast<double>(v[j]);
         sums.along += (static_cast<double>(q[j]) - static_cast<double>(w[j])) * delta;
       }
-      sums.changed = detail::changed_in_row(before, after, row, w, q);
+      sums.changed = detail::changed_in_row(old_blocks, new_blocks, row, w, q);
     }
   });
   detail::MergeSums total;

@@ -21,6 +21,7 @@ class StoredMatrix : public DenseSource<Element> {
                       "the bytes are not aligned for their element type; copy them into Buffer::allocate");
   }
   std::size_t bytes() const { return buffer_.size(); }
+  const Buffer& buffer() const { return buffer_; }
   DenseSource<Element> source() const { return *this; }
 
  private:

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <lowrank/adapters/merge.hpp>
+
+#include <transformer/adapters.hpp>
+
+namespace transformer {
+
+/// How an adapter is stored in a copy of its model.
+struct MergeOptions {
+  std::string to = "same";  ///< same, f32, f16, bf16; for GGUF files also q4_0, q4_1, q8_0; for the layers that change
+  Index residual_rank = 0;  ///< above 0: an adapter of that rank for what rounding lost
+};
+
+/// What became of one layer, and what its adapter would have to add.
+struct MergedLayer {
+  std::string path;
+  lowrank::MergeReport report;
+};
+
+struct MergedModel {
+  std::vector<MergedLayer> layers;
+  LoraSet residual;  ///< the best updates of MergeOptions::residual_rank for W' - Q; empty without
+};
+
+/// Writes a copy of the model at `source` (a GGUF file, or a Hugging Face folder, dense or 4-bit) with W + s B A in place of each W that
+/// the set changes, in the same format or another; everything else keeps its bytes. `model` is the one at `source`, which is only read.
+///
+/// Throws ValueError for a format that cannot be written, for updates of the token table and full copies, and where a result is not finite;
+/// then nothing is written.
+MergedModel merge_model(const Llama& model, const LoraSet& set, const std::filesystem::path& source, const std::filesystem::path& out,
+                        const MergeOptions& options);
+
+}  // namespace transformer

@@ -9,6 +9,8 @@
 #include <lowrank/adapters/combine.hpp>
 #include <lowrank/io/peft.hpp>
 
+#include <transformer/open_adapter.hpp>
+
 #include <cli/common.hpp>
 
 namespace cli {
@@ -64,7 +66,7 @@ void combine(const Options& o) {
   std::vector<double> weights;
   for (const std::string& spec : o.inputs) {
     const auto [path, weight] = split_weight(spec, "the weight");
-    adapters.push_back(lowrank::peft::load(path));
+    adapters.push_back(transformer::open_adapter(std::filesystem::path(path)));
     weights.push_back(weight);
   }
   std::vector<lowrank::WeightedAdapter> weighted;
@@ -79,7 +81,7 @@ void combine(const Options& o) {
 void resize(const Options& o) {
   const auto choice = rank_choice(o);
   lowrank::check<lowrank::ValueError>(choice.has_value(), "adapter resize", "give --rank r, or --energy share");
-  const lowrank::Adapter adapter = lowrank::peft::load(o.input);
+  const lowrank::Adapter adapter = transformer::open_adapter(std::filesystem::path(o.input));
   save(o, lowrank::resize(adapter, *choice));
 }
 
@@ -148,7 +150,7 @@ void add_rank(CLI::App& command, Options& o, const char* rank_help) {
 void add_adapter_algebra(CLI::App& adapter) {
   auto o = std::make_shared<Options>();
   CLI::App* sum = adapter.add_subcommand("combine", "several adapters as one, each with a weight");
-  sum->add_option("adapters", o->inputs, "PEFT folders, as PATH or PATH:weight; weights may be negative")->required();
+  sum->add_option("adapters", o->inputs, "adapters of any format, as PATH or PATH:weight; weights may be negative")->required();
   sum->add_option("--method", o->method,
                   "concat (exact), linear or svd (nearest of the rank), ties, dare_linear, dare_ties, magnitude_prune; with peft_ in front "
                   "PEFT's own result, such as peft_linear, peft_ties or peft_ties_svd")
@@ -165,7 +167,7 @@ void add_adapter_algebra(CLI::App& adapter) {
   sum->callback([o] { combine(*o); });
 
   CLI::App* small = adapter.add_subcommand("resize", "an adapter at another rank, each layer as near as that rank allows");
-  small->add_option("adapter", o->input, "a PEFT folder")->required();
+  small->add_option("adapter", o->input, "an adapter of any format")->required();
   add_rank(*small, *o, "rank of the result");
   add_outputs(*small, *o);
   small->callback([o] { resize(*o); });

@@ -13,6 +13,18 @@ struct Options {
   std::string path, json;
 };
 
+void add_layer(Table& table, nlohmann::ordered_json& layers, const std::string& path, const lowrank::LoraTensors& layer,
+               const lowrank::RankAdvice& advice) {
+  std::vector<std::string> row{path, std::to_string(layer.rank()), format("%.4g", layer.scale), std::to_string(layer.in()),
+                               std::to_string(layer.out())};
+  for (std::string& cell : advice_cells(advice)) row.push_back(std::move(cell));
+  table.add(std::move(row));
+  nlohmann::ordered_json entry = {
+      {"module", path}, {"rank", layer.rank()}, {"scale", layer.scale}, {"in", layer.in()}, {"out", layer.out()}};
+  entry.update(advice_json(advice));
+  layers.push_back(std::move(entry));
+}
+
 void info(const Options& o) {
   if (!o.json.empty()) ensure_writable(o.json, false);
   const lowrank::Adapter adapter = transformer::open_adapter(std::filesystem::path(o.path));
@@ -27,14 +39,7 @@ void info(const Options& o) {
   Index widest = 0;
   for (const auto& [path, layer] : adapter.layers) {
     const lowrank::RankAdvice advice = lowrank::rank_advice(lowrank::spectrum(layer));
-    std::vector<std::string> row{path, std::to_string(layer.rank()), format("%.4g", layer.scale), std::to_string(layer.in()),
-                                 std::to_string(layer.out())};
-    for (std::string& cell : advice_cells(advice)) row.push_back(std::move(cell));
-    table.add(std::move(row));
-    nlohmann::ordered_json entry = {
-        {"module", path}, {"rank", layer.rank()}, {"scale", layer.scale}, {"in", layer.in()}, {"out", layer.out()}};
-    entry.update(advice_json(advice));
-    layers.push_back(std::move(entry));
+    add_layer(table, layers, path, layer, advice);
     widest = std::max(widest, advice.rank_99);
   }
   table.print();

@@ -9,6 +9,8 @@
 #include <lowrank/adapters/combine.hpp>
 #include <lowrank/io/peft.hpp>
 
+#include <transformer/open_adapter.hpp>
+
 #include <cli/common.hpp>
 
 namespace cli {
@@ -28,6 +30,14 @@ std::optional<RankChoice> rank_choice(const Options& o) {
   if (o.rank > 0) return RankChoice::rank(o.rank);
   if (o.energy > 0) return RankChoice::energy(o.energy);
   return std::nullopt;
+}
+
+/// An adapter whose modules go by the paths of Hugging Face.
+lowrank::Adapter open_named(const std::filesystem::path& path) {
+  lowrank::check<lowrank::ValueError>(transformer::adapter_format(path) != transformer::AdapterFormat::gguf, "adapter",
+                                      lowrank::path_text(path),
+                                      " is a GGUF adapter, with names and rows of its own; convert it first: lowrank adapter convert");
+  return transformer::open_adapter(path);
 }
 
 void report(const Options& o, const lowrank::FittedAdapter& result) {
@@ -64,7 +74,7 @@ void combine(const Options& o) {
   std::vector<double> weights;
   for (const std::string& spec : o.inputs) {
     const auto [path, weight] = split_weight(spec, "the weight");
-    adapters.push_back(lowrank::peft::load(path));
+    adapters.push_back(open_named(path));
     weights.push_back(weight);
   }
   std::vector<lowrank::WeightedAdapter> weighted;
@@ -79,7 +89,7 @@ void combine(const Options& o) {
 void resize(const Options& o) {
   const auto choice = rank_choice(o);
   lowrank::check<lowrank::ValueError>(choice.has_value(), "adapter resize", "give --rank r, or --energy share");
-  const lowrank::Adapter adapter = lowrank::peft::load(o.input);
+  const lowrank::Adapter adapter = open_named(o.input);
   save(o, lowrank::resize(adapter, *choice));
 }
 
@@ -148,7 +158,7 @@ void add_rank(CLI::App& command, Options& o, const char* rank_help) {
 void add_adapter_algebra(CLI::App& adapter) {
   auto o = std::make_shared<Options>();
   CLI::App* sum = adapter.add_subcommand("combine", "several adapters as one, each with a weight");
-  sum->add_option("adapters", o->inputs, "PEFT folders, as PATH or PATH:weight; weights may be negative")->required();
+  sum->add_option("adapters", o->inputs, "PEFT or mlx folders, as PATH or PATH:weight; weights may be negative")->required();
   sum->add_option("--method", o->method,
                   "concat (exact), linear or svd (nearest of the rank), ties, dare_linear, dare_ties, magnitude_prune; with peft_ in front "
                   "PEFT's own result, such as peft_linear, peft_ties or peft_ties_svd")
@@ -165,7 +175,7 @@ void add_adapter_algebra(CLI::App& adapter) {
   sum->callback([o] { combine(*o); });
 
   CLI::App* small = adapter.add_subcommand("resize", "an adapter at another rank, each layer as near as that rank allows");
-  small->add_option("adapter", o->input, "a PEFT folder")->required();
+  small->add_option("adapter", o->input, "a PEFT or mlx folder")->required();
   add_rank(*small, *o, "rank of the result");
   add_outputs(*small, *o);
   small->callback([o] { resize(*o); });

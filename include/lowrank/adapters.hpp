@@ -1,6 +1,7 @@
 #pragma once
 
-/// Adapters: what they are, which modules they change, how they begin, and their algebra: sums, other ranks, differences of weights.
+/// Adapters: what they are, which modules they change, how they begin, and their algebra: sums, other ranks, differences of weights,
+/// merging.
 
 #include <lowrank/adapters/adapter.hpp>
 #include <lowrank/adapters/combine.hpp>

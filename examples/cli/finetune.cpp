@@ -274,7 +274,7 @@ void run(const Options& given) {
     for (auto& weights : lora.slots)
       if (weights) weights->a.trainable = false;
   ensure_writable(o.out, o.format == "peft");
-  if (o.format == "gguf") transformer::check_gguf_adapter(session.model, lora);
+  if (o.format == "gguf") transformer::check_gguf_adapter(session.model, lora, o.out);
   for (const std::string& path : {o.plot, o.common.json})
     if (!path.empty()) ensure_writable(path, false);
   const bool has_held_out = !data.held_out.empty();

@@ -15,12 +15,18 @@
 
 namespace lowrank::test {
 
+/// A place for small files in memory, where making them durable costs nothing, or else the system's place for temporary files.
+inline std::filesystem::path memory_place() {
+  return ::access("/dev/shm", W_OK) == 0 ? std::filesystem::path("/dev/shm") : std::filesystem::temp_directory_path();
+}
+
 /// An empty folder that is removed with all it holds.
 class TemporaryFolder {
  public:
-  TemporaryFolder() {
+  TemporaryFolder() : TemporaryFolder(std::filesystem::temp_directory_path()) {}
+  explicit TemporaryFolder(const std::filesystem::path& place) {
     static std::atomic<int> counter{0};
-    path_ = std::filesystem::temp_directory_path() / concat("lowrank-test-", ::getpid(), '-', counter++);
+    path_ = place / concat("lowrank-test-", ::getpid(), '-', counter++);
     std::filesystem::create_directories(path_);
   }
   TemporaryFolder(const TemporaryFolder&) = delete;

@@ -120,15 +120,22 @@ inline const LoraModule& module_of(const LoraBase& base, const std::string& path
 
 }  // namespace detail
 
+/// Throws what save_adapter would throw for this adapter, whatever its numbers: to be asked before a long training.
+inline void check_adapter(const Adapter& adapter, const LoraBase& base, const std::filesystem::path& path) {
+  const std::string file = path_text(path);
+  detail::check_base(base);
+  detail::check_savable(adapter, file);
+  for (const auto& [name, layer] : adapter.layers) detail::module_of(base, name, layer, file);
+}
+
 /// Writes an adapter for llama.cpp and every other reader of GGUF adapters; A and B keep their element type (F64 becomes F32).
 ///
 /// adapter.lora.alpha is scale · r of most layers, so rank-stabilized adapters keep their scale; a layer with another product gets the
 /// quotient into B, in F32. Throws ValueError for what the format cannot hold (DoRA, biases, full copies), ShapeError naming the first
 /// module that the base does not have with these sizes, IoError; then nothing has changed.
 inline void save_adapter(const Adapter& adapter, const LoraBase& base, const std::filesystem::path& path) {
+  check_adapter(adapter, base, path);
   const std::string file = path_text(path);
-  detail::check_base(base);
-  detail::check_savable(adapter, file);
   const float alpha = detail::common_alpha(adapter, file);
   std::vector<Tensor> tensors;
   for (const auto& [name, layer] : adapter.layers) {

@@ -39,7 +39,7 @@ void fuzz(std::uint64_t seed, int rounds, const Damage& damage, const Check& che
   int refused = 0;
   for (int round = 0; round < rounds; ++round) {
     CAPTURE(round);
-    const test::TemporaryFolder folder;
+    const test::TemporaryFolder folder(test::memory_place());
     Random random(seed, static_cast<std::uint64_t>(round));
     damage(folder.path(), random);
     const std::string complaint = test::complaint([&] { check(folder.path()); });

@@ -223,6 +223,8 @@ TEST_CASE("gguf adapters: what the format cannot hold is not written") {
   not_saved(with([](Adapter&, LoraTensors& v) { v.scale = std::numeric_limits<double>::infinity(); }), "the scale inf");
   not_saved(with([](Adapter& all, LoraTensors& v) { all.layers["lm_head"] = v; }), "changes lm_head, which the base does not have");
   not_saved({}, "changes no module");
+  CHECK_NOTHROW(gguf::check_adapter(adapter(), base(), "x.gguf"));
+  CHECK_THROWS_AS(gguf::check_adapter(Adapter(), base(), "x.gguf"), ValueError);
   Adapter idle;
   idle.layers["model.layers.0.self_attn.v_proj"] = {ramp({2, 5}), ramp({6, 2}), 0.0};
   not_saved(idle, "every scale is 0");

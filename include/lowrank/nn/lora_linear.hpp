@@ -64,6 +64,20 @@ class LoraLinear<Base, Rank> {
     return Var<Scalar, Device>((*merged_)(x.value()));
   }
 
+  /// Backward pass without a tape, for static sizes: adds dA = U Xᵀ and dB = s G (A X)ᵀ to the gradients, U = s Bᵀ G, and gives
+  /// dX = Wᵀ G + Aᵀ U [in, T]. X and G of static sizes: then nothing is allocated, and the time is the same for any numbers.
+  template <MatrixLike X, MatrixLike G>
+  auto backward(const X& x, const G& g) requires(static_in_features != Dynamic && static_out_features != Dynamic) {
+    check<Error>(!update_.is_dora() && !is_merged(), "lora_linear", "backward(x, g) is for plain LoRA that is not merged; use a tape");
+    const auto h = (update_.a.value * x).eval();                                // [r, in] · [in, T]
+    const auto u = (update_.scale * (update_.b.value.transpose() * g)).eval();  // [r, out] · [out, T]
+    if (update_.a.needs_grad()) update_.a.gradient().noalias() += u * x.transpose();
+    if (update_.b.needs_grad()) update_.b.gradient().noalias() += update_.scale * (g * h.transpose());
+    auto dx = base_.transposed_product(g);
+    dx.noalias() += update_.a.value.transpose() * u;
+    return dx;
+  }
+
   /// (W + s B A) X [out, T].
   template <MatrixLike X>
   Activation<Scalar> product(const X& x) const {

@@ -28,7 +28,7 @@ Activation<float, Rows, Cols> random_columns(std::uint64_t seed) {
 
 template <int Tokens>
 void check_layer() {
-  LoraLinear<Linear<float, 64, 64>, 4> layer{Linear<float, 64, 64>{}, {.alpha = 8}};
+  LoraLinear<Linear<float, 64, 64>, 4> layer{Linear<float, 64, 64>{{.bias = true}}, {.alpha = 8}};
   fill_uniform(layer.b().value, 0.5, Random(1));
   const auto x = random_columns<64, Tokens>(2), g = random_columns<64, Tokens>(3);
   Activation<float, 64, Tokens> y, dx;

@@ -35,16 +35,16 @@ Vector<S> dora_norms(const Vector<S>& weight_squares, const LowRank<S>& update, 
   check<ShapeError>(weight_squares.size() == out && p.rows() == out && p.cols() == rank, "dora_norms", "‖W‖² is [", weight_squares.size(),
                     "], W Aᵀ is [", p.rows(), ", ", p.cols(), "], B is [", out, ", ", rank,
                     "]; they must be [out], [out, rank], [out, rank]");
-  const Eigen::Matrix<double, Dynamic, Dynamic> a = update.a.template cast<double>(), gram = a * a.transpose();
+  const Activation<S> gram = multiply(update.a_source(), Activation<S>(update.a.transpose()));  // A Aᵀ     [r, r]
+  const Activation<S> bg = multiply(update.b_source(), gram);                                   // B A Aᵀ   [out, r]
   const double s = static_cast<double>(update.scale);
   Vector<S> norms(out);
-  parallel_ranges(out, 256, [&](Index begin, Index end) {
-    for (Index o = begin; o < end; ++o) {
-      const Eigen::Matrix<double, 1, Dynamic> b = update.b.row(o).template cast<double>();
-      const double cross = p.row(o).template cast<double>().dot(b), update_square = (b * gram).dot(b);
-      norms[o] = static_cast<S>(std::sqrt(std::max(0.0, static_cast<double>(weight_squares[o]) + 2 * s * cross + s * s * update_square)));
-    }
-  });
+  for (Index o = 0; o < out; ++o) {
+    double sum = static_cast<double>(weight_squares[o]);
+    for (Index j = 0; j < rank; ++j)
+      sum += s * static_cast<double>(update.b(o, j)) * (2 * static_cast<double>(p(o, j)) + s * static_cast<double>(bg(o, j)));
+    norms[o] = static_cast<S>(std::sqrt(std::max(0.0, sum)));
+  }
   return norms;
 }
 

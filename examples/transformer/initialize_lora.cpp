@@ -272,6 +272,13 @@ StartedLora start_lora(Llama& model, LoraConfig& config, const StartOptions& opt
       start_lora_ga(model, started, slots, options, examples);
       break;
   }
+  for (const Index s : slots) {
+    LoraWeights<float>& weights = weights_of(started.lora, s);
+    if (!weights.is_dora()) continue;
+    const std::string name = weights.magnitude.name;
+    model.layer(s).base.visit([&](const auto& base) { make_dora(base, weights); });  // lengths of the changed base
+    weights.magnitude.name = name;
+  }
   return started;
 }
 
@@ -284,6 +291,7 @@ LoraSet plain_lora(const StartedLora& started, LoraConfig& config) {
     InitialUpdate update = lowrank::to_plain_update({before.a.value, before.b.value}, {plain.slots[s]->a.value, plain.slots[s]->b.value});
     plain.slots[s]->a = detail::trainable(plain.slots[s]->a.name, std::move(update.a));
     plain.slots[s]->b = detail::trainable(plain.slots[s]->b.name, std::move(update.b));
+    plain.slots[s]->weight_squares = before.weight_squares;  // DoRA: of the base as it was
   }
   config.rank *= 2;
   config.alpha *= config.use_rslora ? std::sqrt(2.0) : 2.0;  // the scale stays

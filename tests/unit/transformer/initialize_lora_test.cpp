@@ -99,6 +99,24 @@ TEST_CASE("start_lora: the model begins as it was, and the plain set on the unto
   }
 }
 
+TEST_CASE("start_lora with DoRA: lengths are those of the whole weight, and the plain set is the trained one") {
+  for (const char* name : {"pissa", "orthogonal", "eva"}) {
+    CAPTURE(name);
+    Llama model = small_model(), untouched = model;
+    LoraConfig config = small_config();
+    config.use_dora = true;
+    const auto before = logits(model, nullptr);
+    StartedLora started = start_lora(model, config, {.start = parse_start(name), .seed = seed, .batch = 2, .batches = 2}, small_data());
+    CHECK(distance(logits(model, &started.lora), before) < 2e-5);
+    change(started.lora);
+    for (auto& weights : started.lora.slots)
+      if (weights) weights->magnitude.value *= 1.1f;
+    const auto trained = logits(model, &started.lora);
+    LoraSet plain = plain_lora(started, config);
+    CHECK(distance(logits(untouched, &plain), trained) < 2e-5);
+  }
+}
+
 TEST_CASE("start_lora loftq: the base is NF4 and the update brings the model nearer to what it was") {
   Llama model = small_model(), rounded = small_model();
   const auto before = logits(model, nullptr);

@@ -283,28 +283,52 @@ Adapter to_adapter(const Llama& model, const LoraSet& set, LoraConfig config) {
   return adapter;
 }
 
+namespace {
+
+/// Σ sᵢ Bᵢ Aᵢ of the sets that have the update: the factors side by side.
+std::optional<LoraWeights<float>> sum_updates(const std::vector<const LoraWeights<float>*>& parts) {
+  if (parts.empty()) return std::nullopt;
+  const LoraWeights<float>& first = *parts.front();
+  if (parts.size() == 1) return first;
+  Index rank = 0, at = 0;
+  for (const auto* part : parts) {
+    lowrank::check<lowrank::ValueError>(!part->is_dora(), "adapter_sum", part->a.name,
+                                        ": DoRA adapters do not add up; merge one of them, or use it alone");
+    rank += part->rank();
+  }
+  lowrank::Weight<float> a(rank, first.a.cols()), b(first.b.rows(), rank), bias;
+  for (const auto* part : parts) {
+    a.middleRows(at, part->rank()) = part->a.value;
+    b.middleCols(at, part->rank()) = part->scale * part->b.value;
+    at += part->rank();
+    if (part->bias.empty()) continue;
+    if (bias.size() == 0) bias.setZero(first.b.rows(), 1);
+    bias += part->scale * part->bias.value;
+  }
+  LoraWeights<float> total{
+      .a = detail::trainable(first.a.name, std::move(a)), .b = detail::trainable(first.b.name, std::move(b)), .scale = 1};
+  if (bias.size() > 0) total.bias = detail::trainable(first.bias.name, std::move(bias));
+  return total;
+}
+
+}  // namespace
+
 LoraSet sum(const std::vector<LoraSet>& sets) {
   LoraSet total{std::vector<std::optional<LoraWeights<float>>>(sets.front().slots.size())};
   for (std::size_t s = 0; s < total.slots.size(); ++s) {
-    Index rank = 0;
-    const LoraWeights<float>* first = nullptr;
-    for (const LoraSet& set : sets) {
-      if (!set.slots[s]) continue;
-      rank += set.slots[s]->a.rows();
-      if (!first) first = &*set.slots[s];
-    }
-    if (!first) continue;
-    lowrank::Weight<float> a(rank, first->a.cols()), b(first->b.rows(), rank);
-    Index at = 0;
-    for (const LoraSet& set : sets) {
-      if (!set.slots[s]) continue;
-      const LoraWeights<float>& part = *set.slots[s];
-      a.middleRows(at, part.a.rows()) = part.a.value;
-      b.middleCols(at, part.a.rows()) = part.scale * part.b.value;
-      at += part.a.rows();
-    }
-    total.slots[s] = {.a = detail::trainable(first->a.name, std::move(a)), .b = detail::trainable(first->b.name, std::move(b)), .scale = 1};
+    std::vector<const LoraWeights<float>*> parts;
+    for (const LoraSet& set : sets)
+      if (set.slots[s]) parts.push_back(&*set.slots[s]);
+    total.slots[s] = sum_updates(parts);
   }
+  std::vector<const LoraWeights<float>*> tables;
+  for (const LoraSet& set : sets) {
+    if (set.embedding) tables.push_back(&*set.embedding);
+    for (const auto& [slot, copy] : set.copies)
+      lowrank::check<lowrank::ValueError>(total.copies.emplace(slot, copy).second, "adapter_sum",
+                                          "two adapters bring a full copy of the same layer; use one of them");
+  }
+  total.embedding = sum_updates(tables);
   return total;
 }
 

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <lowrank/adapters/adapter.hpp>
@@ -84,9 +86,12 @@ inline Index bytes(const LoraSet& set) { return parameter_count(set) * static_ca
 /// The model with W + s B A in place of every W that the set changes, dense and in fp32: for comparison, and for who wants one file.
 Llama merged(const Llama& model, const LoraSet& set);
 
-/// Adapters by name on one base; the active one is a pointer, so that a swap copies nothing.
+/// Adapters by name on one base; what is active is a pointer, so that a swap copies nothing.
+///
+/// Threads may run the model with sets of one AdapterSet at the same time; adding, removing and activating are for one thread alone.
 class AdapterSet {
  public:
+  /// Throws ValueError for a name that is taken.
   LoraSet& add(const std::string& name, LoraSet set) {
     const auto [entry, fresh] = sets_.emplace(name, std::move(set));
     lowrank::check<lowrank::ValueError>(fresh, "adapter_set", "there is an adapter named ", name, " already; remove it first");
@@ -94,27 +99,47 @@ class AdapterSet {
   }
   /// Makes the adapter the one that requests use. Throws ValueError for an unknown name.
   void activate(const std::string& name) {
-    const auto found = sets_.find(name);
-    lowrank::check<lowrank::ValueError>(found != sets_.end(), "adapter_set", "there is no adapter named ", name);
-    active_ = &found->second;
+    active_ = &at(name);
+    names_ = {name};
   }
-  void deactivate() { active_ = nullptr; }
-  bool is_active(const std::string& name) const {
-    const auto found = sets_.find(name);
-    return found != sets_.end() && active_ == &found->second;
+  /// Makes Σ scaleᵢ · adapterᵢ the one that requests use, exactly: their factors side by side. Throws ValueError for an unknown name, and
+  /// where a sum has no meaning (DoRA, full copies).
+  void activate(const std::vector<std::pair<std::string, double>>& scaled) {
+    lowrank::check<lowrank::ValueError>(!scaled.empty(), "adapter_set", "no adapter is named; call deactivate() for the bare base");
+    std::vector<LoraSet> parts;
+    std::vector<std::string> names;
+    for (const auto& [name, scale] : scaled) {
+      parts.push_back(at(name));
+      scale_set(parts.back(), scale);
+      names.push_back(name);
+    }
+    mixed_ = sum(parts);
+    active_ = &mixed_;
+    names_ = std::move(names);
   }
+  void deactivate() {
+    active_ = nullptr;
+    names_.clear();
+  }
+  bool is_active(const std::string& name) const { return std::find(names_.begin(), names_.end(), name) != names_.end(); }
   void remove(const std::string& name) {
     if (is_active(name)) deactivate();
     sets_.erase(name);
   }
   /// What to pass to the model; null for the bare base.
   LoraSet* active() const { return active_; }
-  LoraSet& at(const std::string& name) { return sets_.at(name); }
+  LoraSet& at(const std::string& name) {
+    const auto found = sets_.find(name);
+    lowrank::check<lowrank::ValueError>(found != sets_.end(), "adapter_set", "there is no adapter named ", name);
+    return found->second;
+  }
   std::size_t size() const { return sets_.size(); }
 
  private:
   std::map<std::string, LoraSet> sets_;
+  LoraSet mixed_;
   LoraSet* active_ = nullptr;
+  std::vector<std::string> names_;
 };
 
 }  // namespace transformer

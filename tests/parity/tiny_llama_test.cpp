@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <string>
+#include <thread>
 #include <variant>
 #include <vector>
 
@@ -164,6 +165,45 @@ TEST_CASE("another adapter in each row of a batch, LoRA, DoRA, of the token tabl
   const std::vector<LoraSet*> with_copy{&head, nullptr, nullptr}, two{&plain, &plain};
   CHECK_THROWS_WITH_AS(model.logits(text.ids, 3, {.row_loras = with_copy}), doctest::Contains("modules_to_save"), ValueError);
   CHECK_THROWS_AS(model.logits(text.ids, 3, {.row_loras = two}), ValueError);
+}
+
+TEST_CASE("several adapters at a time: their scaled updates add up, swapped by name") {
+  Llama model = transformer::load_model(golden + "/tiny_llama");
+  const Text text = golden_text();
+  transformer::AdapterSet adapters;
+  for (const std::string name : {"lora_r8", "rslora_r16", "lora_bias_r8", "dora_r8"})
+    adapters.add(name, transformer::bind(model, peft::load(golden + "/adapters/" + name)));
+  adapters.activate({{"lora_r8", 0.75}, {"rslora_r16", -0.5}, {"lora_bias_r8", 0.25}});
+  CHECK(adapters.is_active("rslora_r16"));
+  CHECK(!adapters.is_active("dora_r8"));
+  // The same as one after the other merged into the weights, but for the biases.
+  adapters.activate({{"lora_r8", 0.75}, {"rslora_r16", -0.5}});
+  LoraSet first = adapters.at("lora_r8"), second = adapters.at("rslora_r16");
+  transformer::scale_set(first, 0.75), transformer::scale_set(second, -0.5);
+  Llama merged = transformer::merged(transformer::merged(model, first), second);
+  const Activation<float> expected = merged.logits(text.ids, 3).value();
+  const Activation<float> given = model.logits(text.ids, 3, {.lora = adapters.active()}).value();
+  CHECK((given - expected).cwiseAbs().maxCoeff() < 1e-5f * expected.cwiseAbs().maxCoeff());
+  CHECK_THROWS_AS(adapters.activate({{"dora_r8", 0.5}}), ValueError);
+  CHECK_THROWS_AS(adapters.activate("none"), ValueError);
+}
+
+TEST_CASE("threads run one model with adapters of their own, to the same bits as alone") {
+  Llama model = transformer::load_model(golden + "/tiny_llama");
+  const Text text = golden_text();
+  std::vector<LoraSet> sets;
+  std::vector<Activation<float>> alone, together(4);
+  for (const std::string name : {"lora_r8", "dora_r8", "lora_bias_r8", "embed_r4"}) {
+    sets.push_back(transformer::bind(model, peft::load(golden + "/adapters/" + name)));
+    alone.push_back(model.logits(text.ids, 3, {.lora = &sets.back()}).value());
+  }
+  std::vector<std::thread> threads;
+  for (std::size_t i = 0; i < 4; ++i)
+    threads.emplace_back([&, i] {
+      for (int repeat = 0; repeat < 5; ++repeat) together[i] = model.logits(text.ids, 3, {.lora = &sets[i]}).value();
+    });
+  for (auto& thread : threads) thread.join();
+  for (std::size_t i = 0; i < 4; ++i) CHECK(together[i] == alone[i]);
 }
 
 TEST_CASE("an adapter of PEFT on a base of bitsandbytes") {

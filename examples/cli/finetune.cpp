@@ -67,15 +67,8 @@ void add_training_options(CLI::App& command, Options& o) {
   command.add_option("--plot", o.plot, "writes the loss curve to this .svg file");
 }
 
-void add_options(CLI::App& command, Options& o) {
-  command.add_option("--model", o.model, "a .gguf file, a Hugging Face folder, or demo")->required();
-  command.add_option("--data", o.data, "a text file, or .jsonl with text, or with prompt and completion")->required();
-  command.add_option("--evaluation-data", o.evaluation_data, "held-out data; default: a tenth of --data");
-  command.add_option("--out", o.out, "folder (peft) or file (gguf) for the adapter")->required();
-  command.add_option("--format", o.format, "how the adapter is saved")->check(CLI::IsMember({"peft", "gguf"}))->capture_default_str();
-  command.add_option("--base", o.base, "format of the frozen base")
-      ->check(CLI::IsMember({"native", "nf4", "fp32", "bf16"}))
-      ->capture_default_str();
+/// What is trained: kind, size, place and beginning of the update.
+void add_update_options(CLI::App& command, Options& o) {
   command.add_option("--rank", o.rank, "rank of the update")->check(CLI::Range(1, 1 << 16))->capture_default_str();
   command.add_option("--alpha", o.alpha, "scale of the update is alpha / rank; default: twice the rank")->check(CLI::PositiveNumber);
   command.add_option("--targets", o.targets, "all-linear, names separated by commas (q_proj,v_proj), or a regular expression")
@@ -110,6 +103,18 @@ void add_options(CLI::App& command, Options& o) {
   command.add_option("--dropout", o.dropout, "share of the adapter's input that is dropped in training")
       ->check(CLI::Range(0.0, 0.99))
       ->capture_default_str();
+}
+
+void add_options(CLI::App& command, Options& o) {
+  command.add_option("--model", o.model, "a .gguf file, a Hugging Face folder, or demo")->required();
+  command.add_option("--data", o.data, "a text file, or .jsonl with text, or with prompt and completion")->required();
+  command.add_option("--evaluation-data", o.evaluation_data, "held-out data; default: a tenth of --data");
+  command.add_option("--out", o.out, "folder (peft) or file (gguf) for the adapter")->required();
+  command.add_option("--format", o.format, "how the adapter is saved")->check(CLI::IsMember({"peft", "gguf"}))->capture_default_str();
+  command.add_option("--base", o.base, "format of the frozen base")
+      ->check(CLI::IsMember({"native", "nf4", "fp32", "bf16"}))
+      ->capture_default_str();
+  add_update_options(command, o);
   add_training_options(command, o);
   add_common(command, o.common);
 }

@@ -65,35 +65,8 @@ class Arranged {
       } else {
         f = FewTokens{};
         f.chunks = ceil_div(p.length, 32);
-        const Index count = f.chunks * 32 * tokens_;
-        for (Index t = 0; t < tokens_; ++t) {
-          float* to = memory + t * f.chunks * 32;
-          std::fill_n(to, f.chunks * 32, 0.0f);
-          if (t >= tokens) continue;
-          gather(x, t, p.depth, p.length, to);
-          if (pairs) deinterleave(to, f.chunks);
-        }
-        f.x = memory;
-        memory += count;
-        float* sums = memory;
-        for (Index c = 0; c < f.chunks; ++c) sums[c] = table.elementwise.sum(f.x + 32 * c, 32);
-        f.x_sum = sums;
-        memory += round_up(f.chunks, 16);
-        if (brain) {
-          auto* to = reinterpret_cast<std::uint16_t*>(memory);
-          table.to_bfloat16(f.x, count, to);
-          f.brain = to;
-          memory += count / 2;
-        }
-        if (bytes && p.kind == Piece::Kind::blocks) {
-          auto* to = reinterpret_cast<std::int8_t*>(memory);
-          float* scale = memory + count / 4;
-          table.to_int8(f.x, count / 32, to, scale, scale + count / 32);
-          f.q = to;
-          f.q_scale = scale;
-          f.q_sum = scale + count / 32;
-          memory = scale + count / 16;
-        }
+        memory = arrange(table, x, p, tokens, pairs, f, memory);
+        if (brain || (bytes && p.kind == Piece::Kind::blocks)) memory = narrow(table, brain, f, memory);
       }
       f.piece = &p;
       f.tokens = tokens;
@@ -103,6 +76,41 @@ class Arranged {
   const FewTokens& operator[](Index piece) const { return products_[static_cast<std::size_t>(piece)]; }
 
  private:
+  /// The tokens of a piece and the sums of their chunks, in float; gives the memory behind them.
+  float* arrange(const KernelTable& table, std::span<const Columns> x, const Piece& p, Index tokens, bool pairs, FewTokens& f,
+                 float* memory) const {
+    for (Index t = 0; t < tokens_; ++t) {
+      float* to = memory + t * f.chunks * 32;
+      std::fill_n(to, f.chunks * 32, 0.0f);
+      if (t >= tokens) continue;
+      gather(x, t, p.depth, p.length, to);
+      if (pairs) deinterleave(to, f.chunks);
+    }
+    f.x = memory;
+    float* sums = memory + f.chunks * 32 * tokens_;
+    for (Index c = 0; c < f.chunks; ++c) sums[c] = table.elementwise.sum(f.x + 32 * c, 32);
+    f.x_sum = sums;
+    return sums + round_up(f.chunks, 16);
+  }
+
+  /// The same as bfloat16, or in 8 bits.
+  float* narrow(const KernelTable& table, bool brain, FewTokens& f, float* memory) const {
+    const Index count = f.chunks * 32 * tokens_;
+    if (brain) {
+      auto* to = reinterpret_cast<std::uint16_t*>(memory);
+      table.to_bfloat16(f.x, count, to);
+      f.brain = to;
+      return memory + count / 2;
+    }
+    auto* to = reinterpret_cast<std::int8_t*>(memory);
+    float* scale = memory + count / 4;
+    table.to_int8(f.x, count / 32, to, scale, scale + count / 32);
+    f.q = to;
+    f.q_scale = scale;
+    f.q_sum = scale + count / 32;
+    return scale + count / 16;
+  }
+
   /// An earlier piece with the same activations in the same order: pieces side by side along the rows share them.
   const FewTokens* find(const Pieces& pieces, Index count, const Piece& p, bool pairs) const {
     for (Index i = 0; i < count; ++i) {

@@ -163,6 +163,25 @@ void cross_entropy_slice(Strided<S>& logits, const Index* counted, std::span<con
   });
 }
 
+/// Columns tokens[0], tokens[1] … tokens[n - 1] of X.
+template <class S>
+Activation<S> gather_columns(const ActivationView<S>& x, const Index* tokens, Index n) {
+  Activation<S> columns(x.rows(), n);
+  for (Index i = 0; i < n; ++i) columns.col(i) = x.col(tokens[i]);
+  return columns;
+}
+
+/// The mean of the losses, without a gradient yet.
+template <class S>
+LinearCrossEntropy<S> mean_loss(const Vector<S>& losses, Index count) {
+  const auto mean = mean_of(losses, count);
+  LinearCrossEntropy<S> result;
+  result.loss = mean.loss;
+  result.count = mean.count;
+  result.total = mean.total;
+  return result;
+}
+
 }  // namespace detail
 
 /// Cross-entropy of the logits W X, with its gradient in the same pass: dX = Wᵀ (softmax(W X) − onehot) / count.
@@ -181,26 +200,23 @@ LinearCrossEntropy<S> linear_cross_entropy(const W& source, const X& input, std:
   const auto count = static_cast<Index>(counted.size());
   const S share = count > 0 ? S(1) / static_cast<S>(count) : S(0);
   Vector<S> losses = Vector<S>::Zero(x.cols());
-  LinearCrossEntropy<S> result;
-  if (want_gradient) result.dx = Activation<S>::Zero(x.rows(), x.cols());
+  Activation<S> dx;
+  if (want_gradient) dx.setZero(x.rows(), x.cols());
   PagedArray<S> memory(static_cast<std::size_t>(source.rows() * std::min(count, detail::loss_slice)));
   for (Index begin = 0; begin < count; begin += detail::loss_slice) {
     const Index n = std::min(detail::loss_slice, count - begin);
     const Index* tokens = counted.data() + begin;
-    Activation<S> columns(x.rows(), n);
-    for (Index i = 0; i < n; ++i) columns.col(i) = x.col(tokens[i]);
+    const Activation<S> columns = detail::gather_columns<S>(x, tokens, n);
     detail::Strided<S> logits(memory.data(), source.rows(), n, Eigen::OuterStride<>(source.rows()));
     detail::multiply_into<S>(logits, source, columns, compute);  // [vocabulary, dim] · [dim, n]
     detail::cross_entropy_slice<S>(logits, tokens, targets, share, want_gradient || dweight != nullptr, losses);
     if (dweight) accumulate_outer(*dweight, logits, columns);  // [vocabulary, n] · [n, dim]
     if (!want_gradient) continue;
-    const Activation<S> dx = multiply_transposed(source, logits, compute);  // [dim, vocabulary] · [vocabulary, n]
-    for (Index i = 0; i < n; ++i) result.dx.col(tokens[i]) = dx.col(i);
+    const Activation<S> part = multiply_transposed(source, logits, compute);  // [dim, vocabulary] · [vocabulary, n]
+    for (Index i = 0; i < n; ++i) dx.col(tokens[i]) = part.col(i);
   }
-  const auto mean = detail::mean_of(losses, count);
-  result.loss = mean.loss;
-  result.count = mean.count;
-  result.total = mean.total;
+  auto result = detail::mean_loss(losses, count);
+  result.dx = std::move(dx);
   return result;
 }
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstdio>
+#include <optional>
 #include <map>
 
 #include <lowrank/core/random.hpp>
@@ -22,7 +23,7 @@ struct Options {
   Index batch = 4, sequence = 128, rank = 16, steps = 5;
   Index prompt = 512, tokens = 128, repetitions = 3;
   transformer::Recompute recompute = transformer::Recompute::automatic;
-  bool skip_training = false, skip_generation = false;
+  bool skip_training = false, skip_generation = false, batch_invariant = false;
 };
 
 /// Seconds of equal runs.
@@ -196,6 +197,8 @@ void fit_context(Options& o, Index context) {
 void run(Options o) {
   lowrank::check<lowrank::ValueError>(o.common.compute != "int8" || o.skip_training, "bench",
                                       "int8 is for inference; add --skip-training, or use fp32, bf16 or auto");
+  std::optional<lowrank::BatchInvariant> invariant;
+  if (o.batch_invariant) invariant.emplace();
   Session session = open_session(o.model, o.common, transformer::parse_base(o.base), o.skip_training ? "generate" : "train");
   fit_context(o, session.model.config.context);
   const auto adapter = open_adapters(session.model, o.adapters);
@@ -244,6 +247,7 @@ void add_options(CLI::App& command, Options& o) {
   auto* skip_training = command.add_flag("--skip-training", o.skip_training, "generation alone: peak memory is its own");
   auto* skip_generation = command.add_flag("--skip-generation", o.skip_generation, "training alone: peak memory is its own");
   skip_generation->excludes(skip_training)->excludes(adapter);
+  command.add_flag("--batch-invariant", o.batch_invariant, "a token's numbers do not depend on its neighbours: what that costs");
   add_common(command, o.common);
 }
 

@@ -206,6 +206,27 @@ TEST_CASE("threads run one model with adapters of their own, to the same bits as
   for (std::size_t i = 0; i < 4; ++i) CHECK(together[i] == alone[i]);
 }
 
+TEST_CASE("batch-invariant: a token's logits have the same bits alone, in a batch, and read one by one") {
+  Llama model = transformer::load_model(golden + "/tiny_llama");
+  const Text text = golden_text();
+  LoraSet set = transformer::bind(model, peft::load(golden + "/adapters/lora_r8"));
+  for (const Compute compute : {Compute::fp32, Compute::bf16}) {
+    model.set_compute(compute);
+    const BatchInvariant guard;
+    const Activation<float> batch = model.logits(text.ids, 3, {.lora = &set}).value();
+    for (Index row = 0; row < 3; ++row) {
+      const auto ids = std::span(text.ids).subspan(static_cast<std::size_t>(24 * row), 24);
+      CHECK(model.logits(ids, 1, {.lora = &set}).value() == batch.middleCols(24 * row, 24));
+      transformer::Cache cache;
+      for (std::size_t begin = 0, count = 1; begin < 24; begin += count, count = std::min<std::size_t>(count + 2, 24 - begin)) {
+        const Activation<float> part = model.logits(ids.subspan(begin, count), 1, {.lora = &set, .cache = &cache}).value();
+        CHECK(part == batch.middleCols(24 * row + static_cast<Index>(begin), static_cast<Index>(count)));
+      }
+    }
+  }
+  CHECK(!BatchInvariant::is_on());
+}
+
 TEST_CASE("an adapter of PEFT on a base of bitsandbytes") {
   Llama model = transformer::load_model(golden + "/tiny_llama_nf4");
   imitate_cpu_scales(model);

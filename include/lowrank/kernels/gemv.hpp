@@ -4,6 +4,7 @@
 
 #include <bit>
 
+#include <lowrank/core/batch_invariant.hpp>
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/kernels/dispatch.hpp>
 #include <lowrank/kernels/pack.hpp>
@@ -154,7 +155,8 @@ inline bool multiply_few(const Pieces& source, std::span<const Columns> x, Index
   auto kernel = options.compute == Compute::fp32   ? table.few_tokens
                 : options.compute == Compute::bf16 ? table.few_tokens_bf16
                                                    : table.few_tokens_int8;
-  if (kernel == nullptr || tokens > few_tokens || options.batch_invariant || source.depth() == 0) return false;
+  if (kernel == nullptr || tokens > few_tokens || source.depth() == 0) return false;
+  if (options.batch_invariant || BatchInvariant::is_on()) return false;
   for (const Piece& piece : source)
     if (!detail::is_streamable(piece)) return false;
 

@@ -192,7 +192,7 @@ inline std::vector<Var<float>> forward_together(std::span<const LayerUse> uses, 
   std::vector<Var<float>> outputs;
   if (!detail::go_together(uses, x)) {
     for (const LayerUse& use : uses) outputs.push_back(use.layer->forward(x, use.update));
-  } else if (x.tape() == nullptr && x.cols() <= kernels::few_tokens) {
+  } else if (x.tape() == nullptr && x.cols() <= kernels::few_tokens && !BatchInvariant::is_on()) {
     for (auto& y : detail::few_together(uses, x.value())) outputs.emplace_back(std::move(y));
   } else {
     outputs = detail::many_together(uses, x);

@@ -165,7 +165,7 @@ AttentionForward<S> attention_forward(const Q& query, const ActivationView<S>& k
   const auto grid = detail::attention_grid<S>("attention_forward", q, k, v, shape, compute);
   AttentionForward<S> out{Activation<S>(q.rows(), q.cols()), Activation<S>(shape.heads, q.cols())};
   if constexpr (std::is_same_v<S, float>) {
-    if (grid.queries <= 2) {  // too few columns for a product
+    if (grid.queries <= 2 && !BatchInvariant::is_on()) {  // too few columns for a product
       parallel_for(q.cols() * shape.heads, [&](Index piece) {
         const Index column = piece / shape.heads;
         detail::attend_query(grid, q, k, v, column / grid.queries, piece % shape.heads, column % grid.queries, out);

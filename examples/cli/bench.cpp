@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <cstdio>
-#include <optional>
 #include <map>
+#include <optional>
 
 #include <lowrank/core/random.hpp>
 #include <lowrank/kernels/dispatch.hpp>

@@ -40,10 +40,15 @@ class Pieces {
 
   /// A factor of zeros [rows, depth], for add().
   Pieces(Index rows, Index depth) : rows_(rows), depth_(depth) {}
-  /// Puts factor · source where its element (0, 0) lies at (row, depth). Parts must not overlap.
+  /// Puts factor · source where its element (0, 0) lies at (row, depth). Parts must not overlap. The source must outlive this.
   template <Source S>
   void add(const S& source, Index row, Index depth, float factor = 1) {
     place(source, Frame{row, depth, false, factor});
+  }
+  /// The same for sourceᵀ. add(transposed(source)) would see a temporary copy of the source.
+  template <Source S>
+  void add_transposed(const S& source, Index row, Index depth, float factor = 1) {
+    place(source, Frame{row, depth, true, factor});
   }
 
   Index rows() const { return rows_; }

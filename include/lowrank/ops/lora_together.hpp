@@ -49,7 +49,7 @@ class AdaptedWeight {
   }
   template <Source W>
   static void add(const W& weight, kernels::Pieces& pieces, Index row, Index depth, bool turned) {
-    turned ? pieces.add(transposed(weight), row, depth) : pieces.add(weight, row, depth);
+    turned ? pieces.add_transposed(weight, row, depth) : pieces.add(weight, row, depth);
   }
 
   std::optional<LowRank<float>> update_;

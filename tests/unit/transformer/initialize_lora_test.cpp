@@ -99,6 +99,32 @@ TEST_CASE("start_lora: the model begins as it was, and the plain set on the unto
   }
 }
 
+TEST_CASE("Training on a residual base: gradients are those of the same base made dense") {
+  Llama model = small_model();
+  for (Index s = 0; s < model.head_slot(); ++s)
+    model.layer(s) = lowrank::AnyLinear(lowrank::AnyMatrix(lowrank::quantize<lowrank::Q8_0>(dense_weight(model.layer(s)))));
+  LoraConfig config = small_config();
+  StartedLora started = start_lora(model, config, {.start = LoraStart::pissa_fast, .seed = seed}, {});
+  Llama dense = model;
+  for (Index s = 0; s < model.head_slot(); ++s) dense.layer(s) = converted(model.layer(s), Base::fp32);
+  LoraSet same = started.lora;
+  const std::vector<Example> data = small_data();
+  const auto backward = [&](Llama& m, LoraSet& set) {
+    BatchStream batches(data, 2, seed);
+    const Batch batch = batches.at(0);
+    Tape<float> tape;
+    tape.backward(m.loss(batch.ids, batch.targets, batch.sequences, {.tape = &tape, .lora = &set}));
+  };
+  backward(model, started.lora);
+  backward(dense, same);
+  for (const Index s : target_slots(model, config)) {
+    const auto &x = *started.lora.at(s), &y = *same.at(s);
+    CHECK(y.a.grad.norm() > 0);
+    CHECK((x.a.grad - y.a.grad).norm() < 1e-4f * y.a.grad.norm());
+    CHECK((x.b.grad - y.b.grad).norm() < 1e-4f * y.b.grad.norm());
+  }
+}
+
 TEST_CASE("start_lora with DoRA: lengths are those of the whole weight, and the plain set is the trained one") {
   for (const char* name : {"pissa", "orthogonal", "eva"}) {
     CAPTURE(name);

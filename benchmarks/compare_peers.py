@@ -170,7 +170,7 @@ class Record:
 peft, peft_checkpointing = "PEFT + bitsandbytes NF4, bf16", "the same with gradient checkpointing"
 native, nf4 = "lowrank, the GGUF file as it is", "lowrank, NF4"
 llama, llama_adapted = "llama.cpp", "llama.cpp, with adapter"
-lowrank_auto, lowrank_int8 = "lowrank", "lowrank, 8-bit activations"
+lowrank_auto, lowrank_bf16 = "lowrank", "lowrank, bf16"
 
 
 def measure_training(record, options, peers, project, suffix, sizes, steps):
@@ -189,7 +189,7 @@ def measure_generation(record, options, peers, project):
     record.measure(llama, lambda: peers("generation.py", options.model, repetitions, options.threads))
     record.measure(llama_adapted,
                    lambda: peers("generation.py", options.model, repetitions, options.threads, project.adapter("gguf")))
-    for name, compute in ((lowrank_auto, "auto"), (lowrank_int8, "int8")):
+    for name, compute in ((lowrank_auto, "auto"), (lowrank_bf16, "bf16")):
         record.measure(name, lambda: project.bench("--skip-training", "--compute", compute, "--repetitions", repetitions, "--adapter",
                                                    project.adapter("peft")))
 
@@ -258,9 +258,9 @@ def generation_table(record):
     bare = "_without_adapter"
     rows = []
     for label, system, suffix, peer in ((llama, llama, "", llama), (lowrank_auto, lowrank_auto, bare, llama),
-                                        (lowrank_int8, lowrank_int8, bare, llama), (llama_adapted, llama_adapted, "", llama_adapted),
+                                        (lowrank_bf16, lowrank_bf16, bare, llama), (llama_adapted, llama_adapted, "", llama_adapted),
                                         (lowrank_auto + ", with adapter", lowrank_auto, "", llama_adapted),
-                                        (lowrank_int8 + ", with adapter", lowrank_int8, "", llama_adapted)):
+                                        (lowrank_bf16 + ", with adapter", lowrank_bf16, "", llama_adapted)):
         without = {llama_adapted: (llama, decode)}.get(system, (system, decode + bare))
         price = record.ratio(without, (system, decode)) if "with adapter" in label else "1.00"
         rows.append([label, record.text(system, prompt + suffix, "{:.0f}"), record.ratio((system, prompt + suffix), (peer, prompt)),

@@ -39,6 +39,17 @@ void dequantize_weight(benchmark::State& state) {
   measure(state, [&] { benchmark::DoNotOptimize(dequantize(q).data()); });
 }
 
+/// Into memory that was touched before, which is what a program does that dequantizes often.
+template <class Quantization, class Element>
+void dequantize_weight_into(benchmark::State& state) {
+  const auto q = quantize<Quantization>(weight());
+  std::vector<Element> out(static_cast<std::size_t>(q.rows() * q.cols()));
+  measure(state, [&] {
+    dequantize_into(q, std::span(out));
+    benchmark::DoNotOptimize(out.data());
+  });
+}
+
 template <class Quantization>
 void add(const std::string& name) {
   const auto add_one = [](const std::string& full, void (*function)(benchmark::State&)) {
@@ -46,6 +57,8 @@ void add(const std::string& name) {
   };
   add_one("quantize/" + name, quantize_weight<Quantization>);
   add_one("dequantize/" + name, dequantize_weight<Quantization>);
+  add_one("dequantize_into/" + name + "/fp32", dequantize_weight_into<Quantization, float>);
+  add_one("dequantize_into/" + name + "/bf16", dequantize_weight_into<Quantization, bfloat16>);
 }
 
 const bool added = [] {

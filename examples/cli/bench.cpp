@@ -142,7 +142,9 @@ void print_explanation(const Options& o, const Session& session, const LoraSet* 
                        const nlohmann::ordered_json& json) {
   std::printf("\n  %s: %s on %s, %d threads; random tokens.", session.name.c_str(), json["compute"].get<std::string>().c_str(),
               json["target"].get<std::string>().c_str(), json["threads"].get<int>());
-  if (!o.skip_generation) std::printf(" Medians of %ld runs.", static_cast<long>(o.repetitions));
+  if (!o.skip_generation)
+    std::printf(" Generation in %s, medians of %ld runs.", json["generation_compute"].get<std::string>().c_str(),
+                static_cast<long>(o.repetitions));
   if (!o.skip_training) std::printf(" A step is forward, backward and AdamW; median of %ld after a warm-up.", static_cast<long>(o.steps));
   std::printf("\n");
   if (o.skip_generation) return;
@@ -169,6 +171,7 @@ void add_speeds(nlohmann::ordered_json& json, const Options& o, const Results& r
     json["decode_tokens_per_second"] = rate(main.decode, o.tokens);
     json["prompt_tokens"] = o.prompt;
     json["decode_tokens"] = o.tokens;
+    json["generation_compute"] = compute_name(resolve_compute(o.common, "generate"));
   }
   if (results.has_adapter) {
     json["prompt_tokens_per_second_without_adapter"] = rate(results.bare.prompt, o.prompt);
@@ -203,7 +206,11 @@ void run(Options o) {
   fit_context(o, session.model.config.context);
   const auto adapter = open_adapters(session.model, o.adapters);
   Results results;
-  if (!o.skip_generation) measure_generation(session.model, adapter.get(), o, results);
+  if (!o.skip_generation) {
+    session.model.set_compute(resolve_compute(o.common, "generate"));
+    measure_generation(session.model, adapter.get(), o, results);
+    session.model.set_compute(session.compute);
+  }
   LoraSet trained;
   if (!o.skip_training) {
     lowrank::LoraConfig config;

@@ -18,9 +18,16 @@ lowrank::Compute resolve_compute(const Common& common, const char* purpose) {
                                       "int8 is for inference; train with fp32, bf16 or auto");
   if (common.compute == "bf16") return Compute::bf16;
   if (common.compute == "int8") return Compute::int8;
-  // bf16 leaves the loss unchanged to three digits and is the faster one where the processor multiplies it natively.
+  // bf16, and 8 bits for a few tokens, leave the loss unchanged to three digits; they are faster where the processor multiplies them
+  // natively.
   const bool native = std::string_view(lowrank::kernels::target_name()) == "avx512bf16";
-  return common.compute == "auto" && use != "evaluate" && native ? Compute::bf16 : Compute::fp32;
+  if (common.compute != "auto" || use == "evaluate" || !native) return Compute::fp32;
+  return use == "generate" ? Compute::int8 : Compute::bf16;
+}
+
+const char* compute_name(lowrank::Compute compute) {
+  static constexpr const char* names[] = {"fp32", "bf16", "int8"};
+  return names[static_cast<int>(compute)];
 }
 
 std::filesystem::path model_path(const std::string& name) {
@@ -85,7 +92,6 @@ std::unique_ptr<LoraSet> open_adapters(const Llama& model, const std::vector<std
 nlohmann::ordered_json common_report(const Session& session, const LoraSet* lora) {
   const auto adapter = lora ? transformer::parameter_count(*lora) : 0;
   const auto total = session.model.parameter_count() + adapter;
-  static constexpr const char* computes[] = {"fp32", "bf16", "int8"};
   return {{"model", session.name},
           {"trainable_parameters", adapter},
           {"total_parameters", total},
@@ -94,7 +100,7 @@ nlohmann::ordered_json common_report(const Session& session, const LoraSet* lora
           {"adapter_bytes", adapter * static_cast<Index>(sizeof(float))},
           {"peak_rss_bytes", peak_memory()},
           {"threads", lowrank::thread_count()},
-          {"compute", computes[static_cast<int>(session.compute)]},
+          {"compute", compute_name(session.compute)},
           {"target", lowrank::kernels::target_name()}};
 }
 

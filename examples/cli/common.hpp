@@ -58,6 +58,9 @@ struct Session {
 /// The compute type of --compute for a purpose: train, generate or evaluate.
 lowrank::Compute resolve_compute(const Common& common, const char* purpose);
 
+/// The name that --compute knows.
+const char* compute_name(lowrank::Compute compute);
+
 /// The file or folder that a --model means. Throws IoError when there is none.
 std::filesystem::path model_path(const std::string& name);
 

@@ -103,7 +103,11 @@ inline Svd thin_svd(const Eigen::MatrixXd& m) {
   const Eigen::BDCSVD<Eigen::MatrixXd> svd(m, Eigen::ComputeThinU | Eigen::ComputeThinV);
   check<ValueError>(svd.info() == Eigen::Success, "thin_svd", "the iteration did not converge for a [", m.rows(), ", ", m.cols(),
                     "] matrix");
-  return {svd.matrixU(), svd.singularValues(), svd.matrixV()};
+  if (svd.singularValues().allFinite() && svd.matrixU().allFinite() && svd.matrixV().allFinite())
+    return {svd.matrixU(), svd.singularValues(), svd.matrixV()};
+  // Eigen 3.4.0 can divide by zero where singular values are equal, as in a matrix of two different rows; Jacobi's rotations never do.
+  const Eigen::JacobiSVD<Eigen::MatrixXd> slow(m, Eigen::ComputeThinU | Eigen::ComputeThinV);
+  return {slow.matrixU(), slow.singularValues(), slow.matrixV()};
 }
 
 /// The SVD of B A without the product: B = Q₁ R₁, Aᵀ = Q₂ R₂, and the small R₁ R₂ᵀ = U' s V'ᵀ gives U = Q₁ U', V = Q₂ V'.

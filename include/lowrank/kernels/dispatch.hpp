@@ -20,7 +20,7 @@ namespace lowrank::inline LOWRANK_ABI::kernels {
 namespace detail {
 
 #if defined(LOWRANK_SEPARATE_KERNELS)
-const KernelTable& table_of(Target target);  // in the one unit that includes kernels/tables.hpp
+const KernelTable& table_of(Target target);  // in the one unit that includes separate.hpp
 #endif
 
 /// The richest target there is, or the one that LOWRANK_TARGET names.

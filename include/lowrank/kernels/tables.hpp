@@ -1,7 +1,6 @@
 #pragma once
 
-/// The kernels of every target. They take a compiler seconds, in every unit that multiplies. A program of many units may define
-/// LOWRANK_SEPARATE_KERNELS for all of them, and include this header in one, which then holds the kernels for all.
+/// The kernels of every target. They take a compiler seconds, in every unit that multiplies; see separate.hpp.
 
 #include <lowrank/kernels/avx2_few_int8.hpp>
 #include <lowrank/kernels/avx512_few.hpp>

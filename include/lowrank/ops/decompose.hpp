@@ -4,25 +4,11 @@
 #include <cmath>
 #include <utility>
 
-#include <lowrank/core/matrix.hpp>
 #include <lowrank/core/random.hpp>
+#include <lowrank/ops/factors.hpp>
 #include <lowrank/ops/product.hpp>
-
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wconversion"
-#pragma GCC diagnostic ignored "-Wshadow"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#elif defined(__clang__)
-#pragma clang diagnostic push
-#pragma clang diagnostic ignored "-Weverything"
-#endif
-#include <Eigen/QR>
-#include <Eigen/SVD>
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#elif defined(__clang__)
-#pragma clang diagnostic pop
+#if !defined(LOWRANK_SEPARATE_KERNELS)
+#include <lowrank/ops/factorize.hpp>
 #endif
 
 /// QR and singular value decompositions, by Eigen.
@@ -34,26 +20,13 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// M = Q R: M [rows, cols], k = min(rows, cols), Q [rows, k] with orthonormal columns, R [k, cols] upper triangular.
-struct Qr {
-  Eigen::MatrixXd q, r;
-};
-
-/// M = U diag(s) Vᵀ: U [rows, k] and V [cols, k] with orthonormal columns, s [k] falling, none negative.
-struct Svd {
-  Eigen::MatrixXd u;
-  Eigen::VectorXd s;
-  Eigen::MatrixXd v;
-
-  /// The k largest singular values and their vectors (all where there are fewer): of all matrices of rank k, U diag(s) Vᵀ is then the
-  /// nearest to M (Eckart and Young 1936).
-  Svd leading(Index k) const& {
-    k = std::min(k, s.size());
-    return {u.leftCols(k), s.head(k), v.leftCols(k)};
-  }
-};
-
 namespace detail {
+
+#if defined(LOWRANK_SEPARATE_KERNELS)
+// In the one unit that includes separate.hpp.
+Qr householder_qr(const Eigen::MatrixXd& m);
+Svd divide_and_conquer_svd(const Eigen::MatrixXd& m);
+#endif
 
 /// Eigen would share large products among threads and then sum in another order: while this lives, the calling thread works alone.
 class OneThread {
@@ -80,9 +53,7 @@ inline void check_decomposable(const char* operation, const Eigen::MatrixXd& m) 
 inline Qr thin_qr(const Eigen::MatrixXd& m) {
   detail::check_decomposable("thin_qr", m);
   const detail::OneThread alone;
-  const Index k = std::min(m.rows(), m.cols());
-  const Eigen::HouseholderQR<Eigen::MatrixXd> qr(m);
-  return {qr.householderQ() * Eigen::MatrixXd::Identity(m.rows(), k), qr.matrixQR().topRows(k).triangularView<Eigen::Upper>()};
+  return detail::householder_qr(m);
 }
 
 /// The thin SVD by divide and conquer; matrices that are not nearly square go through a QR decomposition first, M = Q R, R = U' s Vᵀ.
@@ -100,14 +71,7 @@ inline Svd thin_svd(const Eigen::MatrixXd& m) {
     Svd inner = thin_svd(qr.r);
     return {qr.q * inner.u, std::move(inner.s), std::move(inner.v)};
   }
-  const Eigen::BDCSVD<Eigen::MatrixXd> svd(m, Eigen::ComputeThinU | Eigen::ComputeThinV);
-  check<ValueError>(svd.info() == Eigen::Success, "thin_svd", "the iteration did not converge for a [", m.rows(), ", ", m.cols(),
-                    "] matrix");
-  if (svd.singularValues().allFinite() && svd.matrixU().allFinite() && svd.matrixV().allFinite())
-    return {svd.matrixU(), svd.singularValues(), svd.matrixV()};
-  // Eigen 3.4.0 can divide by zero where singular values are equal, as in a matrix of two different rows; Jacobi's rotations never do.
-  const Eigen::JacobiSVD<Eigen::MatrixXd> slow(m, Eigen::ComputeThinU | Eigen::ComputeThinV);
-  return {slow.matrixU(), slow.singularValues(), slow.matrixV()};
+  return detail::divide_and_conquer_svd(m);
 }
 
 /// The SVD of B A without the product: B = Q₁ R₁, Aᵀ = Q₂ R₂, and the small R₁ R₂ᵀ = U' s V'ᵀ gives U = Q₁ U', V = Q₂ V'.

@@ -1,0 +1,167 @@
+#pragma once
+
+/// Products and low-rank layers as sequences of launches. What launches is a parameter with `operator()(kernel)` and `multiprocessors()`: a
+/// Launcher on a device, the model of a block in the tests.
+
+#include <lowrank/cuda/outer.hpp>
+#include <lowrank/cuda/product_few.hpp>
+#include <lowrank/cuda/product_many.hpp>
+
+namespace lowrank::inline LOWRANK_ABI::cuda {
+
+/// Scratch for partial sums; products are cut into no more pieces of the depth than it holds.
+struct Scratch {
+  float* data = nullptr;
+  Index size = 0;
+};
+
+/// Pieces of the depth that give every multiprocessor two blocks, of at least four tiles each, within the scratch.
+inline int splits_of(Index blocks, Index depth_tiles, Index outputs, Index multiprocessors, const Scratch& scratch) {
+  const Index wanted = ceil_div(2 * multiprocessors, blocks > 0 ? blocks : 1), room = outputs > 0 ? scratch.size / outputs : 0;
+  Index splits = depth_tiles / 4 < wanted ? depth_tiles / 4 : wanted;
+  if (splits > room) splits = room;
+  return splits < 2 ? 1 : static_cast<int>(splits);
+}
+
+namespace detail {
+
+template <class Tile, bool Turned, int Bits, class Launch>
+void launch_many(Launch& launch, Product p, const Scratch& scratch) {
+  ProductMany<Bits, Turned, Tile> kernel{p};
+  const LaunchShape whole = kernel.shape();
+  const Index tiles = ceil_div(p.base.codes ? p.x.depth : 0, Tile::depth) + ceil_div(p.adapter.depth, Tile::depth);
+  kernel.product.splits =
+      splits_of(static_cast<Index>(whole.x) * whole.y, tiles, static_cast<Index>(p.rows) * p.tokens, launch.multiprocessors(), scratch);
+  kernel.product.partials = scratch.data;
+  launch(kernel);
+  if (kernel.product.splits > 1) launch(SumPartials{kernel.product});
+}
+
+template <bool Turned, int Bits, class Launch>
+void launch_product(Launch& launch, const Product& p, const Scratch& scratch) {
+  if constexpr (!Turned) {
+    if (!p.tiles && p.tokens == 1) return launch(ProductFew<Bits, 1>{p});
+    if (!p.tiles && p.tokens == 2) return launch(ProductFew<Bits, 2>{p});
+    if (!p.tiles && p.tokens <= 4) return launch(ProductFew<Bits, 4>{p});
+  }
+  if (p.tokens <= 32) return launch_many<SmallTile, Turned, Bits>(launch, p, scratch);
+  if (p.tokens <= 512) return launch_many<MediumTile, Turned, Bits>(launch, p, scratch);
+  launch_many<LargeTile, Turned, Bits>(launch, p, scratch);
+}
+
+}  // namespace detail
+
+/// Y = W X + adapter · H, or turned Y = Wᵀ X + adapterᵀ · H, by the kernel for the number of tokens. At most 4 tokens: weights read once by
+/// the vector units; else tensor cores, with tiles of 64 × 16, 128 × 64 or 128 × 128.
+template <bool Turned, class Launch>
+void multiply(Launch& launch, const Product& p, const Scratch& scratch) {
+  if (p.rows == 0 || p.tokens == 0) return;
+  if (p.base.bits == 4) return detail::launch_product<Turned, 4>(launch, p, scratch);
+  if (p.base.bits == 8) return detail::launch_product<Turned, 8>(launch, p, scratch);
+  detail::launch_product<Turned, 16>(launch, p, scratch);
+}
+
+/// C += scale · L Rᵀ over the tokens.
+template <class Launch>
+void add_outer(Launch& launch, OuterProduct outer, const Scratch& scratch) {
+  if (outer.tokens == 0 || outer.rows() == 0 || outer.cols() == 0) return;
+  const LaunchShape whole = outer.shape();
+  outer.accumulate = true;
+  outer.splits = splits_of(static_cast<Index>(whole.x) * whole.y, ceil_div(outer.tokens, OuterProduct::depth),
+                           static_cast<Index>(outer.rows()) * outer.cols(), launch.multiprocessors(), scratch);
+  outer.partials = scratch.data;
+  launch(outer);
+  if (outer.splits > 1) launch(SumOuter{outer});
+}
+
+/// Rows of bfloat16 that ToBfloat16 fills: an Operand, an AdapterView, or the base of a product.
+struct BrainRows {
+  bfloat16* data = nullptr;  ///< rows of whole chunks
+  int cols = 0;
+
+  constexpr Index stride() const { return round_up(cols, chunk_size); }
+  constexpr Operand operand() const { return {data, stride(), cols}; }
+  PackedView view(int rows) const {
+    PackedView v;
+    v.codes = reinterpret_cast<const Word4*>(data);
+    v.rows = rows;
+    v.cols = cols;
+    v.chunks = static_cast<int>(stride() / chunk_size);
+    v.bits = 16;
+    return v;
+  }
+  template <class Launch>
+  void fill(Launch& launch, const float* x, int rows, float factor = 1) const {
+    if (rows > 0 && cols > 0) launch(ToBfloat16{x, cols, rows, cols, factor, data, stride()});
+  }
+};
+
+/// A low-rank layer on the device: a frozen base W [out, in], factors A [rank, in] and B [out, rank] in fp32 with their gradients, and room
+/// for `tokens` tokens of what the products read, in bfloat16. The pointers are device memory of DeviceLora, or a test's arrays.
+struct LoraArrays {
+  PackedView base;
+  int rank = 0;
+  float scale = 1;
+  const float *a = nullptr, *b = nullptr;
+  float *da = nullptr, *db = nullptr;
+  BrainRows a16, b16;            ///< A, and scale · B
+  BrainRows x16, h16, g16, u16;  ///< of each token: input, A X, output's gradient, scale Bᵀ G
+  float *h = nullptr, *u = nullptr;
+  Scratch scratch;
+};
+
+/// Rounds the factors for the products; after every change of A or B.
+template <class Launch>
+void refresh_factors(Launch& launch, const LoraArrays& l) {
+  l.a16.fill(launch, l.a, l.rank);
+  l.b16.fill(launch, l.b, l.base.rows, l.scale);
+}
+
+namespace detail {
+
+inline Product product_of(const PackedView& base, const Operand& x, int rows, int tokens, float* y) {
+  Product p;
+  p.base = base;
+  p.x = x;
+  p.rows = rows;
+  p.tokens = tokens;
+  p.y = y;
+  p.ldy = rows;
+  return p;
+}
+
+}  // namespace detail
+
+/// Y = W X + s B (A X) for X [in, tokens]; keeps X and A X for the backward pass. Two products: A X, then [W | s B] · [X ; A X].
+template <class Launch>
+void lora_forward(Launch& launch, const LoraArrays& l, const float* x, int tokens, float* y) {
+  l.x16.fill(launch, x, tokens);
+  multiply<false>(launch, detail::product_of(l.a16.view(l.rank), l.x16.operand(), l.rank, tokens, l.h), l.scratch);  // A X   [r, T]
+  l.h16.fill(launch, l.h, tokens);
+  Product p = detail::product_of(l.base, l.x16.operand(), l.base.rows, tokens, y);
+  p.h = l.h16.operand();
+  p.adapter = {l.b16.data, l.b16.stride(), l.rank, l.base.rows};
+  multiply<false>(launch, p, l.scratch);  // [out, in + r] · [in + r, T]
+}
+
+/// Gradients for G = dL/dY [out, tokens] of the last lora_forward: with U = s Bᵀ G, dX = Wᵀ G + Aᵀ U, dA += U Xᵀ, dB += s G Hᵀ. dx may be
+/// null.
+template <class Launch>
+void lora_backward(Launch& launch, const LoraArrays& l, const float* g, int tokens, float* dx) {
+  l.g16.fill(launch, g, tokens);
+  multiply<true>(launch, detail::product_of(l.b16.view(l.base.rows), l.g16.operand(), l.rank, tokens, l.u), l.scratch);  // s Bᵀ G   [r, T]
+  l.u16.fill(launch, l.u, tokens);
+  if (dx) {
+    Product p = detail::product_of(l.base, l.g16.operand(), l.base.cols, tokens, dx);
+    p.h = l.u16.operand();
+    p.adapter = {l.a16.data, l.a16.stride(), l.rank, l.base.cols};
+    multiply<true>(launch, p, l.scratch);  // [in, out + r] · [out + r, T]
+  }
+  OuterProduct of_a, of_b;
+  of_a.left = l.u16.operand(), of_a.right = l.x16.operand(), of_a.tokens = tokens, of_a.c = l.da;
+  of_b.left = l.g16.operand(), of_b.right = l.h16.operand(), of_b.tokens = tokens, of_b.c = l.db, of_b.scale = l.scale;
+  add_outer(launch, of_a, l.scratch);  // U Xᵀ     [r, in]
+  add_outer(launch, of_b, l.scratch);  // s G Hᵀ   [out, r]
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI::cuda

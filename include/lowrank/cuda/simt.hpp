@@ -1,0 +1,149 @@
+#pragma once
+
+/// What a kernel is written in terms of.
+///
+/// A kernel is a struct of plain pointers and sizes with `template <class Simt> LOWRANK_DEVICE void operator()(Simt& t) const`, the work
+/// of one thread. Everything that only a GPU has it asks of `t`: where it stands (thread, block), barriers, exchange inside a warp, tensor
+/// cores, asynchronous copies, shared memory. cuda/thread.hpp answers with instructions, in nvcc's device code; the tests answer with a
+/// model of a block on the CPU. So the same source is compiled for both, and its indices, masks and barriers are tested without a GPU.
+/// A Simt has:
+///
+///   int thread(), threads(), lane(), warp(); int block_x(), block_y(), block_z();    // a block is one-dimensional, the grid up to three
+///   std::byte* shared();                                                             // the block's shared memory, 16-byte aligned
+///   void sync(); void sync_warp();                                                   // barriers
+///   T shuffle_xor(T value, int mask);                                                // the value of lane ^ mask
+///   void mma(float (&c)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]);
+///   void load_matrices(std::uint32_t (&r)[4], const bfloat16* row);                  // ldmatrix.x4, and with .trans
+///   void load_matrices_turned(std::uint32_t (&r)[4], const bfloat16* row);
+///   void copy_async(void* shared, const void* global, int bytes);                    // 16 bytes, those from `bytes` on become zero
+///   void commit(); void wait(Pending<N>);                                            // all but the last N committed groups have landed
+///   Word4 stream(const Word4* global);                                               // 16 bytes that are read once
+///
+/// Shapes of mma, m16n8k16 with bfloat16 factors and float sums, g = lane / 4, t = lane % 4 (PTX ISA, mma.m16n8k16):
+///
+///   A [16, 16]  a[0] = (g, 2t), (g, 2t + 1);  a[1] = row g + 8;  a[2] = depth + 8;  a[3] = both
+///   B [16, 8]   b[0] = (2t, g), (2t + 1, g);  b[1] = depth + 8
+///   C [16, 8]   c[0] = (g, 2t), c[1] = (g, 2t + 1);  c[2], c[3] = row g + 8
+///
+/// load_matrices reads four 8 × 8 matrices, lane 8 i + j giving the address of row j of matrix i; r[i] = (g, 2t), (g, 2t + 1) of matrix i,
+/// or turned (2t, g), (2t + 1, g).
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+#include <lowrank/core/types.hpp>
+
+#if defined(__CUDACC__)
+#define LOWRANK_DEVICE __device__ __forceinline__
+#else
+#define LOWRANK_DEVICE inline
+#endif
+
+/// Before a loop of fixed length whose index picks registers.
+#if defined(__CUDA_ARCH__)
+#define LOWRANK_CUDA_UNROLL _Pragma("unroll")
+#else
+#define LOWRANK_CUDA_UNROLL
+#endif
+
+namespace lowrank::inline LOWRANK_ABI::cuda {
+
+inline constexpr int warp_size = 32;
+
+/// 16 bytes, the widest load and store of a thread.
+struct alignas(16) Word4 {
+  std::uint32_t word[4];
+};
+
+/// How many groups of asynchronous copies may still be under way.
+template <int Count>
+struct Pending {};
+
+/// Blocks of a grid, threads of a block, bytes of its shared memory.
+struct LaunchShape {
+  unsigned x = 1, y = 1, z = 1;
+  int threads = 128;
+  std::size_t shared_bytes = 0;
+};
+
+template <class T, class Simt>
+LOWRANK_DEVICE T& shared_as(Simt& t) {
+  return *reinterpret_cast<T*>(t.shared());
+}
+
+/// The bits of a and b as bfloat16 (to nearest, ties to even), a in the low half: two neighbours of a row.
+constexpr std::uint32_t bfloat16_pair(float a, float b) {
+  return static_cast<std::uint32_t>(bfloat16(a).bits) | static_cast<std::uint32_t>(bfloat16(b).bits) << 16;
+}
+constexpr float low_bfloat16(std::uint32_t pair) { return std::bit_cast<float>(pair << 16); }
+constexpr float high_bfloat16(std::uint32_t pair) { return std::bit_cast<float>(pair & 0xffff0000u); }
+
+/// Σ over the lanes of a warp, in every lane the same bits.
+template <class Simt>
+LOWRANK_DEVICE float warp_sum(Simt& t, float value) {
+  for (int mask = warp_size / 2; mask > 0; mask /= 2) value += t.shuffle_xor(value, mask);
+  return value;
+}
+template <class Simt>
+LOWRANK_DEVICE float warp_max(Simt& t, float value) {
+  for (int mask = warp_size / 2; mask > 0; mask /= 2) value = std::fmax(value, t.shuffle_xor(value, mask));
+  return value;
+}
+
+/// Σ over the threads of a block, in every thread the same bits; scratch holds a number a warp. Every thread must call it.
+template <class Simt>
+LOWRANK_DEVICE float block_sum(Simt& t, float value, float* scratch) {
+  const float part = warp_sum(t, value);
+  t.sync();  // a sum before this one may still be read
+  if (t.lane() == 0) scratch[t.warp()] = part;
+  t.sync();
+  float sum = 0;
+  for (int w = 0; w < t.threads() / warp_size; ++w) sum += scratch[w];
+  return sum;
+}
+template <class Simt>
+LOWRANK_DEVICE float block_max(Simt& t, float value, float* scratch) {
+  const float part = warp_max(t, value);
+  t.sync();
+  if (t.lane() == 0) scratch[t.warp()] = part;
+  t.sync();
+  float largest = scratch[0];
+  for (int w = 1; w < t.threads() / warp_size; ++w) largest = std::fmax(largest, scratch[w]);
+  return largest;
+}
+
+/// Row (0 … 7) that a lane's addresses of load_matrices name, and the matrix (0 … 3).
+constexpr int matrix_row(int lane) { return lane % 8; }
+constexpr int matrix_index(int lane) { return lane / 8; }
+
+/// A [16, 16] out of rows of shared memory: element (i, k) at from[i * stride + k].
+template <class Simt>
+LOWRANK_DEVICE void load_a(Simt& t, std::uint32_t (&a)[4], const bfloat16* from, int stride) {
+  const int part = matrix_index(t.lane());
+  t.load_matrices(a, from + (matrix_row(t.lane()) + part % 2 * 8) * stride + part / 2 * 8);
+}
+/// The same where the depth runs down the rows: element (i, k) at from[k * stride + i].
+template <class Simt>
+LOWRANK_DEVICE void load_a_turned(Simt& t, std::uint32_t (&a)[4], const bfloat16* from, int stride) {
+  const int part = matrix_index(t.lane());
+  t.load_matrices_turned(a, from + (matrix_row(t.lane()) + part / 2 * 8) * stride + part % 2 * 8);
+}
+/// Two neighbours of B, [16, 16] together: element (k, j) at from[j * stride + k]; b[0], b[1] are columns 0 … 7 and 8 … 15.
+template <class Simt>
+LOWRANK_DEVICE void load_b(Simt& t, std::uint32_t (&b)[2][2], const bfloat16* from, int stride) {
+  std::uint32_t r[4];
+  const int part = matrix_index(t.lane());
+  t.load_matrices(r, from + (matrix_row(t.lane()) + part / 2 * 8) * stride + part % 2 * 8);
+  b[0][0] = r[0], b[0][1] = r[1], b[1][0] = r[2], b[1][1] = r[3];
+}
+/// The same where the depth runs down the rows: element (k, j) at from[k * stride + j].
+template <class Simt>
+LOWRANK_DEVICE void load_b_turned(Simt& t, std::uint32_t (&b)[2][2], const bfloat16* from, int stride) {
+  std::uint32_t r[4];
+  const int part = matrix_index(t.lane());
+  t.load_matrices_turned(r, from + (matrix_row(t.lane()) + part % 2 * 8) * stride + part / 2 * 8);
+  b[0][0] = r[0], b[0][1] = r[1], b[1][0] = r[2], b[1][1] = r[3];
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI::cuda

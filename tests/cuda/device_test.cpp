@@ -1,0 +1,129 @@
+// Holds the kernels against the CPU, on a real device; where there is none it says so and counts as skipped (exit 77).
+// Their indices, masks and barriers are tested without a device in tests/unit/cuda.
+#include <cmath>
+#include <cstdio>
+
+#include <lowrank/cuda/query.hpp>
+#include <lowrank/lowrank.hpp>
+
+#include "device.hpp"
+
+using namespace lowrank;
+using device::Floats;
+
+namespace {
+
+int failures = 0;
+
+void expect(bool holds, const std::string& what) {
+  std::printf("%s: %s\n", holds ? "passed" : "FAILED", what.c_str());
+  failures += holds ? 0 : 1;
+}
+
+Activation<float> random_matrix(Index rows, Index cols, std::uint64_t stream, float scale = 1) {
+  Random random(1, stream);
+  Activation<float> m(rows, cols);
+  for (Index i = 0; i < m.size(); ++i) m.data()[i] = scale * static_cast<float>(random.uniform(-1, 1));
+  return m;
+}
+
+template <class Matrix>
+Floats numbers(const Matrix& m) {
+  return {m.data(), m.data() + m.size()};
+}
+
+template <class Expected>
+bool is_near(const Floats& y, const Expected& expected, double tolerance) {
+  double worst = 0, largest = 0;
+  if (static_cast<Index>(y.size()) != expected.size()) return false;
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    const double e = static_cast<double>(expected.data()[i]);
+    if (!std::isfinite(y[i])) return false;
+    worst = std::max(worst, std::abs(static_cast<double>(y[i]) - e));
+    largest = std::max(largest, std::abs(e));
+  }
+  return worst <= tolerance * largest;
+}
+
+/// A low-rank layer on every kind of base, with the kernels for one token, few and many.
+template <class Format>
+void test_layer(Index in, Index out, Index rank) {
+  const Weight<float> w = random_matrix(in, out, 1).transpose();
+  const auto q = quantize<Format>(w);
+  const Weight<float> a = random_matrix(in, rank, 2).transpose(), b = random_matrix(rank, out, 3).transpose();
+  const LowRank<float> update{{a.data(), rank, in}, {b.data(), out, rank}, 0.5f};
+  for (const Index tokens : {1, 2, 3, 40, 600}) {
+    const auto x = random_matrix(in, tokens, 4), g = random_matrix(out, tokens, 5);
+    const auto forward = lora_forward(q.source(), update, x, Compute::bf16);
+    const auto backward = lora_backward(q.source(), update, x, forward.h, g, Compute::bf16);
+    const auto result =
+        device::run_layer(cuda::pack(q.source()), numbers(a), numbers(b), 0.5f, numbers(x), numbers(g), static_cast<int>(tokens));
+    const bool near = is_near(result.y, forward.y, 0x1p-6) && is_near(result.dx, backward.dx, 0x1p-6) &&
+                      is_near(result.da, backward.da, 0x1p-6) && is_near(result.db, backward.db, 0x1p-6);
+    expect(near, concat("low-rank layer on ", Format::name, ", ", tokens, " tokens"));
+    expect(result.repeats, "the same bits again");
+  }
+}
+
+void test_attention(const AttentionShape& shape, Index queries, Index keys) {
+  const Index width = shape.heads * shape.head_size, kv_width = shape.kv_heads * shape.head_size, tokens = shape.batch * queries;
+  const auto q = random_matrix(width, tokens, 1, 3), k = random_matrix(kv_width, shape.batch * keys, 2),
+             v = random_matrix(kv_width, shape.batch * keys, 3), g = random_matrix(width, tokens, 4);
+  const auto forward = attention_forward(q, k, v, shape, Compute::bf16);
+  const auto backward = attention_backward(q, k, v, forward.y, forward.log_sum_exp, g, shape, Compute::bf16);
+  const auto n = [](Index i) { return static_cast<int>(i); };
+  const auto result = device::run_attention({n(shape.heads), n(shape.kv_heads), n(shape.head_size), n(shape.batch), n(queries), n(keys)},
+                                            numbers(q), numbers(k), numbers(v), numbers(g));
+  const bool near = is_near(result.y, forward.y, 0x1p-6) && is_near(result.log_sum_exp, forward.log_sum_exp, 0x1p-7) &&
+                    is_near(result.dq, backward.dq, 0x1p-5) && is_near(result.dk, backward.dk, 0x1p-5) &&
+                    is_near(result.dv, backward.dv, 0x1p-5);
+  expect(near, concat("attention with heads of ", shape.head_size));
+}
+
+void test_elementwise() {
+  const auto x = random_matrix(300, 17, 1), g = random_matrix(300, 17, 2);
+  const Vector<float> w = random_matrix(300, 1, 3);
+  const auto norm = device::run_norm(numbers(x), numbers(w), numbers(g), 17, 1e-5f);
+  expect(is_near(norm.y, rms_norm_forward(x, w, 1e-5f), 1e-5), "RMSNorm");
+  expect(is_near(norm.dx, rms_norm_backward(x, w, 1e-5f, g).dx, 1e-5), "RMSNorm's gradient");
+  const auto swiglu = device::run_swiglu(numbers(x), numbers(g), numbers(x));
+  const auto gradients = swiglu_backward(x, g, x);
+  expect(is_near(swiglu.y, swiglu_forward(x, g), 1e-5), "SwiGLU");
+  expect(is_near(swiglu.dgate, gradients.dgate, 1e-5) && is_near(swiglu.dup, gradients.dup, 1e-5), "SwiGLU's gradients");
+  std::vector<std::int32_t> targets(17);
+  for (std::size_t t = 0; t < 17; ++t) targets[t] = static_cast<std::int32_t>(13 * t);
+  const auto loss = device::run_cross_entropy(numbers(x), targets, 1.0f / 17);
+  expect(is_near(loss.losses, negative_log_likelihood(x, targets), 1e-5), "cross-entropy");
+  expect(is_near(loss.gradient, cross_entropy_backward(x, targets), 1e-5), "cross-entropy's gradient");
+}
+
+void test_step_graph() {
+  const Weight<float> zero = Weight<float>::Zero(64, 64);
+  const auto base = cuda::pack_bfloat16(DenseSource<float>(zero.data(), 64, 64));
+  const auto result = device::fit(base, numbers(random_matrix(64, 8, 1)), Floats(64 * 8), numbers(random_matrix(64, 32, 2)),
+                                  numbers(random_matrix(64, 32, 3)), 32, 60);
+  expect(std::isfinite(result.after) && result.after < 0.6f * result.before, "a training step as a graph lowers the loss");
+}
+
+}  // namespace
+
+int main() {
+  if (!cuda::is_available()) {
+    std::printf("skipped: no NVIDIA GPU of compute capability 8.0 or more here\n");
+    return 77;
+  }
+  test_layer<Nf4<64>>(576, 320, 8);
+  test_layer<Nf4<64, DoubleQuant>>(576, 320, 20);
+  test_layer<Fp4<64>>(128, 70, 8);
+  test_layer<Q4_0>(576, 320, 8);
+  test_layer<Q4_1>(96, 130, 8);
+  test_layer<Q8_0>(576, 320, 8);
+  test_layer<Nf4<64>>(40, 40, 8);  // rows that hold no whole chunks: bfloat16
+  test_attention({4, 2, 32, 2}, 65, 70);
+  test_attention({3, 1, 64, 1}, 130, 130);
+  test_attention({2, 2, 128, 1}, 70, 100);
+  test_elementwise();
+  test_step_graph();
+  std::printf("%d failed\n", failures);
+  return failures == 0 ? 0 : 1;
+}

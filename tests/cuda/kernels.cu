@@ -1,0 +1,10 @@
+// The kernels that must use tensor cores, for a look at what the compiler makes of them: the products by way of DeviceLora, and attention.
+#include <lowrank/cuda.hpp>
+
+using namespace lowrank::cuda;
+
+void launch_attention(Launcher& launch, const AttentionArrays& arrays) {
+  launch(AttentionForwardKernel<64>{arrays});
+  launch(AttentionBackwardKeys<64>{arrays});
+  launch(AttentionBackwardQueries<64>{arrays});
+}

@@ -1,0 +1,70 @@
+#pragma once
+
+/// Runs kernels of lowrank/cuda/ under every schedule of the model of a GPU, and makes their inputs.
+
+#include <cstring>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include <lowrank/core/random.hpp>
+#include <lowrank/cuda/product.hpp>
+
+#include <support/simt.hpp>
+
+namespace cuda_test {
+
+using namespace lowrank;
+
+/// What run(machine) gives, a vector; it must have the same bits under every schedule.
+template <class Run>
+auto on_every_schedule(const Run& run) {
+  simt_test::Machine first(simt_test::schedules[0]);
+  const auto expected = run(first);
+  for (std::size_t i = 1; i < std::size(simt_test::schedules); ++i) {
+    simt_test::Machine machine(simt_test::schedules[i]);
+    const auto result = run(machine);
+    CAPTURE(i);
+    const bool same =
+        result.size() == expected.size() && std::memcmp(result.data(), expected.data(), expected.size() * sizeof(expected[0])) == 0;
+    CHECK(same);
+  }
+  return expected;
+}
+
+template <class Kernel>
+void launch(simt_test::Machine& machine, const Kernel& kernel) {
+  machine.launch(kernel.shape(), kernel);
+}
+
+inline std::vector<float> random_numbers(Index count, std::uint64_t stream, float low = -1, float high = 1) {
+  Random random(7, stream);
+  std::vector<float> numbers(static_cast<std::size_t>(count));
+  for (float& x : numbers) x = static_cast<float>(random.uniform(low, high));
+  return numbers;
+}
+
+/// Rows of bfloat16 in aligned memory of its own, for an Operand or an AdapterView; made by the kernel that makes them on a device.
+struct Rows {
+  std::vector<cuda::Word4> memory;
+  Index stride = 0;
+  int rows = 0, cols = 0;
+
+  Rows() = default;
+  Rows(simt_test::Machine& machine, const std::vector<float>& x, Index row_count, Index col_count, float factor = 1)
+      : memory(static_cast<std::size_t>(row_count * round_up(col_count, 32) / 8)),
+        stride(round_up(col_count, 32)),
+        rows(static_cast<int>(row_count)),
+        cols(static_cast<int>(col_count)) {
+    cuda::ToBfloat16 kernel{x.data(), col_count, rows, cols, factor, reinterpret_cast<bfloat16*>(memory.data()), stride};
+    launch(machine, kernel);
+  }
+
+  const bfloat16* data() const { return reinterpret_cast<const bfloat16*>(memory.data()); }
+  float at(Index row, Index col) const { return data()[row * stride + col]; }
+  cuda::Operand operand() const { return {data(), stride, cols}; }
+  /// Rows of s B: the depth runs along a row. Turned, of A: it runs down the rows.
+  cuda::AdapterView adapter(bool turned = false) const { return {data(), stride, turned ? rows : cols, turned ? cols : rows}; }
+};
+
+}  // namespace cuda_test

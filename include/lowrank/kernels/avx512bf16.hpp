@@ -134,7 +134,7 @@ void multiply_tile(Index words, Index rows, Index column_count, const Word* a, c
     LOWRANK_UNROLL
     for (int v = 0; v < Vectors; ++v) row[v] = _mm512_loadu_si512(a + v * lanes);
     LOWRANK_UNROLL  // the rows come from the second-level cache
-    for (int v = 0; v < Vectors; ++v) _mm_prefetch(reinterpret_cast<const char*>(a + (8 * Vectors + v) * lanes), _MM_HINT_T0);
+        for (int v = 0; v < Vectors; ++v) _mm_prefetch(reinterpret_cast<const char*>(a + (8 * Vectors + v) * lanes), _MM_HINT_T0);
     LOWRANK_UNROLL
     for (int j = 0; j < Columns; ++j) {
       const __m512i token = _mm512_set1_epi32(static_cast<int>(b[j]));

@@ -5,6 +5,7 @@
 #include <lowrank/optim/adamw.hpp>
 
 #include <transformer/generate.hpp>
+#include <transformer/merged_weight.hpp>
 #include <transformer/train.hpp>
 
 #include <cli/common.hpp>

@@ -1,6 +1,7 @@
 #include <transformer/adapters.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <sstream>
 
 #include <lowrank/nn/init.hpp>
@@ -48,6 +49,14 @@ std::vector<Index> target_slots(const Llama& model, const LoraConfig& given) {
 
 namespace {
 
+/// alpha / r or alpha / √r as the number that it is in training. Throws ValueError where that is 0 or infinite.
+float scale_of(const LoraConfig& config, const std::string& path, Index rank, double alpha) {
+  const auto scale = static_cast<float>(lowrank::lora_scale(rank, alpha, config.use_rslora));
+  lowrank::check<lowrank::ValueError>(std::isfinite(scale) && scale != 0, "new_lora", "alpha ", alpha, " gives the update of ", path,
+                                      " the scale ", scale, "; it must be finite and not 0");
+  return scale;
+}
+
 /// A fresh update of a slot: A drawn, B and its bias zero, DoRA's lengths those of the weight's rows.
 LoraWeights<float> new_weights(const Llama& model, Index s, const LoraConfig& config, Index rank, double alpha, lowrank::LoraInit init,
                                std::uint64_t seed) {
@@ -61,7 +70,7 @@ LoraWeights<float> new_weights(const Llama& model, Index s, const LoraConfig& co
   init_lora_a(a, init, lowrank::Random(seed, static_cast<std::uint64_t>(s)));
   LoraWeights<float> weights{.a = detail::trainable(path + ".lora_A.weight", std::move(a)),
                              .b = detail::trainable(path + ".lora_B.weight", lowrank::Weight<float>::Zero(out, rank)),
-                             .scale = static_cast<float>(lowrank::lora_scale(rank, alpha, config.use_rslora)),
+                             .scale = scale_of(config, path, rank, alpha),
                              .dropout = static_cast<float>(config.dropout),
                              .dropout_seed = seed ^ (static_cast<std::uint64_t>(s) * 0x9E3779B97F4A7C15u)};
   if (config.lora_bias) weights.bias = detail::trainable(path + ".lora_B.bias", lowrank::Weight<float>::Zero(out, 1));
@@ -73,13 +82,13 @@ LoraWeights<float> new_weights(const Llama& model, Index s, const LoraConfig& co
 }
 
 /// A fresh update of the token table: A = 0, B drawn from N(0, 1), as in PEFT.
-LoraWeights<float> new_table_update(const Llama& model, Index rank, double scale, std::uint64_t seed) {
+LoraWeights<float> new_table_update(const Llama& model, Index rank, float scale, std::uint64_t seed) {
   const std::string path = "model.embed_tokens";
   lowrank::Weight<float> b(model.config.hidden, rank);
   fill_normal(b, 1.0, lowrank::Random(seed, static_cast<std::uint64_t>(model.embedding_slot())));
   return {.a = detail::trainable(path + ".lora_embedding_A", lowrank::Weight<float>::Zero(rank, model.config.vocabulary)),
           .b = detail::trainable(path + ".lora_embedding_B", std::move(b)),
-          .scale = static_cast<float>(scale)};
+          .scale = scale};
 }
 
 /// Full, trainable copies of the layers that modules_to_save names.
@@ -123,7 +132,7 @@ LoraSet new_lora(const Llama& model, const LoraConfig& config, lowrank::LoraInit
     const Index rank = ranks.value(path, config.rank);
     lowrank::check<lowrank::ValueError>(!config.use_dora && !config.lora_bias, "new_lora", path,
                                         " takes plain LoRA; leave embed_tokens out of the targets of DoRA and lora_bias");
-    set.embedding = new_table_update(model, rank, lowrank::lora_scale(rank, alphas.value(path, config.alpha), config.use_rslora), seed);
+    set.embedding = new_table_update(model, rank, scale_of(config, path, rank, alphas.value(path, config.alpha)), seed);
   }
   add_copies(model, config.modules_to_save, set);
   return set;
@@ -362,21 +371,6 @@ Index parameter_count(const LoraSet& set) {
   Index count = 0;
   visit_set(set, [&](const auto& parameter) { count += parameter.size(); });
   return count;
-}
-
-Llama merged(const Llama& model, const LoraSet& set) {
-  Llama result = model;
-  for (Index s = 0; s < model.slots(); ++s) {
-    const auto& update = set.slots[static_cast<std::size_t>(s)];
-    if (!update) continue;
-    lowrank::Weight<float> w = dense_weight(model.layer(s));
-    w.noalias() += update->scale * update->b.value * update->a.value;  // [out, r] · [r, in]
-    AdaptedLinear layer(lowrank::Linear<float>(std::move(w), model.layer(s).base.bias().value));
-    layer.base.set_trainable(false);
-    if (s == model.head_slot()) result.separate_head = layer;
-    result.layer(s) = std::move(layer);
-  }
-  return result;
 }
 
 }  // namespace transformer

@@ -83,9 +83,6 @@ Index parameter_count(const LoraSet& set);
 
 inline Index bytes(const LoraSet& set) { return parameter_count(set) * static_cast<Index>(sizeof(float)); }
 
-/// The model with W + s B A in place of every W that the set changes, dense and in fp32: for comparison, and for who wants one file.
-Llama merged(const Llama& model, const LoraSet& set);
-
 /// Adapters by name on one base; what is active is a pointer, so that a swap copies nothing.
 ///
 /// Threads may run the model with sets of one AdapterSet at the same time; adding, removing and activating are for one thread alone.

@@ -1,12 +1,19 @@
 #include <transformer/merge_model.hpp>
 
+#include <optional>
+#include <tuple>
+#include <utility>
+
+#include <lowrank/adapters/recompress.hpp>
 #include <lowrank/io/bitsandbytes_write.hpp>
 #include <lowrank/io/gguf_write.hpp>
+#include <lowrank/io/json.hpp>
 #include <lowrank/ops/decompose.hpp>
 #include <lowrank/quant.hpp>
 
 #include <transformer/companions.hpp>
 #include <transformer/folder_tensors.hpp>
+#include <transformer/merged_weight.hpp>
 
 namespace transformer {
 
@@ -17,71 +24,65 @@ using lowrank::AnyMatrix;
 using lowrank::GgmlType;
 using lowrank::StoredTensor;
 
-/// W' of a layer, decoded from W and the update; its type is forgotten, so that each encoder is compiled once.
-class MergedMatrix : public lowrank::MergedSource<AnyMatrix> {
- public:
-  using MergedSource::MergedSource;
-  static std::size_t bytes() { return 0; }
-};
-
 /// Every layer that a set changes, with what to store and how it went.
 class Merger {
  public:
-  Merger(const Llama& model, const LoraSet& set, const MergeOptions& options) : model_(model), set_(set), options_(options) {
-    lowrank::check<lowrank::ValueError>(!set.embedding && set.copies.empty(), "merge",
-                                        "the adapter changes the token table or brings full copies of layers, which is not merged here; "
-                                        "merge it in PEFT");
+  Merger(const Llama& model, const LoraSet& set, const MergeOptions& options)
+      : model_(model), set_(set), options_(options), bare_{std::vector<std::optional<LoraWeights<float>>>(set.slots.size())} {
     if (options.residual_rank > 0) result_.residual.slots.resize(set.slots.size());
   }
 
-  bool changes(Index slot) const { return set_.slots[static_cast<std::size_t>(slot)].has_value(); }
+  bool changes(Index slot) const { return changes_weight(set_, slot); }
+  /// Whether a head that is the token table must become one of its own: one of them changes, or both do.
+  bool unties() const { return !model_.separate_head && (changes(model_.head_slot()) || changes(model_.embedding_slot())); }
 
-  /// W' of a slot.
-  AnyMatrix merged(Index slot) const {
-    const LoraWeights<float>& update = *set_.slots[static_cast<std::size_t>(slot)];
-    lowrank::check<lowrank::ValueError>(update.bias.empty(), "merge", slot_path(model_.config, slot),
-                                        ": the update has a bias and the base none, so no weight can hold it");
-    return AnyMatrix(MergedMatrix(weight(slot), update.view(), gain(slot)));
+  AnyMatrix merged(Index slot) const { return merged_weight(model_, set_, slot); }
+  /// The bias where the set changes it, else nothing.
+  std::optional<lowrank::Vector<float>> bias(Index slot) const {
+    const auto at = static_cast<std::size_t>(slot);
+    if (at >= set_.slots.size() || !set_.slots[at] || set_.slots[at]->bias.empty()) return std::nullopt;
+    return merged_bias(model_, set_, slot);
+  }
+  /// Throws ValueError for a bias that has no place.
+  void check_biases() const {
+    const Index head = model_.head_slot();
+    lowrank::check<lowrank::ValueError>(!bias(head) || !model_.head().base.bias().empty(), "merge", path(head),
+                                        ": the update has a bias, and no format of a Llama has one there");
   }
 
+  std::string path(Index slot) const { return slot == model_.embedding_slot() ? "model.embed_tokens" : slot_path(model_.config, slot); }
+
   /// Notes how a slot went.
-  template <lowrank::Source Stored>
-  void note(Index slot, const AnyMatrix& merged, const Stored& stored) {
-    result_.layers.push_back({slot_path(model_.config, slot), merge_report(weight(slot), merged, stored)});
+  void note(Index slot, const AnyMatrix& merged, const AnyMatrix& stored) {
+    result_.layers.push_back({path(slot), merge_report(merged_weight(model_, bare_, slot), merged, stored)});
     if (options_.residual_rank == 0) return;
     lowrank::Weight<float> rest(merged.rows(), merged.cols()), q(merged.rows(), merged.cols());
     merged.decode(0, rest.rows(), 0, rest.cols(), rest.data(), rest.cols());
     stored.decode(0, q.rows(), 0, q.cols(), q.data(), q.cols());
     rest -= q;
-    const Index rank = std::min({options_.residual_rank, rest.rows(), rest.cols()});
-    const lowrank::Svd svd = lowrank::leading_svd(rest, rank);
-    const Eigen::VectorXd roots = svd.s.cwiseSqrt();  // half of each singular value for each factor
-    const std::string path = slot_path(model_.config, slot);
-    result_.residual.slots[static_cast<std::size_t>(slot)] =
-        LoraWeights<float>{.a = detail::trainable(path + ".lora_A.weight", (roots.asDiagonal() * svd.v.transpose()).cast<float>()),
-                           .b = detail::trainable(path + ".lora_B.weight", (svd.u * roots.asDiagonal()).cast<float>())};
+    keep_residual(slot, lowrank::leading_svd(rest, std::min({options_.residual_rank, rest.rows(), rest.cols()})));
   }
 
-  /// The weight of a slot as the model holds it.
-  const AnyMatrix& weight(Index slot) const {
-    const auto* layer = model_.layer(slot).base.get_if<lowrank::SourceLinear<AnyMatrix>>();
-    lowrank::check<lowrank::Error>(layer != nullptr, "merge", "the model's layers were converted; open it in its native format");
-    return layer->weight();
-  }
+  const Llama& model() const { return model_; }
   const MergeOptions& options() const { return options_; }
   MergedModel& result() { return result_; }
 
  private:
-  lowrank::Vector<float> gain(Index slot) const {
-    const LoraWeights<float>& update = *set_.slots[static_cast<std::size_t>(slot)];
-    if (!update.is_dora()) return {};
-    return model_.layer(slot).base.visit(
-        [&](const auto& base) { return lowrank::dora_gain(update.magnitude.value, lowrank::dora_norms(base, update)); });
+  /// U S Vᵀ as an update, half of each singular value for each factor; (B A)ᵀ of the token table.
+  void keep_residual(Index slot, const lowrank::Svd& svd) {
+    const Eigen::VectorXd roots = svd.s.cwiseSqrt();
+    lowrank::Weight<float> a = (roots.asDiagonal() * svd.v.transpose()).cast<float>(), b = (svd.u * roots.asDiagonal()).cast<float>();
+    const bool is_table = slot == model_.embedding_slot();
+    if (is_table) std::tie(a, b) = std::pair(lowrank::Weight<float>(b.transpose()), lowrank::Weight<float>(a.transpose()));
+    LoraWeights<float> update{.a = detail::trainable(path(slot) + (is_table ? ".lora_embedding_A" : ".lora_A.weight"), std::move(a)),
+                              .b = detail::trainable(path(slot) + (is_table ? ".lora_embedding_B" : ".lora_B.weight"), std::move(b))};
+    (is_table ? result_.residual.embedding : result_.residual.slots[static_cast<std::size_t>(slot)]) = std::move(update);
   }
 
   const Llama& model_;
   const LoraSet& set_;
   const MergeOptions& options_;
+  const LoraSet bare_;  // no update, no copy
   MergedModel result_;
 };
 
@@ -102,12 +103,12 @@ lowrank::gguf::Tensor merged_tensor(Merger& merger, Index slot, const std::strin
   lowrank::gguf::Tensor tensor{name, type, {merged.rows(), merged.cols()}, {}};
   const auto quantized = [&]<class Format>(Format) {
     const auto matrix = lowrank::quantize<Format>(merged);
-    merger.note(slot, merged, matrix);
+    merger.note(slot, merged, AnyMatrix(matrix));
     tensor.bytes = matrix.storage().blocks();
   };
   const auto dense = [&]<class Element>(Element) {
     const auto matrix = lowrank::round_to<Element>(merged);
-    merger.note(slot, merged, matrix);
+    merger.note(slot, merged, AnyMatrix(matrix));
     tensor.bytes = matrix.buffer();
   };
   switch (type) {
@@ -136,84 +137,179 @@ lowrank::gguf::Tensor merged_tensor(Merger& merger, Index slot, const std::strin
   return tensor;
 }
 
-void merge_gguf(const Llama& model, Merger& merger, const fs::path& source, const fs::path& out) {
-  const auto file = lowrank::gguf::File::open(source);
-  std::map<std::string, Index> slots;
+/// Slots by the names of their tensors, without ".weight" and ".bias".
+std::map<std::string, Index> gguf_slots(const Llama& model) {
+  std::map<std::string, Index> slots{{"output", model.head_slot()}, {"token_embd", model.embedding_slot()}};
   for (Index s = 0; s < model.head_slot(); ++s)
-    slots[lowrank::concat("blk.", s / projections, '.', gguf_name(static_cast<Projection>(s % projections)), ".weight")] = s;
-  slots["output.weight"] = model.head_slot();
+    slots[lowrank::concat("blk.", s / projections, '.', gguf_name(static_cast<Projection>(s % projections)))] = s;
+  return slots;
+}
+
+lowrank::gguf::Tensor merged_or_same(Merger& merger, const std::map<std::string, Index>& slots, const lowrank::gguf::Tensor& tensor) {
+  const std::size_t dot = tensor.name.rfind('.');
+  const auto slot = slots.find(tensor.name.substr(0, dot));
+  if (slot == slots.end()) return tensor;
+  if (tensor.name.ends_with(".weight"))
+    return merger.changes(slot->second) ? merged_tensor(merger, slot->second, tensor.name, tensor.type) : tensor;
+  const auto bias = merger.bias(slot->second);
+  if (!bias || !tensor.name.ends_with(".bias")) return tensor;
+  const std::span numbers(bias->data(), static_cast<std::size_t>(bias->size()));
+  return {tensor.name, GgmlType::f32, tensor.shape, lowrank::make_tensor(tensor.name, tensor.shape, numbers).bytes};
+}
+
+void merge_gguf(Merger& merger, const fs::path& source, const fs::path& out) {
+  lowrank::check<lowrank::ValueError>(!merger.options().search, "merge",
+                                      "--search finds scales of NF4 and FP4, which a GGUF file does not have; leave it away");
+  const auto file = lowrank::gguf::File::open(source);
+  const auto slots = gguf_slots(merger.model());
   std::vector<lowrank::gguf::Tensor> tensors;
-  bool has_head = false;
-  for (const auto& tensor : file.tensors()) {
-    const auto slot = slots.find(tensor.name);
-    has_head |= tensor.name == "output.weight";
-    const bool is_changed = slot != slots.end() && merger.changes(slot->second);
-    tensors.push_back(is_changed ? merged_tensor(merger, slot->second, tensor.name, tensor.type) : tensor);
+  for (const auto& tensor : file.tensors()) tensors.push_back(merged_or_same(merger, slots, tensor));
+  for (const auto& [name, slot] : slots) {  // biases where the base has none
+    const auto bias = merger.bias(slot);
+    if (!bias || file.find_tensor(name + ".bias")) continue;
+    const std::span numbers(bias->data(), static_cast<std::size_t>(bias->size()));
+    tensors.push_back({name + ".bias", GgmlType::f32, {bias->size()}, lowrank::make_tensor(name, {bias->size()}, numbers).bytes});
   }
-  if (!has_head && merger.changes(model.head_slot())) {  // a tied head becomes one of its own
-    for (const auto& tensor : file.tensors())
-      if (tensor.name == "token_embd.weight") tensors.push_back(merged_tensor(merger, model.head_slot(), "output.weight", tensor.type));
+  if (merger.unties()) {
+    lowrank::gguf::Tensor head = file.tensor("token_embd.weight");
+    head.name = "output.weight";
+    const Index slot = merger.model().head_slot();
+    tensors.push_back(merger.changes(slot) ? merged_tensor(merger, slot, head.name, head.type) : head);
   }
   lowrank::gguf::write(out, file.metadata(), tensors);
 }
 
 // ---- Hugging Face folders
 
-/// The parts in which a merged weight is stored: one dense tensor, or what bitsandbytes keeps of it.
-std::vector<StoredTensor> merged_parts(Merger& merger, Index slot, const lowrank::safetensors::File& file, const std::string& prefix) {
+/// The parts in which a merged weight is stored as `prefix`: one dense tensor, or what bitsandbytes keeps of it. The model's own is that
+/// of `own` in the file.
+std::vector<StoredTensor> merged_parts(Merger& merger, Index slot, const lowrank::safetensors::File& file, const std::string& own,
+                                       const std::string& prefix) {
   const std::string& to = merger.options().to;
   const AnyMatrix merged = merger.merged(slot);
-  const bool is_quantized = lowrank::bitsandbytes::contains(file, prefix);
+  const bool is_quantized = lowrank::bitsandbytes::contains(file, own);
   if (to == "same" && is_quantized) {
-    const lowrank::bitsandbytes::QuantState state = lowrank::bitsandbytes::quant_state(file, prefix);
-    const auto matrix = lowrank::bitsandbytes::quantize(merged, state.quant_type, state.block, state.is_nested);
-    std::visit([&](const auto& held) { merger.note(slot, merged, held); }, matrix);
+    const lowrank::bitsandbytes::QuantState state = lowrank::bitsandbytes::quant_state(file, own);
+    const auto search = merger.options().search ? std::optional(lowrank::Search{}) : std::nullopt;
+    const auto matrix = lowrank::bitsandbytes::quantize(merged, state.quant_type, state.block, state.is_nested, search);
+    std::visit([&](const auto& held) { merger.note(slot, merged, AnyMatrix(held)); }, matrix);
     return lowrank::bitsandbytes::tensors(matrix, prefix, state.dtype);
   }
   lowrank::check<lowrank::ValueError>(!is_quantized, "merge", prefix, " is in 4 bits, as config.json says of all layers; leave --to away");
-  const auto own = file.at(prefix + ".weight").dtype;
-  const auto dense = [&]<class Element>(Element, lowrank::DType dtype) {
+  const auto dtype = file.at(own + ".weight").dtype;
+  const auto dense = [&]<class Element>(Element, lowrank::DType stored) {
     const auto matrix = lowrank::round_to<Element>(merged);
-    merger.note(slot, merged, matrix);
-    return std::vector<StoredTensor>{{prefix + ".weight", dtype, {merged.rows(), merged.cols()}, matrix.buffer()}};
+    merger.note(slot, merged, AnyMatrix(matrix));
+    return std::vector<StoredTensor>{{prefix + ".weight", stored, {merged.rows(), merged.cols()}, matrix.buffer()}};
   };
-  if (to == "f32" || (to == "same" && own == lowrank::DType::f32)) return dense(float{}, lowrank::DType::f32);
-  if (to == "f16" || (to == "same" && own == lowrank::DType::f16)) return dense(lowrank::half{}, lowrank::DType::f16);
+  if (to == "f32" || (to == "same" && dtype == lowrank::DType::f32)) return dense(float{}, lowrank::DType::f32);
+  if (to == "f16" || (to == "same" && dtype == lowrank::DType::f16)) return dense(lowrank::half{}, lowrank::DType::f16);
   lowrank::check<lowrank::ValueError>(to == "same" || to == "bf16", "merge", "--to ", to,
                                       " is for GGUF files; a folder's layers become same, f32, f16 or bf16");
   return dense(lowrank::bfloat16{}, lowrank::DType::bf16);
 }
 
-void merge_folder(const Llama& model, Merger& merger, const fs::path& source, const fs::path& out) {
-  const FolderTensors folder(source);
-  std::vector<StoredTensor> tensors;
-  const auto slot_of = [&](const std::string& name) {
-    for (Index s = 0; s < model.slots(); ++s) {
-      const std::string path = slot_path(model.config, s);
-      if (merger.changes(s) && name.starts_with(path + '.')) return s;
-    }
-    return Index{-1};
-  };
-  const bool stays_tied = !merger.changes(model.head_slot());
-  lowrank::check<lowrank::ValueError>(
-      stays_tied || model.separate_head, "merge",
-      "the adapter changes lm_head, which shares its weight with the token table in this model; untie it first");
-  for (const auto& file : folder.files()) {
-    for (const StoredTensor& tensor : file.tensors()) {
-      const Index s = slot_of(tensor.name);
-      const std::string prefix = s < 0 ? "" : slot_path(model.config, s);
-      if (s >= 0 && tensor.name != prefix + ".weight" && tensor.name != prefix + ".bias") continue;  // a part of the 4-bit weight
-      if (s < 0 || tensor.name != prefix + ".weight") {
-        tensors.push_back(tensor);
-        continue;
-      }
-      for (StoredTensor& part : merged_parts(merger, s, file, prefix)) tensors.push_back(std::move(part));
+/// Modules by their paths, with their slots.
+std::map<std::string, Index> folder_slots(const Merger& merger) {
+  std::map<std::string, Index> slots;
+  for (Index s = 0; s <= merger.model().embedding_slot(); ++s) slots[merger.path(s)] = s;
+  return slots;
+}
+
+void check_search(const Merger& merger, const FolderTensors& folder) {
+  if (!merger.options().search) return;
+  bool any = false;
+  for (const auto& [path, slot] : folder_slots(merger))
+    any = any ||
+          (merger.changes(slot) && folder.has(path + ".weight") && lowrank::bitsandbytes::contains(folder.file_of(path + ".weight"), path));
+  lowrank::check<lowrank::ValueError>(any && merger.options().to == "same", "merge",
+                                      "--search finds scales of NF4 and FP4, and no layer that changes is stored so; leave it away");
+}
+
+/// Appends what becomes of one tensor of the model's files.
+void append_merged(Merger& merger, const std::map<std::string, Index>& slots, const lowrank::safetensors::File& file,
+                   const StoredTensor& tensor, std::vector<StoredTensor>& tensors) {
+  // MODULE.weight, MODULE.bias, or of 4 bits MODULE.weight.absmax …
+  const std::size_t end = std::min(tensor.name.find(".weight"), tensor.name.rfind(".bias"));
+  const std::string path = tensor.name.substr(0, end), part = end == std::string::npos ? "" : tensor.name.substr(end);
+  const auto slot = slots.find(path);
+  if (path == "lm_head" && merger.unties()) return;  // a second copy of the table
+  if (slot == slots.end()) return tensors.push_back(tensor);
+  if (part == ".bias") {
+    const auto bias = merger.bias(slot->second);
+    if (!bias) return tensors.push_back(tensor);
+    return tensors.push_back(lowrank::detail::to_tensor(tensor.name, bias->cast<double>(), tensor.dtype, true));
+  }
+  if (!merger.changes(slot->second)) return tensors.push_back(tensor);
+  if (part != ".weight") return;  // made anew with the weight
+  for (StoredTensor& made : merged_parts(merger, slot->second, file, path, path)) tensors.push_back(std::move(made));
+}
+
+/// Biases where the base has none. A Llama of transformers has them in all projections of attention, or of the MLP, or in none of them.
+struct NewBiases {
+  bool attention = false, mlp = false;
+
+  static bool is_attention(Index slot) { return slot % projections <= static_cast<Index>(Projection::output); }
+  NewBiases(const Merger& merger, const FolderTensors& folder) {
+    for (Index s = 0; s < merger.model().head_slot(); ++s)
+      if (merger.bias(s) && !folder.has(merger.path(s) + ".bias")) (is_attention(s) ? attention : mlp) = true;
+  }
+  void append(const Merger& merger, const FolderTensors& folder, std::vector<StoredTensor>& tensors) const {
+    const auto dtype = folder.file_of("model.norm.weight").at("model.norm.weight").dtype;
+    for (Index s = 0; s < merger.model().head_slot(); ++s) {
+      const std::string name = merger.path(s) + ".bias";
+      if (!(is_attention(s) ? attention : mlp) || folder.has(name)) continue;
+      const auto bias = merger.bias(s).value_or(lowrank::Vector<float>::Zero(merger.model().layer(s).out_features()));
+      tensors.push_back(lowrank::detail::to_tensor(name, bias.cast<double>(), dtype, true));
     }
   }
+};
+
+/// config.json, saying what is no longer as it was: a tied head, the type of the numbers, biases.
+void write_config(const Merger& merger, const NewBiases& biases, const fs::path& from, const fs::path& to) {
+  const std::string& type = merger.options().to;
+  if (!merger.unties() && type == "same" && !biases.attention && !biases.mlp) return copy_whole(from, to);
+  auto config = lowrank::json::parse(read_text(from), "merge", from.string());
+  if (merger.unties()) config["tie_word_embeddings"] = false;
+  if (biases.attention) config["attention_bias"] = true;
+  if (biases.mlp) config["mlp_bias"] = true;
+  const char* dtype = type == "f32" ? "float32" : type == "f16" ? "float16" : "bfloat16";
+  for (const char* key : {"dtype", "torch_dtype"})
+    if (type != "same" && config.contains(key)) config[key] = dtype;
+  lowrank::AtomicFile file(to, "merge");
+  file.write(config.dump(2) + "\n");
+  file.commit();
+}
+
+/// The head that was the token table, as a tensor of its own.
+void append_head(Merger& merger, const FolderTensors& folder, std::vector<StoredTensor>& tensors) {
+  const Index slot = merger.model().head_slot();
+  const std::string table = merger.path(merger.model().embedding_slot()), head = merger.path(slot);
+  const auto& file = folder.file_of(table + ".weight");
+  if (merger.changes(slot)) {
+    for (StoredTensor& part : merged_parts(merger, slot, file, table, head)) tensors.push_back(std::move(part));
+  } else {
+    tensors.push_back(file.at(table + ".weight"));
+    tensors.back().name = head + ".weight";
+  }
+}
+
+void merge_folder(Merger& merger, const fs::path& source, const fs::path& out) {
+  const FolderTensors folder(source);
+  check_search(merger, folder);
+  lowrank::check<lowrank::ValueError>(!fs::exists(out / "model.safetensors.index.json"), "merge", lowrank::path_text(out),
+                                      " holds a model in several files already; choose another --out");
+  const auto slots = folder_slots(merger);
+  std::vector<StoredTensor> tensors;
+  for (const auto& file : folder.files())
+    for (const StoredTensor& tensor : file.tensors()) append_merged(merger, slots, file, tensor, tensors);
+  if (merger.unties()) append_head(merger, folder, tensors);
+  const NewBiases biases(merger, folder);
+  biases.append(merger, folder, tensors);
   fs::create_directories(out);
   lowrank::safetensors::write(out / "model.safetensors", tensors, {{"format", "pt"}});
   copy_companions(source, out);
-  copy_whole(source / "config.json", out / "config.json");
+  write_config(merger, biases, source / "config.json", out / "config.json");
 }
 
 }  // namespace
@@ -222,7 +318,8 @@ MergedModel merge_model(const Llama& model, const LoraSet& set, const fs::path& 
   std::error_code failure;
   lowrank::check<lowrank::ValueError>(!fs::equivalent(source, out, failure), "merge", "--out is the model itself; choose another");
   Merger merger(model, set, options);
-  fs::is_directory(source) ? merge_folder(model, merger, source, out) : merge_gguf(model, merger, source, out);
+  merger.check_biases();
+  fs::is_directory(source) ? merge_folder(merger, source, out) : merge_gguf(merger, source, out);
   return std::move(merger.result());
 }
 

@@ -13,6 +13,7 @@ namespace transformer {
 /// How an adapter is stored in a copy of its model.
 struct MergeOptions {
   std::string to = "same";  ///< same, f32, f16, bf16; for GGUF files also q4_0, q4_1, q8_0; for the layers that change
+  bool search = false;      ///< scales of NF4 and FP4 by search, so that rounding costs less
   Index residual_rank = 0;  ///< above 0: an adapter of that rank for what rounding lost
 };
 
@@ -27,11 +28,12 @@ struct MergedModel {
   LoraSet residual;  ///< the best updates of MergeOptions::residual_rank for W' - Q; empty without
 };
 
-/// Writes a copy of the model at `source` (a GGUF file, or a Hugging Face folder, dense or 4-bit) with W + s B A in place of each W that
-/// the set changes, in the same format or another; everything else keeps its bytes. `model` is the one at `source`, which is only read.
+/// Writes a copy of the model at `source` (a GGUF file, or a Hugging Face folder, dense or 4-bit) with W' in place of each W that the set
+/// changes by an update or a full copy (merged_weight.hpp), in the same format or another; everything else keeps its bytes. `model` is the
+/// one at `source`, which is only read. A head that is the token table becomes one of its own where only one of them changes.
 ///
-/// Throws ValueError for a format that cannot be written, for updates of the token table and full copies, and where a result is not finite;
-/// then nothing is written.
+/// Throws ValueError for a format that cannot be written, for a bias of lm_head's update, for a search without 4-bit weights of
+/// bitsandbytes, and where a result is not finite; then nothing is written.
 MergedModel merge_model(const Llama& model, const LoraSet& set, const std::filesystem::path& source, const std::filesystem::path& out,
                         const MergeOptions& options);
 

@@ -93,6 +93,20 @@ lowrank::Adapter open_adapter(const LlamaConfig& config, const std::filesystem::
   return adapter;
 }
 
+void check_gguf_adapter(const LlamaConfig& config, const lowrank::Adapter& adapter, const std::filesystem::path& path) {
+  for (const char* module : {"lm_head", "model.embed_tokens"})
+    lowrank::check<lowrank::ValueError>(!config.tied_head || !adapter.layers.contains(module), "save_gguf_adapter", "the adapter changes ",
+                                        module,
+                                        ", and the model's lm_head is its embedding table: a GGUF adapter would change both, or stop "
+                                        "llama.cpp; leave it out of the targets, save for PEFT, or merge it");
+  lowrank::gguf::check_adapter(adapter, gguf_base(config), path);
+}
+
+void save_gguf_adapter(const LlamaConfig& config, const lowrank::Adapter& adapter, const std::filesystem::path& path) {
+  check_gguf_adapter(config, adapter, path);
+  lowrank::gguf::save_adapter(adapter, gguf_base(config), path);
+}
+
 lowrank::Adapter open_adapter(const std::filesystem::path& path) {
   const AdapterFormat format = adapter_format(path);
   if (format != AdapterFormat::gguf) return open_folder(format, path);

@@ -29,4 +29,11 @@ lowrank::Adapter open_adapter(const LlamaConfig& config, const std::filesystem::
 /// The same without a base, to look into it: names and sizes are the file's own, and the rows of a GGUF file's q and k stay in its order.
 lowrank::Adapter open_adapter(const std::filesystem::path& path);
 
+/// Throws for what a GGUF adapter of this base cannot hold: DoRA, biases, full copies, and a change of the token table or of the head where
+/// they are one tensor, since llama.cpp adds an adapter to a tensor wherever it is used.
+void check_gguf_adapter(const LlamaConfig& config, const lowrank::Adapter& adapter, const std::filesystem::path& path);
+
+/// Writes an adapter that llama.cpp adds to this base. Throws what check_gguf_adapter throws, and IoError.
+void save_gguf_adapter(const LlamaConfig& config, const lowrank::Adapter& adapter, const std::filesystem::path& path);
+
 }  // namespace transformer

@@ -98,19 +98,14 @@ inline void save_byte_model(const Llama& model, const std::string& name, const s
   lowrank::gguf::write(path, metadata, tensors);
 }
 
-/// Throws for a set that GGUF adapters cannot hold: DoRA, biases, full copies, or a change of a head which is the embedding table as well.
+/// Throws for a set that GGUF adapters of this model cannot hold.
 inline void check_gguf_adapter(const Llama& model, const LoraSet& set, const std::filesystem::path& path) {
-  lowrank::check<lowrank::ValueError>(!model.config.tied_head || !set.slots[static_cast<std::size_t>(model.head_slot())],
-                                      "save_gguf_adapter",
-                                      "the model's lm_head is its embedding table, which GGUF adapters change only as a whole; leave "
-                                      "lm_head out of the targets, or save for PEFT");
-  lowrank::gguf::check_adapter(to_adapter(model, set, {}), gguf_base(model.config), path);
+  check_gguf_adapter(model.config, to_adapter(model, set, {}), path);
 }
 
 /// Writes a set as a GGUF adapter that llama.cpp adds to the model it was trained on.
 inline void save_gguf_adapter(const Llama& model, const LoraSet& set, const std::filesystem::path& path) {
-  check_gguf_adapter(model, set, path);
-  lowrank::gguf::save_adapter(to_adapter(model, set, {}), gguf_base(model.config), path);
+  save_gguf_adapter(model.config, to_adapter(model, set, {}), path);
 }
 
 }  // namespace transformer

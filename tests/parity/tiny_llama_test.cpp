@@ -13,6 +13,7 @@
 #include <tests/support/golden.hpp>
 #include <transformer/adapters.hpp>
 #include <transformer/load.hpp>
+#include <transformer/merged_weight.hpp>
 
 using namespace lowrank;
 using transformer::Llama;

@@ -180,23 +180,53 @@ inline std::string near_names(std::string_view name, std::span<const ModuleShape
   return text;
 }
 
+/// Throws ValueError for a part of the configuration that has no effect on any of the modules: a slip of the pen, most likely.
+inline void check_names(const LoraConfig& config, std::span<const ModuleShape> modules) {
+  const auto check_list = [&](const ModuleNames& names, const char* field) {
+    const auto* list = std::get_if<std::vector<std::string>>(&names);
+    for (const std::string& name : list ? *list : std::vector<std::string>{})
+      check<ValueError>(std::any_of(modules.begin(), modules.end(), [&](const auto& m) { return ends_with_name(m.path, name); }), field,
+                        "no module is named \"", name.substr(0, 80), "\"; the model has ", near_names(name, modules));
+  };
+  check_list(config.target_modules, "target_modules");
+  check_list(config.exclude_modules, "exclude_modules");
+  check<ValueError>(config.layers_to_transform.empty() || std::holds_alternative<std::vector<std::string>>(config.target_modules),
+                    "layers_to_transform", "layers are chosen among modules that are named by a list, not by an expression");
+  for (const Index layer : config.layers_to_transform) {
+    LoraConfig one = config;
+    one.layers_to_transform = {layer};
+    const TargetMatcher is_target(one);
+    check<ValueError>(std::any_of(modules.begin(), modules.end(), [&](const auto& m) { return is_target(m.path); }), "layers_to_transform",
+                      "no target is in layer ", layer, "; layers count from 0");
+  }
+}
+
+/// Throws ValueError for a key that matches none of the paths.
+template <class T>
+void check_keys(const Patterns<T>& patterns, std::string_view field, const std::vector<std::string>& paths) {
+  for (const auto& [key, value] : patterns) {
+    const PathPattern pattern = PathPattern::ending(key, field);
+    check<ValueError>(std::any_of(paths.begin(), paths.end(), [&](const auto& path) { return pattern.matches(path); }), field,
+                      "no target matches \"", key.substr(0, 80), "\", to which it gives ", value);
+  }
+}
+
 }  // namespace detail
 
-/// Paths of the modules that a configuration names, in the model's order. Every name of a list must match something.
+/// Paths of the modules that a configuration names, in the model's order. Every name of a list, every chosen layer and every key of the
+/// patterns must match something.
 ///
-/// Throws ValueError, with the nearest names that the model has, when a name or the whole selection matches nothing.
+/// Throws ValueError, with the nearest names that the model has, when one of them or the whole selection matches nothing.
 inline std::vector<std::string> select_targets(const LoraConfig& config, std::span<const ModuleShape> modules) {
-  if (const auto* names = std::get_if<std::vector<std::string>>(&config.target_modules))
-    for (const std::string& name : *names)
-      check<ValueError>(std::any_of(modules.begin(), modules.end(), [&](const auto& m) { return detail::ends_with_name(m.path, name); }),
-                        "target_modules", "no module is named \"", name.substr(0, 80), "\"; the model has ",
-                        detail::near_names(name, modules));
+  detail::check_names(config, modules);
   const TargetMatcher is_target(config);
   std::vector<std::string> paths;
   for (const ModuleShape& module : modules)
     if (is_target(module.path)) paths.push_back(module.path);
   check<ValueError>(!paths.empty(), "target_modules", "the selection matches none of the model's ", modules.size(), " modules; it has ",
                     detail::near_names("", modules));
+  detail::check_keys(config.rank_pattern, "rank_pattern", paths);
+  detail::check_keys(config.alpha_pattern, "alpha_pattern", paths);
   return paths;
 }
 

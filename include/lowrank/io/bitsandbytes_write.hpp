@@ -3,6 +3,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -94,23 +95,25 @@ inline std::vector<StoredTensor> tensors(const AnyMatrix& w, const std::string& 
 
 namespace detail {
 template <std::size_t I = 0, Source Weights>
-AnyMatrix quantize_matching(const Weights& w, std::string_view quant_type, Index block, bool is_nested) {
+AnyMatrix quantize_matching(const Weights& w, std::string_view quant_type, Index block, bool is_nested,
+                            const std::optional<Search>& search) {
   using Format = typename FormatOf<std::variant_alternative_t<I, AnyMatrix>>::type;
   if (quant_type == Format::quant_type && block == Format::block && is_nested == Format::Scales::is_double_quantized)
-    return lowrank::quantize<Format>(w);
+    return search ? lowrank::quantize<Format>(w, *search) : lowrank::quantize<Format>(w);
   if constexpr (I + 1 < std::variant_size_v<AnyMatrix>)
-    return quantize_matching<I + 1>(w, quant_type, block, is_nested);
+    return quantize_matching<I + 1>(w, quant_type, block, is_nested, search);
   else
     fail<ValueError>("bitsandbytes", "no format ", name_text(quant_type), " with blocks of ", block,
                      "; give nf4 or fp4, and a power of two from 32 to 4096");
 }
 }  // namespace detail
 
-/// Quantizes to a format that is chosen at run time: nf4 or fp4, blocks of 32 to 4096, plain or double-quantized scales.
-/// Throws ValueError for another format, or naming the first weight that is not finite.
+/// Quantizes to a format that is chosen at run time: nf4 or fp4, blocks of 32 to 4096, plain or double-quantized scales; the scales by
+/// search if one is given. Throws ValueError for another format, or naming the first weight that is not finite.
 template <Source Weights>
-AnyMatrix quantize(const Weights& w, std::string_view quant_type, Index block, bool is_nested) {
-  return detail::quantize_matching(w, quant_type, block, is_nested);
+AnyMatrix quantize(const Weights& w, std::string_view quant_type, Index block, bool is_nested,
+                   const std::optional<Search>& search = std::nullopt) {
+  return detail::quantize_matching(w, quant_type, block, is_nested, search);
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI::bitsandbytes

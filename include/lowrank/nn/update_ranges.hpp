@@ -34,20 +34,25 @@ inline Activation<float> masked(const RangeRecord& record, const Activation<floa
   return record.mask ? record.mask(part) : part;
 }
 
-/// Y of the range becomes (Y − b) + s B A X, for DoRA times m / n, + b + s b_B; on the calling thread.
-inline void add_range(RangeRecord& record, const Activation<float>& x, const Vector<float>& bias, Compute compute, bool is_recorded,
+/// Y of the range becomes Y + s B A X + s b_B, for DoRA b + (m / n) ∘ (Y − b + s B A X); on the calling thread. Dropout is on the input of
+/// the update alone: with D = mask(X) Y + s B A D, for DoRA Y + (m / n) ∘ (W D + s B A D) − W D.
+inline void add_range(RangeRecord& record, const AnyLinear& base, const Activation<float>& x, const Vector<float>& bias, bool is_recorded,
                       Activation<float>& y) {
   LoraWeights<float>& update = *record.range.update;
+  const Compute compute = base.compute();
   Activation<float> part = masked(record, x);
   auto columns = y.middleCols(record.range.begin, record.range.count);
   record.h = multiply(update.view().a_source(), part, compute);  // [r, in] · [in, t]
-  Activation<float> sum = columns;
+  const bool drops_rows = update.is_dora() && record.mask;
+  Activation<float> sum = drops_rows ? base.product(part) : Activation<float>(columns), rest;  // W D, or W X + b
+  if (drops_rows) rest = columns - sum;
   accumulate_product(sum, update.view().b_source(), record.h, update.scale, compute);  // [out, r] · [r, t]
   if (update.is_dora()) {
-    if (bias.size() > 0) sum.colwise() -= bias;
+    if (bias.size() > 0 && !drops_rows) sum.colwise() -= bias;
     if (is_recorded) record.p = sum;
     sum.array().colwise() *= record.gain.array();
-    if (bias.size() > 0) sum.colwise() += bias;
+    if (bias.size() > 0 && !drops_rows) sum.colwise() += bias;
+    if (drops_rows) sum += rest;
   }
   if (!update.bias.empty()) sum.colwise() += update.scale * vector_of(update.bias);
   columns = sum;
@@ -55,16 +60,18 @@ inline void add_range(RangeRecord& record, const Activation<float>& x, const Vec
 }
 
 /// Gradients of add_range: G of the range becomes that of the base's product, dX of the range gets s Aᵀ Bᵀ G.
-inline void range_backward(const RangeRecord& record, Compute compute, bool need_dx, Activation<float>& g, Activation<float>& dx) {
+inline void range_backward(const RangeRecord& record, const AnyLinear& base, bool need_dx, Activation<float>& g, Activation<float>& dx) {
   LoraWeights<float>& update = *record.range.update;
+  const Compute compute = base.compute();
   auto columns = g.middleCols(record.range.begin, record.range.count);
-  Activation<float> part = columns;
+  Activation<float> part = columns, beside;
   if (update.bias.needs_grad()) gradient_vector(update.bias) += update.scale * part.rowwise().sum();
   if (update.is_dora()) {
     auto dora = dora_backward<float>(record.p, record.gain, record.norms, std::move(part));
     if (update.magnitude.needs_grad()) gradient_vector(update.magnitude) += dora.dm;
     part = std::move(dora.dp);
-    columns = part;
+    if (record.mask && need_dx) beside = base.transposed_product(Activation<float>(part - columns));  // Wᵀ ((m / n) ∘ G − G)   [in, t]
+    if (!record.mask) columns = part;
   }
   const LowRank<float> view = update.view();
   const Activation<float> u = update.scale * multiply_transposed(view.b_source(), part, compute);  // s Bᵀ G   [r, t]
@@ -72,6 +79,7 @@ inline void range_backward(const RangeRecord& record, Compute compute, bool need
   if (update.b.needs_grad()) accumulate_outer(update.b.gradient(), part, record.h, update.scale, compute);
   if (!need_dx) return;
   Activation<float> more = multiply_transposed(view.a_source(), u, compute);  // Aᵀ u   [in, t]
+  if (beside.size() > 0) more += beside;
   if (record.mask) more = record.mask(more);
   dx.middleCols(record.range.begin, record.range.count) = more;
 }
@@ -99,9 +107,9 @@ inline std::vector<RangeRecord> range_records(const AnyLinear& base, const Var<f
                       update.a.rows(), ", ", update.a.cols(), "], B is [", update.b.rows(), ", ", update.b.cols(), "] but the layer is [",
                       base.out_features(), ", ", base.in_features(), ']');
     RangeRecord record{range, next_mask(update, x), {}, {}, {}, {}, {}};
-    check<ValueError>(!(record.mask && update.is_dora()), "update_ranges",
-                      "DoRA with dropout is not supported where rows have adapters of their own; train with dropout 0");
     if (update.is_dora()) {
+      check<ValueError>(!base.bias().needs_grad(), "update_ranges",
+                        "DoRA over a bias that is trained itself is not supported where ranges have updates of their own; freeze the bias");
       record.norms = base.visit([&](const auto& layer) { return lowrank::dora_norms(layer, update); });
       record.gain = x.tape() == nullptr && update.gain.size() > 0 ? update.gain : dora_gain(update.magnitude.value, record.norms);
     }
@@ -120,26 +128,25 @@ inline Var<float> add_updates(Var<float> y, const Var<float>& x, const AdaptedLi
   auto records = std::make_shared<std::vector<detail::RangeRecord>>(detail::range_records(layer.base, x, ranges));
   if (records->empty()) return y;
   check<ValueError>(!layer.base.weight_trainable(), "update_ranges", "the base is trained itself; freeze it with set_trainable(false)");
-  const Compute compute = layer.base.compute();
   const Vector<float> bias = layer.base.bias().empty() ? Vector<float>() : Vector<float>(detail::vector_of(layer.base.bias()));
   bool trainable = false;
   for (const auto& record : *records) trainable |= record.range.update->needs_grad();
   const bool is_recorded = x.tape() != nullptr && (trainable || x.requires_grad());
   Activation<float> z = y.take();
   parallel_for(static_cast<Index>(records->size()),
-               [&](Index i) { detail::add_range((*records)[static_cast<std::size_t>(i)], x.value(), bias, compute, is_recorded, z); });
-  auto backward = [records, compute, rows = x.rows()](auto& flow) {
+               [&](Index i) { detail::add_range((*records)[static_cast<std::size_t>(i)], layer.base, x.value(), bias, is_recorded, z); });
+  auto backward = [records, base = &layer.base, rows = x.rows()](auto& flow) {
     Activation<float> g = flow.take();
     Activation<float> dx;
     if (flow.needs(1)) dx.setZero(rows, g.cols());
     const auto groups = detail::by_update(*records);
     parallel_for(static_cast<Index>(groups.size()), [&](Index i) {
-      for (const std::size_t r : groups[static_cast<std::size_t>(i)]) detail::range_backward((*records)[r], compute, flow.needs(1), g, dx);
+      for (const std::size_t r : groups[static_cast<std::size_t>(i)]) detail::range_backward((*records)[r], *base, flow.needs(1), g, dx);
     });
     if (flow.needs(1)) flow.add(1, std::move(dx));
     flow.add(0, std::move(g));
   };
-  return record(std::move(z), {y, x}, std::move(backward), trainable).kept_as(compute);
+  return record(std::move(z), {y, x}, std::move(backward), trainable).kept_as(layer.base.compute());
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

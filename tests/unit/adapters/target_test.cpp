@@ -103,6 +103,30 @@ TEST_CASE("select_targets: names that match nothing are errors with near names")
   CHECK_THROWS_AS(select_targets(LoraConfig{}, small_model()), ValueError);
 }
 
+TEST_CASE("select_targets: exclusions, layers and patterns that change nothing are errors, too") {
+  LoraConfig config;
+  config.target_modules = Names{"k_proj", "q_proj"};
+  const auto refused = [&](const char* part) {
+    CHECK_THROWS_WITH_AS(select_targets(config, small_model()), doctest::Contains(part), ValueError);
+  };
+  config.exclude_modules = Names{"kproj"};
+  refused("[exclude_modules] no module is named \"kproj\"");
+  config.exclude_modules = Names{"k_proj"};
+  config.layers_to_transform = {1, 2};
+  refused("no target is in layer 2");
+  config.layers_to_transform = {1};
+  CHECK(select_targets(config, small_model()) == Names{"model.layers.1.self_attn.q_proj"});
+  config.rank_pattern = {{"k_proj", 4}};  // excluded
+  refused("[rank_pattern] no target matches \"k_proj\", to which it gives 4");
+  config.rank_pattern = {{"1.self_attn.q_proj", 4}};
+  config.alpha_pattern = {{"q_prj", 2.5}};
+  refused("[alpha_pattern] no target matches \"q_prj\", to which it gives 2.5");
+  config.alpha_pattern.clear();
+  CHECK(select_targets(config, small_model()).size() == 1);
+  config.target_modules = std::string(".*q_proj");
+  refused("named by a list");
+}
+
 TEST_CASE("check_fits: the first mismatch is named") {
   const auto modules = small_model();
   const std::string q0 = "model.layers.0.self_attn.q_proj", q1 = "model.layers.1.self_attn.q_proj";

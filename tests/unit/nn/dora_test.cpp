@@ -129,10 +129,12 @@ TEST_CASE("a row of zeros has no direction: it gives zero and no gradient that i
     for (const float g : parameter.grad) CHECK(std::isfinite(g));
 }
 
-TEST_CASE("layers together: DoRA and a bias of B give what they give alone, forward and backward") {
+TEST_CASE("layers together: DoRA over a base with a bias, and a bias of B, give what they give alone, forward and backward") {
   for (const bool zero_length : {false, true}) {
     const Weight<float> w = random_weight<float>(40, 64, 13);
-    AdaptedLinear first{AnyLinear(AnyMatrix(quantize<Nf4<32>>(w)))}, second{AnyLinear(AnyMatrix(quantize<Q4_1>(w)))};
+    AdaptedLinear first{AnyLinear(AnyMatrix(quantize<Nf4<32>>(w)), Vector<float>::LinSpaced(40, -1, 1))},
+        second{AnyLinear(AnyMatrix(quantize<Q4_1>(w)))};
+    first.base.bias().trainable = true;
     auto a = make_lora<float>(64, 40, {.rank = 4, .alpha = 8, .seed = 1}), b = make_lora<float>(64, 40, {.rank = 3, .lora_bias = true});
     a.b.value = random_weight<float>(40, 4, 14), b.b.value = random_weight<float>(40, 3, 15);
     b.bias.value = random_weight<float>(40, 1, 16);
@@ -144,6 +146,7 @@ TEST_CASE("layers together: DoRA and a bias of B give what they give alone, forw
     std::vector<Weight<float>> gradients[2];
     for (const bool together : {false, true}) {
       for (auto* update : {&a, &b}) update->visit_parameters([](auto& parameter) { parameter.gradient().setZero(); });
+      first.base.bias().gradient().setZero();
       Tape<float> tape;
       const Var<float> input = tape.variable(x);
       std::vector<Var<float>> y;
@@ -152,7 +155,8 @@ TEST_CASE("layers together: DoRA and a bias of B give what they give alone, forw
       else
         for (const LayerUse& use : uses) y.push_back(use.layer->forward(input, use.update));
       tape.backward(sum(y[0] * y[0]) + sum(y[1]));
-      gradients[together] = {y[0].value(), y[1].value(), tape.gradient(input), a.a.grad, a.b.grad, a.magnitude.grad, b.a.grad, b.bias.grad};
+      gradients[together] = {y[0].value(), y[1].value(), tape.gradient(input),  a.a.grad, a.b.grad, a.magnitude.grad,
+                             b.a.grad,     b.bias.grad,  first.base.bias().grad};
     }
     for (std::size_t i = 0; i < gradients[0].size(); ++i) {
       CAPTURE(i);

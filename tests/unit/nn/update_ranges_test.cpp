@@ -31,20 +31,30 @@ const float tolerance = 256 * std::numeric_limits<float>::epsilon();
 
 }  // namespace
 
-TEST_CASE("ranges of one batch give what each gives alone, forward and backward: LoRA, a bias of B, DoRA, none, one update twice") {
+TEST_CASE(
+    "ranges of one batch give what each gives alone, forward and backward: LoRA, a bias of B, DoRA, dropout, none, one "
+    "twice") {
   Weight<float> w(48, 64);
   fill_normal(w, 0.2, Random(1));
   const AdaptedLinear layer{AnyLinear(AnyMatrix(quantize<Nf4<32>>(w)), Vector<float>::LinSpaced(48, -1, 1))};
   auto plain = random_update({.rank = 4}, 2), biased = random_update({.rank = 2, .lora_bias = true}, 3),
-       dora = random_update({.rank = 3}, 4);
-  layer.base.visit([&](const auto& base) { make_dora(base, dora); });
-  dora.magnitude.value *= 1.25f;
-  const std::vector<UpdateRange> ranges{{0, 5, &plain}, {5, 7, nullptr}, {12, 1, &biased}, {13, 9, &dora}, {22, 10, &plain}};
+       dora = random_update({.rank = 3}, 4), dropped = random_update({.rank = 3, .dropout = 0.5, .seed = 7}, 8),
+       dropped_dora = random_update({.rank = 2, .dropout = 0.5, .seed = 9}, 10);
+  for (auto* update : {&dora, &dropped_dora}) {
+    layer.base.visit([&](const auto& base) { make_dora(base, *update); });
+    update->magnitude.value *= 1.25f;
+  }
+  const std::vector updates{&plain, &biased, &dora, &dropped, &dropped_dora};
+  const std::vector<UpdateRange> ranges{{0, 5, &plain}, {5, 2, nullptr},   {7, 5, &dropped_dora}, {12, 1, &biased},
+                                        {13, 9, &dora}, {22, 4, &dropped}, {26, 6, &plain}};
   const auto x = random_columns(64, 32, 5), g = random_columns(48, 32, 6);
   const auto all_gradients = [&](const auto& sweep) {
-    for (auto* update : {&plain, &biased, &dora}) update->visit_parameters([](auto& p) { p.gradient().setZero(); });
+    for (auto* update : updates) {
+      update->visit_parameters([](auto& p) { p.gradient().setZero(); });
+      update->dropout_stream = 0;  // the same masks
+    }
     auto values = sweep();
-    for (auto* update : {&plain, &biased, &dora}) update->visit_parameters([&](auto& p) { values.push_back(p.grad); });
+    for (auto* update : updates) update->visit_parameters([&](auto& p) { values.push_back(p.grad); });
     return values;
   };
   const auto together = all_gradients([&] {
@@ -72,23 +82,30 @@ TEST_CASE("ranges of one batch give what each gives alone, forward and backward:
     CAPTURE(i);
     CHECK(together[i].isApprox(apart[i], tolerance));
   }
-  // Without a tape, and with what prepare_dora() left.
-  layer.base.visit([&](const auto& base) { prepare_dora(base, dora); });
+  // Without a tape nothing is dropped; and with what prepare_dora() left.
   AdaptedLinear base = layer;
-  CHECK(add_updates(base.forward(Var<float>(x)), Var<float>(x), base, ranges).value().isApprox(apart[0], tolerance));
+  const Activation<float> bare = add_updates(base.forward(Var<float>(x)), Var<float>(x), base, ranges).value();
+  layer.base.visit([&](const auto& held) { prepare_dora(held, dora); });
+  CHECK(add_updates(base.forward(Var<float>(x)), Var<float>(x), base, ranges).value().isApprox(bare, tolerance));
+  for (const auto& [begin, count, update] : ranges)
+    CHECK(bare.middleCols(begin, count).isApprox(base.forward(Activation<float>(x.middleCols(begin, count)), update), tolerance));
 }
 
-TEST_CASE("ranges outside the batch, updates of another layer and DoRA with dropout are refused") {
+TEST_CASE("ranges outside the batch, updates of another layer and DoRA over a trained bias are refused") {
   AdaptedLinear layer{AnyLinear(Linear<float>(64, 48))};
   layer.base.set_trainable(false);
-  auto update = random_update({.rank = 2, .dropout = 0.5}, 1), foreign = make_lora<float>(32, 48, {.rank = 2});
+  auto update = random_update({.rank = 2}, 1), foreign = make_lora<float>(32, 48, {.rank = 2});
   Tape<float> tape;
   const Var<float> x = tape.variable(random_columns(64, 4, 2));
   const auto with = [&](UpdateRange range) { add_updates(layer.forward(x), x, layer, std::span(&range, 1)); };
   CHECK_THROWS_AS(with({2, 3, &update}), ShapeError);
   CHECK_THROWS_AS(with({0, 4, &foreign}), ShapeError);
+  layer = AdaptedLinear(AnyLinear(Linear<float>(64, 48, {.bias = true})));
+  layer.base.set_trainable(false);
   layer.base.visit([&](const auto& base) { make_dora(base, update); });
-  CHECK_THROWS_WITH_AS(with({0, 4, &update}), doctest::Contains("dropout 0"), ValueError);
+  CHECK_NOTHROW(with({0, 4, &update}));
+  layer.base.bias().trainable = true;
+  CHECK_THROWS_WITH_AS(with({0, 4, &update}), doctest::Contains("freeze the bias"), ValueError);
 }
 
 TEST_CASE("an update of a token table adds s B A[:, ids], and repeated ids add their gradients") {

@@ -96,7 +96,7 @@ TEST_CASE("what is no adapter, or one of another base, is refused with the first
                        doctest::Contains("\"blk.0.ffn_down.weight.lora_a\" is [8, 160] but must be [8, 96]"), lowrank::ShapeError);
 }
 
-TEST_CASE("a trained set is saved as GGUF and opened again, unless it changes a tied head") {
+TEST_CASE("a trained set is saved as GGUF and opened again, unless it changes a table that is the head, too") {
   transformer::LlamaConfig config{.vocabulary = 257, .hidden = 32, .layers = 1, .heads = 2, .kv_heads = 1, .head_size = 16, .rope = {}};
   config.intermediate = 64, config.context = 32, config.tied_head = true;
   for (const auto pairs : {lowrank::RopePairs::interleaved, lowrank::RopePairs::halves}) {
@@ -116,9 +116,11 @@ TEST_CASE("a trained set is saved as GGUF and opened again, unless it changes a 
       CHECK(again.slots[s]->b.value == set.slots[s]->b.value);
       CHECK(again.slots[s]->scale == set.slots[s]->scale);
     }
-    lora.target_modules = std::vector<std::string>{"lm_head"};
-    const transformer::LoraSet head = transformer::new_lora(model, lora, lowrank::LoraInit::kaiming, 0);
-    CHECK_THROWS_WITH_AS(transformer::save_gguf_adapter(model, head, folder / "y.gguf"),
-                         doctest::Contains("lm_head is its embedding table"), lowrank::ValueError);
+    for (const char* name : {"lm_head", "embed_tokens"}) {
+      lora.target_modules = std::vector<std::string>{name};
+      const transformer::LoraSet other = transformer::new_lora(model, lora, lowrank::LoraInit::kaiming, 0);
+      CHECK_THROWS_WITH_AS(transformer::save_gguf_adapter(model, other, folder / "y.gguf"),
+                           doctest::Contains("lm_head is its embedding table"), lowrank::ValueError);
+    }
   }
 }

@@ -1,0 +1,109 @@
+#include <transformer/merged_weight.hpp>
+
+#include <memory>
+#include <utility>
+
+#include <lowrank/adapters/merge.hpp>
+
+namespace transformer {
+
+namespace {
+
+using lowrank::AnyMatrix;
+using lowrank::Weight;
+
+/// W' of a layer; its type is forgotten, so that each encoder is compiled once.
+class MergedMatrix : public lowrank::MergedSource<AnyMatrix> {
+ public:
+  using MergedSource::MergedSource;
+  static std::size_t bytes() { return 0; }
+};
+
+/// W' of the token table [vocabulary, dim]: W + s (B A)ᵀ, with Bᵀ in the place of A and Aᵀ in that of B.
+class MergedTable {
+ public:
+  MergedTable(AnyMatrix w, const LoraWeights<float>& update)
+      : factors_(std::make_shared<const Factors>(Factors{update.b.value.transpose(), update.a.value.transpose()})),
+        sum_(std::move(w), turned(update.scale)) {}
+
+  Index rows() const { return sum_.rows(); }
+  Index cols() const { return sum_.cols(); }
+  static std::size_t bytes() { return 0; }
+  template <class Scalar>
+  void decode(Index row, Index count, Index col, Index length, Scalar* out, Index stride) const {
+    sum_.decode(row, count, col, length, out, stride);
+  }
+
+ private:
+  struct Factors {
+    Weight<float> a, b;  // [r, dim], [vocabulary, r]
+  };
+  lowrank::LowRank<float> turned(float scale) const {
+    const auto& [a, b] = *factors_;
+    return {{a.data(), a.rows(), a.cols()}, {b.data(), b.rows(), b.cols()}, scale};
+  }
+
+  std::shared_ptr<const Factors> factors_;
+  MergedMatrix sum_;
+};
+
+/// The layer that the forward pass runs in a slot: a copy of the set, or the model's own.
+const AdaptedLinear& layer_used(const Llama& model, const LoraSet& set, Index slot) {
+  const auto copy = set.copies.find(slot);
+  if (copy != set.copies.end()) return copy->second;
+  return slot == model.embedding_slot() ? model.embedding : model.layer(slot);
+}
+
+/// The weight as a value: a frozen one shared, a dense one copied.
+AnyMatrix weight_of(const AdaptedLinear& layer) {
+  if (const auto* frozen = layer.base.get_if<lowrank::SourceLinear<AnyMatrix>>()) return frozen->weight();
+  return AnyMatrix(lowrank::round_to<float>(layer.base.get_if<lowrank::Linear<float>>()->source()));
+}
+
+const LoraWeights<float>* update_of(const LoraSet& set, Index slot) {
+  const auto at = static_cast<std::size_t>(slot);
+  const auto& update = at < set.slots.size() ? set.slots[at] : set.embedding;
+  return update ? &*update : nullptr;
+}
+
+}  // namespace
+
+bool changes_weight(const LoraSet& set, Index slot) { return set.copies.contains(slot) || update_of(set, slot) != nullptr; }
+
+AnyMatrix merged_weight(const Llama& model, const LoraSet& set, Index slot) {
+  const AdaptedLinear& layer = layer_used(model, set, slot);
+  const LoraWeights<float>* update = update_of(set, slot);
+  if (!update) return weight_of(layer);
+  if (slot == model.embedding_slot()) return AnyMatrix(MergedTable(weight_of(layer), *update));
+  lowrank::Vector<float> gain;
+  if (update->is_dora())
+    gain =
+        layer.base.visit([&](const auto& base) { return lowrank::dora_gain(update->magnitude.value, lowrank::dora_norms(base, *update)); });
+  return AnyMatrix(MergedMatrix(weight_of(layer), update->view(), std::move(gain)));
+}
+
+lowrank::Vector<float> merged_bias(const Llama& model, const LoraSet& set, Index slot) {
+  lowrank::Vector<float> bias = layer_used(model, set, slot).base.bias().value;
+  const LoraWeights<float>* update = update_of(set, slot);
+  if (!update || update->bias.empty()) return bias;
+  if (bias.size() == 0) bias.setZero(update->bias.rows());
+  return bias + update->scale * update->bias.value;
+}
+
+Llama merged(const Llama& model, const LoraSet& set) {
+  Llama result = model;
+  const bool parts = changes_weight(set, model.head_slot()) || changes_weight(set, model.embedding_slot());
+  if (parts && !result.separate_head) result.separate_head = model.embedding;
+  for (Index s = 0; s <= model.embedding_slot(); ++s) {
+    if (!changes_weight(set, s)) continue;
+    const AnyMatrix sum = merged_weight(model, set, s);
+    Weight<float> w(sum.rows(), sum.cols());
+    sum.decode(0, w.rows(), 0, w.cols(), w.data(), w.cols());
+    AdaptedLinear layer(lowrank::Linear<float>(std::move(w), merged_bias(model, set, s)));
+    layer.base.set_trainable(false);
+    (s == model.embedding_slot() ? result.embedding : result.layer(s)) = std::move(layer);
+  }
+  return result;
+}
+
+}  // namespace transformer

@@ -20,7 +20,7 @@ using lowrank::RankChoice;
 
 struct Options {
   std::vector<std::string> inputs;
-  std::string input, base, tuned, out, json, method = "linear", vote = "total", targets = "all-linear";
+  std::string input, model, base, tuned, out, json, method = "linear", vote = "total", targets = "all-linear";
   Index rank = 0;
   double energy = 0, density = 0.5;
   std::uint64_t seed = 0;
@@ -32,11 +32,16 @@ std::optional<RankChoice> rank_choice(const Options& o) {
   return std::nullopt;
 }
 
-/// An adapter whose modules go by the paths of Hugging Face.
-lowrank::Adapter open_named(const std::filesystem::path& path) {
+/// An adapter whose modules go by the paths of Hugging Face; one of GGUF with the help of its base.
+lowrank::Adapter open_named(const Options& o, const std::filesystem::path& path) {
+  if (!o.model.empty()) {
+    lowrank::Adapter adapter = transformer::open_adapter(open_config(o.model), path);
+    if (!adapter.config.base_model) adapter.config.base_model = o.model;
+    return adapter;
+  }
   lowrank::check<lowrank::ValueError>(transformer::adapter_format(path) != transformer::AdapterFormat::gguf, "adapter",
                                       lowrank::path_text(path),
-                                      " is a GGUF adapter, with names and rows of its own; convert it first: lowrank adapter convert");
+                                      " is a GGUF adapter, with names and rows of its own; give its base with --model");
   return transformer::open_adapter(path);
 }
 
@@ -74,7 +79,7 @@ void combine(const Options& o) {
   std::vector<double> weights;
   for (const std::string& spec : o.inputs) {
     const auto [path, weight] = split_weight(spec, "the weight");
-    adapters.push_back(open_named(path));
+    adapters.push_back(open_named(o, path));
     weights.push_back(weight);
   }
   std::vector<lowrank::WeightedAdapter> weighted;
@@ -89,7 +94,7 @@ void combine(const Options& o) {
 void resize(const Options& o) {
   const auto choice = rank_choice(o);
   lowrank::check<lowrank::ValueError>(choice.has_value(), "adapter resize", "give --rank r, or --energy share");
-  const lowrank::Adapter adapter = open_named(o.input);
+  const lowrank::Adapter adapter = open_named(o, o.input);
   save(o, lowrank::resize(adapter, *choice));
 }
 
@@ -141,6 +146,10 @@ void extract(const Options& o) {
   save(o, result);
 }
 
+void add_model(CLI::App& command, Options& o) {
+  command.add_option("--model", o.model, "the base: a .gguf file, a Hugging Face folder, or demo; needed for GGUF adapters");
+}
+
 void add_outputs(CLI::App& command, Options& o) {
   command.add_option("--out", o.out, "folder for the adapter, as PEFT reads it")->required();
   command.add_option("--json", o.json, "writes the table to this file as JSON");
@@ -158,7 +167,7 @@ void add_rank(CLI::App& command, Options& o, const char* rank_help) {
 void add_adapter_algebra(CLI::App& adapter) {
   auto o = std::make_shared<Options>();
   CLI::App* sum = adapter.add_subcommand("combine", "several adapters as one, each with a weight");
-  sum->add_option("adapters", o->inputs, "PEFT or mlx folders, as PATH or PATH:weight; weights may be negative")->required();
+  sum->add_option("adapters", o->inputs, "PEFT or mlx folders or GGUF files, as PATH or PATH:weight; weights may be negative")->required();
   sum->add_option("--method", o->method,
                   "concat (exact), linear or svd (nearest of the rank), ties, dare_linear, dare_ties, magnitude_prune; with peft_ in front "
                   "PEFT's own result, such as peft_linear, peft_ties or peft_ties_svd")
@@ -171,12 +180,14 @@ void add_adapter_algebra(CLI::App& adapter) {
       ->check(CLI::IsMember({"total", "frequency"}))
       ->capture_default_str();
   sum->add_option("--seed", o->seed, "seed of random dropping")->capture_default_str();
+  add_model(*sum, *o);
   add_outputs(*sum, *o);
   sum->callback([o] { combine(*o); });
 
   CLI::App* small = adapter.add_subcommand("resize", "an adapter at another rank, each layer as near as that rank allows");
-  small->add_option("adapter", o->input, "a PEFT or mlx folder")->required();
+  small->add_option("adapter", o->input, "a PEFT or mlx folder, or a GGUF file")->required();
   add_rank(*small, *o, "rank of the result");
+  add_model(*small, *o);
   add_outputs(*small, *o);
   small->callback([o] { resize(*o); });
 

@@ -2,8 +2,6 @@
 
 #include <lowrank/io/peft.hpp>
 
-#include <transformer/load_folder.hpp>
-#include <transformer/load_gguf.hpp>
 #include <transformer/open_adapter.hpp>
 
 #include <cli/common.hpp>
@@ -17,12 +15,6 @@ struct Options {
   std::string in, out, model, format;
 };
 
-transformer::LlamaConfig open_config(const std::string& name) {
-  const std::filesystem::path path = model_path(name);
-  if (std::filesystem::is_directory(path)) return transformer::folder_config(path);
-  return transformer::gguf_config(lowrank::gguf::File::open(path));
-}
-
 void run(const Options& o) {
   const bool to_gguf = o.format.empty() ? o.out.ends_with(".gguf") : o.format == "gguf";
   const AdapterFormat from = transformer::adapter_format(o.in);
@@ -34,7 +26,7 @@ void run(const Options& o) {
   } else {
     const transformer::LlamaConfig config = open_config(o.model);
     adapter = transformer::open_adapter(config, o.in);
-    if (to_gguf) lowrank::gguf::save_adapter(adapter, transformer::gguf_base(config), o.out);
+    if (to_gguf) transformer::save_gguf_adapter(config, adapter, o.out);
     if (!adapter.config.base_model) adapter.config.base_model = o.model;
   }
   if (!to_gguf) lowrank::peft::save(adapter, o.out);

@@ -39,6 +39,12 @@ std::filesystem::path model_path(const std::string& name) {
   return path;
 }
 
+transformer::LlamaConfig open_config(const std::string& name) {
+  const std::filesystem::path path = model_path(name);
+  if (std::filesystem::is_directory(path)) return transformer::folder_config(path);
+  return transformer::gguf_config(lowrank::gguf::File::open(path));
+}
+
 Session open_session(const std::string& name, const Common& common, transformer::Base base, const char* purpose) {
   namespace fs = std::filesystem;
   if (common.threads > 0) lowrank::set_thread_count(common.threads);

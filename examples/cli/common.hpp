@@ -64,6 +64,9 @@ const char* compute_name(lowrank::Compute compute);
 /// The file or folder that a --model means. Throws IoError when there is none.
 std::filesystem::path model_path(const std::string& name);
 
+/// The sizes of the model that a --model means, without its weights. Throws IoError, FormatError.
+transformer::LlamaConfig open_config(const std::string& name);
+
 /// Opens `demo`, a .gguf file or a Hugging Face folder and applies the common options to it.
 Session open_session(const std::string& name, const Common& common, transformer::Base base, const char* purpose);
 

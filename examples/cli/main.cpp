@@ -1,3 +1,4 @@
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -21,6 +22,16 @@ void keep_memory() {
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
 #endif
 }
+
+/// nan and inf are numbers to the parser of options, and pass the checks of ranges.
+void refuse_not_finite(CLI::App& app) {
+  const auto check = [](const std::string& text) {
+    return std::isfinite(std::strtod(text.c_str(), nullptr)) ? std::string() : text + " is not a finite number";
+  };
+  for (CLI::Option* option : app.get_options())
+    if (option->get_type_name().starts_with("FLOAT")) option->check(check);
+  for (CLI::App* command : app.get_subcommands({})) refuse_not_finite(*command);
+}
 }  // namespace
 
 /// Exit status: 0 done, 1 failed, 2 wrong use. Results go to stdout, everything else to stderr.
@@ -42,6 +53,7 @@ int main(int argc, char** argv) {
   cli::add_bench(app);
   cli::add_pretrain(app);
   cli::add_quantize(app);
+  refuse_not_finite(app);
   try {
     app.parse(argc, argv);
     return std::fflush(stdout) == 0 ? 0 : 1;

@@ -157,9 +157,6 @@ lowrank::LoraConfig lora_config(const Options& o) {
                                         "\": give names between commas, such as lm_head");
     config.modules_to_save = std::get<std::vector<std::string>>(names);
   }
-  const bool is_drawn = o.init == "default" || o.init == "gaussian" || o.init == "orthogonal" || o.init == "eva";
-  lowrank::check<lowrank::ValueError>(o.method != "dora" || is_drawn, "finetune", "--init ", o.init,
-                                      " changes the base, whose rows DoRA measures; use default, gaussian, orthogonal or eva");
   return config;
 }
 

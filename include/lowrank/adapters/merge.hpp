@@ -34,9 +34,11 @@ class MergedSource {
 
   template <class Scalar>
   void decode(Index row, Index count, Index col, Index length, Scalar* out, Index stride) const {
-    Weight<float> w(count, length);
+    Weight<float> w(count, length), product = Weight<float>::Zero(count, length);
     weight_.decode(row, count, col, length, w.data(), length);
-    w += update_.scale * update_.b.middleRows(row, count).lazyProduct(update_.a.middleCols(col, length));  // [count, r] · [r, length]
+    for (Index i = 0; i < count; ++i)  // [count, r] · [r, length], each element in the order of r however the matrix is cut
+      for (Index k = 0; k < update_.a.rows(); ++k) product.row(i) += update_.b(row + i, k) * update_.a.row(k).segment(col, length);
+    w += update_.scale * product;
     if (gain_.size() > 0) w.array().colwise() *= gain_.segment(row, count).array();
     for (Index i = 0; i < count; ++i)
       for (Index j = 0; j < length; ++j) out[i * stride + j] = static_cast<Scalar>(w(i, j));

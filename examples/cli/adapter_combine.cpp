@@ -119,7 +119,7 @@ void note_other_differences(const Llama& base, const Llama& tuned, lowrank::Adap
 void extract(const Options& o) {
   const auto choice = rank_choice(o);
   lowrank::check<lowrank::ValueError>(choice.has_value(), "adapter extract", "give --rank r, or --energy share");
-  const Llama base = transformer::load_model(o.base), tuned = transformer::load_model(o.tuned);
+  const Llama base = transformer::load_model(model_path(o.base)), tuned = transformer::load_model(model_path(o.tuned));
   lowrank::check<lowrank::ShapeError>(base.slots() == tuned.slots() && base.config.vocabulary == tuned.config.vocabulary, "adapter extract",
                                       o.base, " has ", base.config.layers, " layers and ", base.config.vocabulary, " tokens, ", o.tuned,
                                       " has ", tuned.config.layers, " and ", tuned.config.vocabulary,
@@ -192,7 +192,7 @@ void add_adapter_algebra(CLI::App& adapter) {
   small->callback([o] { resize(*o); });
 
   CLI::App* difference = adapter.add_subcommand("extract", "the difference of two models as an adapter");
-  difference->add_option("--base", o->base, "a .gguf file or a Hugging Face folder")->required();
+  difference->add_option("--base", o->base, "a .gguf file, a Hugging Face folder, or demo")->required();
   difference->add_option("--tuned", o->tuned, "a model of the same architecture")->required();
   difference->add_option("--targets", o->targets, "all-linear, names separated by commas, or a regular expression")->capture_default_str();
   add_rank(*difference, *o, "rank of the adapter");

@@ -131,7 +131,10 @@ lowrank::Patterns<T> parse_patterns(const std::string& text, const char* option)
     const bool is_good =
         end && equals > 0 && *end == '\0' && number > 0 && number <= 65536 && number == static_cast<double>(static_cast<T>(number));
     lowrank::check<lowrank::ValueError>(is_good, option, '"', part, "\" is not of the form name=number, such as q_proj=8");
-    patterns.emplace_back(part.substr(0, equals), static_cast<T>(number));
+    const std::string key = part.substr(0, equals);
+    lowrank::check<lowrank::ValueError>(std::none_of(patterns.begin(), patterns.end(), [&](const auto& p) { return p.first == key; }),
+                                        option, '"', key, "\" is given twice; keep one");
+    patterns.emplace_back(key, static_cast<T>(number));
   }
   return patterns;
 }

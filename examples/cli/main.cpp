@@ -23,13 +23,13 @@ void keep_memory() {
 #endif
 }
 
-/// nan and inf are numbers to the parser of options, and pass the checks of ranges.
+/// nan and inf are numbers to the parser of options, and nan passes the checks of ranges. A transformation comes before those.
 void refuse_not_finite(CLI::App& app) {
-  const auto check = [](const std::string& text) {
+  const auto check = [](std::string& text) {
     return std::isfinite(std::strtod(text.c_str(), nullptr)) ? std::string() : text + " is not a finite number";
   };
   for (CLI::Option* option : app.get_options())
-    if (option->get_type_name().starts_with("FLOAT")) option->check(check);
+    if (option->get_type_name().starts_with("FLOAT")) option->transform(CLI::Validator(check, ""));
   for (CLI::App* command : app.get_subcommands({})) refuse_not_finite(*command);
 }
 }  // namespace

@@ -247,6 +247,9 @@ StartedLora start_lora(Llama& model, LoraConfig& config, const StartOptions& opt
   const auto init = options.start == LoraStart::gaussian ? lowrank::LoraInit::gaussian : lowrank::LoraInit::kaiming;
   StartedLora started{new_lora(model, config, init, options.seed)};
   const std::vector<Index> slots = target_slots(model, config);
+  const bool is_drawn = options.start == LoraStart::standard || options.start == LoraStart::gaussian;
+  lowrank::check<lowrank::ValueError>(is_drawn || !slots.empty(), "init",
+                                      "this initialization is for linear layers, and none is a target; use default or gaussian");
   switch (options.start) {
     case LoraStart::standard:
     case LoraStart::gaussian:

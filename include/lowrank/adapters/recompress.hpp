@@ -127,15 +127,32 @@ inline FittedUpdate recompress(const UpdateFactors& update, const RankChoice& ch
   return detail::keep_leading(svd, choice, svd.s.squaredNorm());
 }
 
+namespace detail {
+/// The leading part of an SVD of D, its residual measured: ‖D‖² - Σ sᵢ² would be rounding alone where D has that rank.
+inline FittedUpdate keep_measured(const Weight<float>& d, const Svd& svd, const RankChoice& choice, double total) {
+  FittedUpdate kept = keep_leading(svd, choice, total);
+  const OneThread alone;
+  constexpr Index strip = 1024;  // rows at a time: no dense copy in double
+  double squares = 0;
+  for (Index row = 0; row < d.rows(); row += strip) {
+    const Index count = std::min(strip, d.rows() - row);
+    const Eigen::MatrixXd left = kept.svd.u.middleRows(row, count) * kept.svd.s.asDiagonal();
+    squares += (d.middleRows(row, count).cast<double>() - left * kept.svd.v.transpose()).squaredNorm();
+  }
+  if (total > 0) kept.fit.residual = std::sqrt(squares / total);
+  return kept;
+}
+}  // namespace detail
+
 /// The best approximation of a dense update D [out, in]: exact for small matrices, by sampling for large ones (leading_svd).
 inline FittedUpdate approximate(const Weight<float>& d, const RankChoice& choice, std::uint64_t seed = 0) {
   const Index least = std::min(d.rows(), d.cols());
   const double total = d.cast<double>().squaredNorm();
   check<ValueError>(std::isfinite(total), "approximate", "the update [", d.rows(), ", ", d.cols(), "] holds numbers that are not finite");
-  if (choice.is_rank()) return detail::keep_leading(leading_svd(d, std::min(choice.rank(), least), seed), choice, total);
+  if (choice.is_rank()) return detail::keep_measured(d, leading_svd(d, std::min(choice.rank(), least), seed), choice, total);
   for (Index k = std::min<Index>(32, least);; k = std::min(2 * k, least)) {  // until so many directions hold the share
     const Svd svd = leading_svd(d, k, seed);
-    if (k == least || svd.s.squaredNorm() >= choice.energy() * total) return detail::keep_leading(svd, choice, total);
+    if (k == least || svd.s.squaredNorm() >= choice.energy() * total) return detail::keep_measured(d, svd, choice, total);
   }
 }
 
@@ -162,6 +179,8 @@ inline FittedAdapter resize(const Adapter& adapter, const RankChoice& choice) {
     result.fits[path] = fitted[i].fit;
   }
   detail::set_config_ranks(result.adapter);
+  if (adapter.config.use_dora)
+    result.adapter.notes.push_back("the lengths of DoRA stay as they are; norms and residuals are those of s B A");
   return result;
 }
 

@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
 
+#include <limits>
+
 #include <lowrank/quant/q8_0.hpp>
 #include <lowrank/quant/quantized_matrix.hpp>
 
@@ -126,9 +128,12 @@ TEST_CASE("Training on a residual base: gradients are those of the same base mad
 }
 
 TEST_CASE("start_lora with DoRA: lengths are those of the whole weight, and the plain set is the trained one") {
-  for (const char* name : {"pissa", "orthogonal", "eva"}) {
+  for (const char* name : {"pissa", "pissa_fast", "olora", "lora_ga", "orthogonal", "eva"}) {
     CAPTURE(name);
-    Llama model = small_model(), untouched = model;
+    Llama model = small_model();
+    for (Index s = 0; s < model.head_slot(); s += 2)  // dense and quantized in turn
+      model.layer(s) = lowrank::AnyLinear(lowrank::AnyMatrix(lowrank::quantize<lowrank::Q8_0>(dense_weight(model.layer(s)))));
+    Llama untouched = model;
     LoraConfig config = small_config();
     config.use_dora = true;
     const auto before = logits(model, nullptr);
@@ -194,6 +199,20 @@ TEST_CASE("gradient_directions: the singular directions of the dense gradient, f
     const Eigen::MatrixXd kept = found[i].u * found[i].s.asDiagonal() * found[i].v.transpose();
     CHECK((kept - dense.cast<double>()).norm() < 1.02 * best.s.tail(best.s.size() - 6).norm());
   }
+}
+
+TEST_CASE("a beginning without a linear target, and scales that are 0 or infinite in fp32, are refused before the training") {
+  Llama model = small_model();
+  LoraConfig config = small_config();
+  for (const double alpha : {1e-300, 1e300, std::numeric_limits<double>::quiet_NaN()}) {
+    config.alpha = alpha;
+    CHECK_THROWS_WITH_AS(start_lora(model, config, {}, {}), doctest::Contains("it must be finite and not 0"), lowrank::ValueError);
+  }
+  config = small_config();
+  config.target_modules = std::vector<std::string>{"embed_tokens"};
+  CHECK_NOTHROW(start_lora(model, config, {}, {}));
+  CHECK_THROWS_WITH_AS(start_lora(model, config, {.start = LoraStart::pissa}, {}), doctest::Contains("for linear layers"),
+                       lowrank::ValueError);
 }
 
 TEST_CASE("parse_start names what there is") { CHECK_THROWS_AS(parse_start("best"), lowrank::ValueError); }

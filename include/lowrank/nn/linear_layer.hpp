@@ -84,14 +84,14 @@ void add_bias_gradient(Bias& bias, const Activation<S>& g) {
   if (bias.needs_grad()) linear_backward_bias(gradient_vector(bias), g);
 }
 
-/// Y = W X + b of a frozen source, recorded: keeps the source, nothing of X.
+/// Y = W X + b of a frozen source, recorded: keeps the source, nothing of X. A bias that is not empty must outlive the recording.
 template <Source W, class Bias, class S, class Device>
 Var<S, Device> frozen_linear(const char* name, const W& source, Bias& bias, const Var<S, Device>& x, Compute compute) {
   check_input(name, x.rows(), x.cols(), source.cols());
   auto y = linear_forward(source, x.value(), compute);  // [out, in] · [in, T]
   add_bias(y, bias);
-  const auto backward = [source, b = &bias, compute](auto& flow) {
-    add_bias_gradient(*b, flow.gradient());
+  const auto backward = [source, b = bias.empty() ? nullptr : &bias, compute](auto& flow) {
+    if (b) add_bias_gradient(*b, flow.gradient());
     if (flow.needs(0)) flow.add(0, linear_backward_input(source, flow.gradient(), compute));  // Wᵀ G   [in, T]
   };
   return record(std::move(y), {x}, backward, bias.needs_grad()).kept_as(compute);

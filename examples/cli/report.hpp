@@ -14,9 +14,13 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/io/file.hpp>
 
+#include <support/table.hpp>
+
 namespace cli {
 
 using lowrank::Index;
+using support::format;
+using support::Table;
 
 /// Seconds since the start of the program.
 inline double now() {
@@ -41,44 +45,6 @@ inline std::string human_bytes(long long bytes) {
   std::snprintf(text, sizeof text, unit ? "%.2f %s" : "%.0f %s", value, units[unit]);
   return text;
 }
-
-/// printf into a string.
-template <class... Values>
-std::string format(const char* pattern, Values... values) {
-  const int size = std::snprintf(nullptr, 0, pattern, values...);
-  std::string text(static_cast<std::size_t>(size) + 1, '\0');
-  std::snprintf(text.data(), text.size(), pattern, values...);
-  text.pop_back();
-  return text;
-}
-
-/// A table with aligned columns: the first to the left, numbers to the right.
-class Table {
- public:
-  explicit Table(std::vector<std::string> head) : rows_{std::move(head)} {}
-  void add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
-
-  void print(std::FILE* out = stdout) const {
-    std::vector<std::size_t> widths(rows_.front().size());
-    for (const auto& row : rows_)
-      for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-    for (std::size_t r = 0; r < rows_.size(); ++r) {
-      std::string line = "  ";
-      for (std::size_t i = 0; i < rows_[r].size(); ++i) {
-        const std::string padding(widths[i] - rows_[r][i].size(), ' ');
-        line += i == 0 ? rows_[r][i] + padding : "  " + padding + rows_[r][i];
-      }
-      std::fprintf(out, "%s\n", line.substr(0, line.find_last_not_of(' ') + 1).c_str());
-      if (r > 0) continue;
-      std::size_t total = 2 * (widths.size() - 1);
-      for (const std::size_t width : widths) total += width;
-      std::fprintf(out, "  %s\n", std::string(total, '-').c_str());
-    }
-  }
-
- private:
-  std::vector<std::vector<std::string>> rows_;
-};
 
 /// One line that rewrites itself on a terminal; a plain line now and then elsewhere. Goes to stderr.
 class Progress {

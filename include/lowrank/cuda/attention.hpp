@@ -97,6 +97,15 @@ LOWRANK_DEVICE void store_head(Simt& t, const float (&sums)[Size / 8][4], const 
   }
 }
 
+/// A block for 64 tokens of a head of a sequence.
+inline LaunchShape attention_shape(int tokens, int heads, int batch, std::size_t shared_bytes) {
+  return {.x = static_cast<unsigned>(ceil_div(tokens, attention_rows)),
+          .y = static_cast<unsigned>(heads),
+          .z = static_cast<unsigned>(batch),
+          .threads = attention_threads,
+          .shared_bytes = shared_bytes};
+}
+
 constexpr int smaller(int a, int b) { return a < b ? a : b; }
 
 }  // namespace detail
@@ -113,13 +122,7 @@ struct AttentionForwardKernel {
   };
   AttentionArrays a;
 
-  LaunchShape shape() const {
-    return {.x = static_cast<unsigned>(ceil_div(a.queries, block)),
-            .y = static_cast<unsigned>(a.heads),
-            .z = static_cast<unsigned>(a.batch),
-            .threads = most_threads,
-            .shared_bytes = sizeof(Shared)};
-  }
+  LaunchShape shape() const { return detail::attention_shape(a.queries, a.heads, a.batch, sizeof(Shared)); }
 
   template <class Simt>
   LOWRANK_DEVICE void operator()(Simt& t) const {

@@ -18,13 +18,7 @@ struct AttentionBackwardKeys {
   };
   AttentionArrays a;
 
-  LaunchShape shape() const {
-    return {.x = static_cast<unsigned>(ceil_div(a.keys, block)),
-            .y = static_cast<unsigned>(a.kv_heads),
-            .z = static_cast<unsigned>(a.batch),
-            .threads = most_threads,
-            .shared_bytes = sizeof(Shared)};
-  }
+  LaunchShape shape() const { return detail::attention_shape(a.keys, a.kv_heads, a.batch, sizeof(Shared)); }
 
   template <class Simt>
   LOWRANK_DEVICE void operator()(Simt& t) const {
@@ -92,13 +86,7 @@ struct AttentionBackwardQueries {
   };
   AttentionArrays a;
 
-  LaunchShape shape() const {
-    return {.x = static_cast<unsigned>(ceil_div(a.queries, block)),
-            .y = static_cast<unsigned>(a.heads),
-            .z = static_cast<unsigned>(a.batch),
-            .threads = most_threads,
-            .shared_bytes = sizeof(Shared)};
-  }
+  LaunchShape shape() const { return detail::attention_shape(a.queries, a.heads, a.batch, sizeof(Shared)); }
 
   template <class Simt>
   LOWRANK_DEVICE void operator()(Simt& t) const {

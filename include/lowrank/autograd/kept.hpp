@@ -50,6 +50,9 @@ class RoundedCopy {
 
 }  // namespace detail
 
+/// What Compute::bf16 keeps of a value: calling it gives the value back, rounded.
+inline auto rounded_copy(const Activation<float>& x) { return detail::RoundedCopy(x); }
+
 /// How a value comes back in the backward pass when nobody held its array until then: computed again, or read from a bfloat16 copy.
 ///
 /// The array itself is used while somebody still holds it. What was restored is shared by all that ask, and freed with the last of them.
@@ -66,8 +69,8 @@ class Restorer {
   /// Called while the value exists, by each operation that keeps it.
   void keep() {
     if (restore_ || restored_) return;
-    if constexpr (std::is_same_v<Value, Activation<float>>) {
-      if (rounds_) return void(restore_ = detail::RoundedCopy(*value_.lock()));
+    if constexpr (std::is_same_v<S, float>) {
+      if (rounds_) return void(restore_ = rounded_copy(*value_.lock()));
     }
     restored_ = value_.lock();
   }

@@ -3,6 +3,7 @@
 #include <span>
 #include <string>
 
+#include <lowrank/core/device.hpp>
 #include <lowrank/core/matrix.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -20,6 +21,7 @@ struct Parameter {
   Matrix value = initial();
   Matrix grad = initial();  ///< empty until the first gradient (zero at once for static sizes)
   bool trainable = true;
+  DeviceSlot device = {};  ///< value and gradient on a GPU, while it is trained there
 
   Index rows() const { return value.rows(); }
   Index cols() const { return value.cols(); }
@@ -48,6 +50,7 @@ struct ParameterRef {
   std::string name;
   std::span<S> value, grad;
   Index rows, cols;
+  DeviceSlot* device = nullptr;
 };
 
 /// Refers to a parameter and allocates its gradient. The parameter must stay where it is.
@@ -55,7 +58,7 @@ template <class S, int Rows, int Cols>
 ParameterRef<S> reference(Parameter<S, Rows, Cols>& parameter) {
   auto& grad = parameter.gradient();
   const auto size = static_cast<std::size_t>(parameter.size());
-  return {parameter.name, {parameter.value.data(), size}, {grad.data(), size}, parameter.rows(), parameter.cols()};
+  return {parameter.name, {parameter.value.data(), size}, {grad.data(), size}, parameter.rows(), parameter.cols(), &parameter.device};
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

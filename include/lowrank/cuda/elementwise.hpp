@@ -70,6 +70,77 @@ struct AddScaled {
   }
 };
 
+/// y ← factor y, times a number in device memory, if given: the gradient that a loss gets.
+struct Scale {
+  static constexpr int most_threads = 256;
+  float factor = 1;
+  const float* number = nullptr;
+  Index size = 0;
+  float* y = nullptr;
+
+  LaunchShape shape() const { return detail::flat_shape(size); }
+
+  template <class Simt>
+  LOWRANK_DEVICE void operator()(Simt& t) const {
+    const Index i = detail::flat_index(t);
+    if (i < size) y[i] *= number ? factor * *number : factor;
+  }
+};
+
+/// Each token's column of Y [rows, tokens] plus factor · x [rows]: biases.
+struct AddToColumns {
+  static constexpr int most_threads = 256;
+  const float* x = nullptr;
+  float factor = 1;
+  int rows = 0, tokens = 0;
+  float* y = nullptr;
+
+  LaunchShape shape() const { return detail::flat_shape(static_cast<Index>(rows) * tokens); }
+
+  template <class Simt>
+  LOWRANK_DEVICE void operator()(Simt& t) const {
+    const Index i = detail::flat_index(t);
+    if (i < static_cast<Index>(rows) * tokens) y[i] += factor * x[i % rows];
+  }
+};
+
+/// sum [rows] += factor · Σₜ of the columns of G [rows, tokens], tokens in order: gradients of biases. A thread a row.
+struct SumColumns {
+  static constexpr int most_threads = 256;
+  const float* g = nullptr;
+  float factor = 1;
+  int rows = 0, tokens = 0;
+  float* sum = nullptr;
+
+  LaunchShape shape() const { return detail::flat_shape(rows); }
+
+  template <class Simt>
+  LOWRANK_DEVICE void operator()(Simt& t) const {
+    const Index i = detail::flat_index(t);
+    if (i >= rows) return;
+    float total = 0;
+    for (Index token = 0; token < tokens; ++token) total += g[token * rows + i];
+    sum[i] += factor * total;
+  }
+};
+
+/// Numbers from bfloat16 rows that lie `stride` apart: what ToBfloat16 rounded, widened again.
+struct FromBfloat16 {
+  static constexpr int most_threads = 256;
+  const bfloat16* x = nullptr;
+  Index stride = 0;
+  int rows = 0, cols = 0;
+  float* y = nullptr;
+
+  LaunchShape shape() const { return detail::flat_shape(static_cast<Index>(rows) * cols); }
+
+  template <class Simt>
+  LOWRANK_DEVICE void operator()(Simt& t) const {
+    const Index i = detail::flat_index(t);
+    if (i < static_cast<Index>(rows) * cols) y[i] = static_cast<float>(x[i / cols * stride + i % cols]);
+  }
+};
+
 /// Turns the pairs of each head of X [heads · 2 half, tokens] by the angles whose cos and sin are [half, tokens], as RopeTable; direction
 /// −1 turns back, which is the gradient. Pairs are (j, j + half), or neighbours. y may be x.
 struct Rope {

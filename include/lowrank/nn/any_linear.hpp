@@ -110,9 +110,12 @@ class AnyLinear {
   void visit_parameters(const Visitor& visitor) {
     visit([&](auto& layer) { layer.visit_parameters(visitor); });
   }
+  /// The weight on a GPU.
+  DeviceSlot& device() const { return device_; }
 
  private:
   Variant layer_;
+  mutable DeviceSlot device_;
 };
 
 /// adapted_forward for the layer that is held, so that base and update stay one operation.

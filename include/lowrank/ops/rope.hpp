@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include <lowrank/core/device.hpp>
 #include <lowrank/ops/view.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -57,9 +58,12 @@ class RopeTable {
   RopePairs pairs() const { return pairs_; }
   const S* cos(Index t) const { return cos_.col(t).data(); }
   const S* sin(Index t) const { return sin_.col(t).data(); }
+  /// The table on a GPU.
+  DeviceSlot& device() const { return device_; }
 
  private:
   Activation<S> cos_, sin_;
+  mutable DeviceSlot device_;
   RopePairs pairs_;
 };
 

@@ -30,17 +30,29 @@ struct AdamWRule {
     check<ValueError>(options.epsilon >= 0, "adamw", "epsilon = ", options.epsilon, " must be 0 or more");
   }
 
+  /// The factors of one step, as kernels take them.
+  template <class S>
+  struct Factors {
+    S decay, rate, correction, beta2, epsilon, toward1, toward2;
+  };
+  template <class S>
+  static Factors<S> factors(const Options& options, Index step) {
+    const double t = static_cast<double>(step);
+    return {.decay = static_cast<S>(1 - options.learning_rate * options.weight_decay),
+            .rate = static_cast<S>(options.learning_rate / (1 - std::pow(options.beta1, t))),
+            .correction = static_cast<S>(std::sqrt(1 - std::pow(options.beta2, t))),
+            .beta2 = static_cast<S>(options.beta2),
+            .epsilon = static_cast<S>(options.epsilon),
+            .toward1 = static_cast<S>(1 - options.beta1),
+            .toward2 = static_cast<S>(1 - options.beta2)};
+  }
+
   template <class S>
   static void update(const Options& options, Index step, std::span<S> value, std::span<const S> grad, std::span<S> memory) {
     const std::size_t size = value.size();
     S* first = memory.data();
     S* second = memory.data() + size;
-    const double t = static_cast<double>(step);
-    const S decay = static_cast<S>(1 - options.learning_rate * options.weight_decay);
-    const S rate = static_cast<S>(options.learning_rate / (1 - std::pow(options.beta1, t)));
-    const S correction = static_cast<S>(std::sqrt(1 - std::pow(options.beta2, t)));
-    const S beta2 = static_cast<S>(options.beta2), epsilon = static_cast<S>(options.epsilon);
-    const S toward1 = static_cast<S>(1 - options.beta1), toward2 = static_cast<S>(1 - options.beta2);
+    const auto [decay, rate, correction, beta2, epsilon, toward1, toward2] = factors<S>(options, step);
     if constexpr (std::is_same_v<S, float>) {
       const kernels::AdamWStep shared{decay, rate, correction, beta2, epsilon, toward1, toward2};
       return kernels::current_table().elementwise.adamw(shared, grad.data(), static_cast<Index>(size), value.data(), first, second);

@@ -89,6 +89,14 @@ class Optimizer {
     }
     return arrays;
   }
+  /// Calls f(parameter, group, memory) for each parameter, in order: for an optimizer that steps elsewhere with this one's options and state.
+  template <class F>
+  void visit_entries(const F& f) {
+    for (Entry& entry : entries_) f(entry.parameter, entry.group, std::span<S>(entry.memory));
+  }
+  const Options& options(std::size_t group) const { return groups_.at(group); }
+  std::size_t groups() const { return groups_.size(); }
+
   /// Bytes of state, the parameters and gradients not counted.
   std::size_t bytes() const {
     std::size_t total = 0;

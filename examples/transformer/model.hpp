@@ -8,6 +8,9 @@
 ///   logits  = Whead · rms_norm(x_last)
 ///
 /// Each W is frozen in whatever format its file has, and may carry a low-rank update: W·x + s·B·(A·x).
+///
+/// One source for both devices: a pass with Device = Cuda runs on the GPU in use (lowrank/cuda/autograd.hpp), where each weight and update
+/// keeps a copy from its first use on.
 
 #include <functional>
 #include <map>
@@ -18,16 +21,20 @@
 
 #include <lowrank/autograd/checkpoint.hpp>
 #include <lowrank/autograd/functions.hpp>
+#include <lowrank/cuda/autograd.hpp>
 #include <lowrank/nn/embedding_lora.hpp>
 #include <lowrank/nn/forward_together.hpp>
 #include <lowrank/nn/update_ranges.hpp>
 
+#include <transformer/cache.hpp>
 #include <transformer/config.hpp>
 
 namespace transformer {
 
 using lowrank::Activation;
 using lowrank::AdaptedLinear;
+using lowrank::Cpu;
+using lowrank::Cuda;
 using lowrank::Index;
 using lowrank::LoraWeights;
 using lowrank::Parameter;
@@ -51,12 +58,6 @@ struct LoraSet {
   }
 };
 
-/// Keys and values of the tokens that were already read, so that the next one costs one column.
-struct Cache {
-  std::vector<Activation<float>> keys, values;  // [kv_width, room], one a layer; the first `length` columns count
-  Index length = 0;
-};
-
 struct Block {
   Parameter<float> attention_norm, mlp_norm;
   AdaptedLinear query, key, value, output;
@@ -64,11 +65,12 @@ struct Block {
 };
 
 /// How a forward pass is run; everything is optional.
+template <class Device = Cpu>
 struct Pass {
-  Tape<float>* tape = nullptr;               ///< records for backward
+  Tape<float, Device>* tape = nullptr;       ///< records for backward
   LoraSet* lora = nullptr;                   ///< updates added to the base
   std::span<LoraSet* const> row_loras = {};  ///< instead: the updates of each sequence, null for the bare base
-  Cache* cache = nullptr;                    ///< continues a sequence (one sequence only)
+  Cache<Device>* cache = nullptr;            ///< continues a sequence (one sequence only)
   bool recompute = false;                    ///< keeps a block's input only, and runs the block again in the backward pass
   /// Sees the input of every linear map; of maps that share it (q, k and v; gate and up) once, under the first one's slot.
   std::function<void(Index slot, const Activation<float>& x)> observe = {};
@@ -102,16 +104,21 @@ class Llama {
 
   /// Last hidden states [hidden, T], normed, of `sequences` sequences of equal length that lie one after the other.
   /// Throws ValueError for more tokens than the context holds.
-  Var<float> hidden(std::span<const std::int32_t> ids, Index sequences, Pass pass = {});
+  template <class Device = Cpu>
+  Var<float, Device> hidden(std::span<const std::int32_t> ids, Index sequences, Pass<Device> pass = {});
 
   /// Logits [vocabulary, T] of every token.
-  Var<float> logits(std::span<const std::int32_t> ids, Index sequences = 1, Pass pass = {});
+  template <class Device = Cpu>
+  Var<float, Device> logits(std::span<const std::int32_t> ids, Index sequences = 1, Pass<Device> pass = {});
 
   /// Logits [vocabulary, 1] that follow the last token.
-  Var<float> next_logits(std::span<const std::int32_t> ids, Pass pass);
+  template <class Device = Cpu>
+  Var<float, Device> next_logits(std::span<const std::int32_t> ids, Pass<Device> pass);
 
   /// Mean cross-entropy of the targets, nats a token; the logits exist a slice at a time only, unless the head has an update.
-  Var<float> loss(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets, Index sequences, Pass pass = {});
+  template <class Device = Cpu>
+  Var<float, Device> loss(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets, Index sequences,
+                          Pass<Device> pass = {});
 
   /// Makes everything trainable that can be (dense weights, norms), or freezes it.
   void set_trainable(bool trainable);
@@ -147,32 +154,41 @@ class Llama {
 
  private:
   /// The layer of a slot, or the copy that the pass brings for it.
-  AdaptedLinear& used(Index slot, const Pass& pass) {
+  template <class Device>
+  AdaptedLinear& used(Index slot, const Pass<Device>& pass) {
     AdaptedLinear* copy = pass.lora ? pass.lora->copy_of(slot) : nullptr;
     return copy ? *copy : slot == embedding_slot() ? embedding : layer(slot);
   }
   /// The tokens' rows of the table, with the passes' updates of it.
-  Var<float> embed(std::span<const std::int32_t> ids, Index sequences, const Pass& pass);
+  template <class Device>
+  Var<float, Device> embed(std::span<const std::int32_t> ids, Index sequences, const Pass<Device>& pass);
   /// Whether a pass changes the head by an update.
-  bool updates_head(const Pass& pass) const;
+  template <class Device>
+  bool updates_head(const Pass<Device>& pass) const;
 
   /// W·x, and s·B·(A·x) where the pass brings an update for the slot.
-  Var<float> apply(Index slot, Var<float> x, const Pass& pass);
+  template <class Device>
+  Var<float, Device> apply(Index slot, Var<float, Device> x, const Pass<Device>& pass);
   /// The same for `count` slots that follow each other and read the same x.
-  std::vector<Var<float>> apply_each(Index first_slot, Index count, const Var<float>& x, const Pass& pass);
+  template <class Device>
+  std::vector<Var<float, Device>> apply_each(Index first_slot, Index count, const Var<float, Device>& x, const Pass<Device>& pass);
 
   using Angles = std::shared_ptr<const lowrank::RopeTable<float>>;
 
-  Var<float> add_attention(Index i, Var<float> x, Index sequences, const Angles& angles, const Pass& pass);
+  template <class Device>
+  Var<float, Device> add_attention(Index i, Var<float, Device> x, Index sequences, const Angles& angles, const Pass<Device>& pass);
 
-  Var<float> add_mlp(Index i, Var<float> x, const Pass& pass);
+  template <class Device>
+  Var<float, Device> add_mlp(Index i, Var<float, Device> x, const Pass<Device>& pass);
 
   /// Attention of the new queries to all keys so far, the new ones included.
-  Var<float> cached_attention(Cache& cache, Index i, const Var<float>& q, const Var<float>& k, const Var<float>& v,
-                              const lowrank::AttentionShape& shape) const;
+  template <class Device>
+  Var<float, Device> cached_attention(Cache<Device>& cache, Index i, const Var<float, Device>& q, const Var<float, Device>& k,
+                                      const Var<float, Device>& v, const lowrank::AttentionShape& shape) const;
 
   /// How far each token's pairs turn: its position in its sequence decides; one table serves all heads and layers.
-  Angles rope_angles(Index tokens, Index sequences, const Pass& pass) const;
+  template <class Device>
+  Angles rope_angles(Index tokens, Index sequences, const Pass<Device>& pass) const;
 };
 
 }  // namespace transformer

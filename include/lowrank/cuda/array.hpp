@@ -82,6 +82,12 @@ class DeviceActivation {
   /// The first or last columns, in place.
   DeviceActivation leftCols(Index count) const { return window(0, count); }
   DeviceActivation rightCols(Index count) const { return window(cols_ - count, count); }
+  /// Overwrites the columns from `first` on. Throws ShapeError.
+  void set_columns(Index first, const DeviceActivation& from) {
+    check<ShapeError>(from.rows_ == rows_ && first >= 0 && first + from.cols_ <= cols_, "set_columns", "columns ", first, " to ",
+                      first + from.cols_, " of ", from.rows_, " rows into [", rows_, ", ", cols_, "]");
+    if (from.size() > 0) machine_->copy(from.address(), reinterpret_cast<std::byte*>(data_ + first * rows_), from.bytes());
+  }
 
  private:
   DeviceActivation window(Index first, Index count) const {

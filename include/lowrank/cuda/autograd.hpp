@@ -16,6 +16,7 @@
 #include <lowrank/cuda/adamw.hpp>
 #include <lowrank/cuda/losses.hpp>
 #include <lowrank/cuda/query.hpp>
+#include <lowrank/cuda/updates.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -25,9 +26,8 @@ inline Var<float, Cuda> rms_norm(const Var<float, Cuda>& x, Parameter<float>& we
   const auto backward = [kept, w = &weight, epsilon](auto& flow) {
     flow.add(0, cuda::rms_norm_backward(*kept.get(), *w, epsilon, flow.gradient()));
   };
-  return record(cuda::rms_norm_forward(x.value(), weight, epsilon), {x}, backward, weight.needs_grad()).restored_by([kept, w = &weight, epsilon] {
-    return cuda::rms_norm_forward(*kept.get(), *w, epsilon);
-  });
+  return record(cuda::rms_norm_forward(x.value(), weight, epsilon), {x}, backward, weight.needs_grad())
+      .restored_by([kept, w = &weight, epsilon] { return cuda::rms_norm_forward(*kept.get(), *w, epsilon); });
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -35,10 +35,10 @@ using ProductKernels =
                ProductMany<Bits, true, MediumTile>, ProductMany<Bits, true, LargeTile>>;
 template <int Size>
 using AttentionKernels = KernelList<AttentionForwardKernel<Size>, AttentionBackwardKeys<Size>, AttentionBackwardQueries<Size>>;
-using OtherKernels = KernelList<ToBfloat16, FromBfloat16, SumPartials, OuterProduct, SumOuter, RmsNormForward, RmsNormBackward,
-                                RmsNormWeightGradient, SwigluForward, SwigluBackward, AddScaled, Scale, AddToColumns, SumColumns, Rope,
-                                EmbeddingForward, AttentionDelta, CrossEntropySlice, AddToTotal, StoreShare, SquaredSums, ClipFactor,
-                                AdamWUpdate>;
+using OtherKernels =
+    KernelList<ToBfloat16, FromBfloat16, SumPartials, OuterProduct, SumOuter, RmsNormForward, RmsNormBackward, RmsNormWeightGradient,
+               SwigluForward, SwigluBackward, AddScaled, Scale, AddToColumns, SumColumns, Rope, EmbeddingForward, AttentionDelta,
+               CrossEntropySlice, AddToTotal, StoreShare, SquaredSums, ClipFactor, AdamWUpdate>;
 
 }  // namespace detail
 

@@ -125,13 +125,16 @@ DeviceActivation product(Machine& machine, const PackedView& w, const Rounded& x
   return y;
 }
 
-inline void check_trainable_here(const LayerUse& use, bool is_recorded) {
+/// Throws ValueError for what a GPU does not do yet.
+inline void check_update_here(const LoraWeights<float>& update, bool is_recorded) {
+  check<ValueError>(!update.is_dora(), "linear", "DoRA does not run on a GPU yet; use the CPU, or merge the adapter first");
+  check<ValueError>(!is_recorded || update.dropout == 0, "linear",
+                    "dropout of an adapter's input does not run on a GPU yet; train with dropout = 0, or on the CPU");
+}
+inline void check_use_here(const LayerUse& use, bool is_recorded) {
   check<ValueError>(!use.layer->base.weight_trainable(), "linear",
                     "the layer's weight is trainable; on a GPU weights are frozen and updates train: call set_trainable(false)");
-  if (!use.update) return;
-  check<ValueError>(!use.update->is_dora(), "linear", "DoRA does not run on a GPU yet; use the CPU, or merge the adapter first");
-  check<ValueError>(!is_recorded || use.update->dropout == 0, "linear",
-                    "dropout of an adapter's input does not run on a GPU yet; train with dropout = 0, or on the CPU");
+  if (use.update) check_update_here(*use.update, is_recorded);
 }
 
 /// C += scale · Σₜ L Rᵀ into a parameter's gradient.
@@ -160,11 +163,10 @@ struct LayerRecord {
     LoraWeights<float>& u = *use.update;
     a = Rounded(machine, cuda::on_device(u.a).value(), u.rank(), u.a.cols());
     b = Rounded(machine, cuda::on_device(u.b).value(), u.b.rows(), u.rank(), u.scale);
-    h = Rounded(product<false>(machine, a.view(), *input, tokens));                             // A X   [r, T]
+    h = Rounded(product<false>(machine, a.view(), *input, tokens));                  // A X   [r, T]
     DeviceActivation y = product<false>(machine, w, *input, tokens, &b, &h, added);  // [W | s B] [X ; A X]
     if (u.a.needs_grad()) x = input;
-    if (!u.bias.empty())
-      machine.launch(AddToColumns{cuda::on_device(u.bias).value(), u.scale, narrow(y.rows()), narrow(tokens), y.data()});
+    if (!u.bias.empty()) machine.launch(AddToColumns{cuda::on_device(u.bias).value(), u.scale, narrow(y.rows()), narrow(tokens), y.data()});
     return y;
   }
 
@@ -181,9 +183,9 @@ struct LayerRecord {
     }
     LoraWeights<float>& update = *use.update;
     add_bias_gradient(update.bias, g, update.scale);
-    const Rounded u(product<true>(machine, b.view(), g16, g.cols()));                         // s Bᵀ G   [r, T]
-    if (flow.needs(0)) flow.add(0, product<true>(machine, w, g16, g.cols(), &a, &u));         // Wᵀ G + Aᵀ U
-    if (update.a.needs_grad()) add_outer_gradient(machine, update.a, u, *x, g.cols(), 1);     // U Xᵀ
+    const Rounded u(product<true>(machine, b.view(), g16, g.cols()));                                  // s Bᵀ G   [r, T]
+    if (flow.needs(0)) flow.add(0, product<true>(machine, w, g16, g.cols(), &a, &u));                  // Wᵀ G + Aᵀ U
+    if (update.a.needs_grad()) add_outer_gradient(machine, update.a, u, *x, g.cols(), 1);              // U Xᵀ
     if (update.b.needs_grad()) add_outer_gradient(machine, update.b, g16, h, g.cols(), update.scale);  // s G (A X)ᵀ
   }
 
@@ -212,7 +214,7 @@ inline const std::int32_t* as_ids(const Memory& memory) { return reinterpret_cas
 inline std::vector<Var<float, Cuda>> forward_together(std::span<const LayerUse> uses, const Var<float, Cuda>& x) {
   for (const LayerUse& use : uses) {
     detail::check_input("linear", x.rows(), x.cols(), use.layer->in_features());
-    cuda::detail::check_trainable_here(use, x.tape() != nullptr);
+    cuda::detail::check_use_here(use, x.tape() != nullptr);
   }
   const auto input = std::make_shared<const cuda::Rounded>(x.value());
   std::vector<Var<float, Cuda>> outputs;

@@ -6,7 +6,8 @@ namespace lowrank::inline LOWRANK_ABI::cuda {
 
 /// Cross-entropy of a slice of logits [vocabulary, count]: loss[i] = −log softmax(column i)[target i], and in place of the logits its
 /// gradient, share · (softmax − onehot), if asked for; a negative target is ignored: loss and gradient are 0. A block of 256 threads a
-/// token; two passes over a column for the loss, one more for the gradient. The whole [vocabulary, tokens] never exists: W X, this, Wᵀ of it, slice after slice.
+/// token; two passes over a column for the loss, one more for the gradient. The whole [vocabulary, tokens] never exists: W X, this, Wᵀ of
+/// it, slice after slice.
 struct CrossEntropySlice {
   static constexpr int most_threads = 256;
   float* logits = nullptr;

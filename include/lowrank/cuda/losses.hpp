@@ -57,8 +57,7 @@ inline Var<float, Cuda> cross_entropy(const Var<float, Cuda>& logits, std::span<
   cuda::DeviceActivation gradient = logits.value();  // a copy: becomes the gradient
   cuda::detail::LossSum sum(gradient.machine(), targets, gradient.cols(), gradient.rows());
   sum.add(gradient, 0, logits.requires_grad());
-  return record(sum.mean(), {logits},
-                [gradient = std::move(gradient)](auto& flow) mutable { cuda::detail::pass_on(flow, gradient); });
+  return record(sum.mean(), {logits}, [gradient = std::move(gradient)](auto& flow) mutable { cuda::detail::pass_on(flow, gradient); });
 }
 
 /// The same of the logits W X of a frozen head in any format, in slices of tokens of at most `slice_numbers` logits, never

@@ -1,7 +1,7 @@
 #pragma once
 
-/// A GPU as host code sees it: memory, copies, launches. No CUDA header, and any C++20 compiler: the one unit that nvcc compiles (cuda/gpu.hpp)
-/// derives from Machine, and so does the model of a GPU in the tests.
+/// A GPU as host code sees it: memory, copies, launches. No CUDA header, and any C++20 compiler: the one unit that nvcc compiles
+/// (cuda/gpu.hpp) derives from Machine, and so does the model of a GPU in the tests.
 
 #include <bit>
 #include <cstring>
@@ -246,8 +246,8 @@ class Launch {
   Machine* machine_;
 };
 
-/// The GPU of that number, counted as cuda::devices() does. Defined by lowrank/cuda/gpu.hpp, which one unit of the program includes and nvcc
-/// compiles. Throws Error where there is none.
+/// The GPU of that number, counted as cuda::devices() does. Defined by lowrank/cuda/gpu.hpp, which one unit of the program includes and
+/// nvcc compiles. Throws Error where there is none.
 std::shared_ptr<Machine> open_gpu(int index = 0);
 
 }  // namespace lowrank::inline LOWRANK_ABI::cuda

@@ -95,15 +95,14 @@ inline DeviceSwigluGradients swiglu_backward(const DeviceActivation& gate, const
   detail::check_same_shape("swiglu_backward", "gate", gate, "up", up);
   detail::check_same_shape("swiglu_backward", "gate", gate, "g", g);
   DeviceSwigluGradients gradients{DeviceActivation(gate.rows(), gate.cols()), DeviceActivation(gate.rows(), gate.cols())};
-  gate.machine().launch(
-      SwigluBackward{gate.data(), up.data(), g.data(), gate.size(), gradients.dgate.data(), gradients.dup.data()});
+  gate.machine().launch(SwigluBackward{gate.data(), up.data(), g.data(), gate.size(), gradients.dgate.data(), gradients.dup.data()});
   return gradients;
 }
 
 namespace detail {
 
 /// cos and sin of a table, one after the other.
-inline const float* on_device(const RopeTable<float>& table) {
+inline const float* angles_on_device(const RopeTable<float>& table) {
   const auto make = [&] {
     const Index half = table.head_size() / 2, count = half * table.tokens();
     std::vector<float> both(table.cos(0), table.cos(0) + count);
@@ -119,7 +118,7 @@ inline DeviceActivation rotate(const char* operation, const DeviceActivation& x,
                     "] but the table is for heads of ", table.head_size(), " numbers and ", table.tokens(), " tokens");
   DeviceActivation y(x.rows(), x.cols());
   if (x.size() == 0) return y;
-  const float* const angles = on_device(table);
+  const float* const angles = angles_on_device(table);
   x.machine().launch(Rope{x.data(), angles, angles + half * table.tokens(), narrow(heads), narrow(half), narrow(x.cols()),
                           table.pairs() == RopePairs::interleaved, direction, y.data()});
   return y;

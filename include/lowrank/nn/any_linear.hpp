@@ -128,6 +128,9 @@ Activation<float> adapted_forward(const AnyLinear& layer, const Weights& update,
   return layer.visit([&](const auto& held) -> Activation<float> { return adapted_forward(held, update, x); });
 }
 
+/// Rows ids of a table in any format as columns [in, T]; see AnyLinear::embed.
+inline Var<float> embed(AnyLinear& table, Tape<float>* tape, std::span<const std::int32_t> ids) { return table.embed(tape, ids); }
+
 /// Cross-entropy of the logits W X of a head in any format, never [vocabulary, T] whole; recorded where a gradient is needed.
 inline Var<float> linear_cross_entropy(AnyLinear& head, const Var<float>& x, std::span<const std::int32_t> targets) {
   if (auto* dense = head.get_if<Linear<float>>()) return linear_cross_entropy(dense->weight(), x, targets, dense->compute());

@@ -89,7 +89,8 @@ class Optimizer {
     }
     return arrays;
   }
-  /// Calls f(parameter, group, memory) for each parameter, in order: for an optimizer that steps elsewhere with this one's options and state.
+  /// Calls f(parameter, group, memory) for each parameter, in order: for an optimizer that steps elsewhere with this one's options and
+  /// state.
   template <class F>
   void visit_entries(const F& f) {
     for (Entry& entry : entries_) f(entry.parameter, entry.group, std::span<S>(entry.memory));

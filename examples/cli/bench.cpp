@@ -57,32 +57,36 @@ std::vector<std::int32_t> random_ids(const Llama& model, Index count, std::uint6
   return ids;
 }
 
-/// Runs both once; where it is a warm-up, nothing is kept.
+/// Runs both once; where it is a warm-up, nothing is kept. Reading the logits waits for the device.
+template <class Device>
 void generate_once(Llama& model, LoraSet* lora, const Options& o, bool keep, Generation& into) {
   const auto ids = random_ids(model, std::max({o.prompt, o.tokens, decode_prompt}), o.common.seed);
   const std::span all(ids);
-  transformer::Cache whole, growing;
+  transformer::Cache<Device> whole, growing;
   double start = now();
-  model.next_logits(all.first(static_cast<std::size_t>(o.prompt)), {.lora = lora, .cache = &whole});
+  lowrank::to_host(model.next_logits<Device>(all.first(static_cast<std::size_t>(o.prompt)), {.lora = lora, .cache = &whole}).value());
   if (keep) into.prompt.seconds.push_back(now() - start);
-  model.next_logits(all.first(decode_prompt), {.lora = lora, .cache = &growing});
+  lowrank::to_host(model.next_logits<Device>(all.first(decode_prompt), {.lora = lora, .cache = &growing}).value());
   start = now();
-  for (Index i = 0; i < o.tokens; ++i) model.next_logits(all.subspan(static_cast<std::size_t>(i), 1), {.lora = lora, .cache = &growing});
+  for (Index i = 0; i < o.tokens; ++i)
+    lowrank::to_host(model.next_logits<Device>(all.subspan(static_cast<std::size_t>(i), 1), {.lora = lora, .cache = &growing}).value());
   if (keep) into.decode.seconds.push_back(now() - start);
 }
 
 /// With and without the adapter in turn, so that a slow moment of the machine meets both.
+template <class Device>
 void measure_generation(Llama& model, LoraSet* lora, const Options& o, Results& results) {
   results.has_adapter = lora != nullptr;
   for (Index i = 0; i <= o.repetitions; ++i) {
-    if (lora) generate_once(model, lora, o, i > 0, results.adapted);
-    generate_once(model, nullptr, o, i > 0, results.bare);
+    if (lora) generate_once<Device>(model, lora, o, i > 0, results.adapted);
+    generate_once<Device>(model, nullptr, o, i > 0, results.bare);
     std::fprintf(stderr, i == 0 ? "generation: warmed up\n" : "generation: %ld of %ld\n", static_cast<long>(i),
                  static_cast<long>(o.repetitions));
   }
 }
 
 /// Forward, backward and AdamW on the same random batch; the first step warms up.
+template <class Device>
 void measure_training(Llama& model, LoraSet& lora, const Options& o, Results& results) {
   std::vector<transformer::Example> examples;
   for (Index i = 0; i < o.batch; ++i)
@@ -96,7 +100,7 @@ void measure_training(Llama& model, LoraSet& lora, const Options& o, Results& re
                                           .recompute = o.recompute,
                                           .seed = o.common.seed};
   Progress progress(options.steps, "training: step");
-  transformer::train(model, &lora, optimizer, parameters, examples, options, [&](const transformer::StepReport& step) {
+  transformer::train<Device>(model, &lora, optimizer, parameters, examples, options, [&](const transformer::StepReport& step) {
     if (step.step > 0) results.training.seconds.push_back(step.seconds);
     progress.show(step.step + 1, step.loss, static_cast<double>(step.tokens) / step.seconds);
   });
@@ -200,6 +204,7 @@ void fit_context(Options& o, Index context) {
 void run(Options o) {
   lowrank::check<lowrank::ValueError>(o.common.compute != "int8" || o.skip_training, "bench",
                                       "int8 is for inference; add --skip-training, or use fp32, bf16 or auto");
+  lowrank::check<lowrank::ValueError>(!o.batch_invariant || o.common.device == "cpu", "bench", "--batch-invariant is for the CPU");
   std::optional<lowrank::BatchInvariant> invariant;
   if (o.batch_invariant) invariant.emplace();
   Session session = open_session(o.model, o.common, transformer::parse_base(o.base), o.skip_training ? "generate" : "train");
@@ -208,7 +213,7 @@ void run(Options o) {
   Results results;
   if (!o.skip_generation) {
     session.model.set_compute(resolve_compute(o.common, "generate"));
-    measure_generation(session.model, adapter.get(), o, results);
+    on_device(session, [&](auto device) { measure_generation<decltype(device)>(session.model, adapter.get(), o, results); });
     session.model.set_compute(session.compute);
   }
   LoraSet trained;
@@ -218,7 +223,7 @@ void run(Options o) {
     config.alpha = 2.0 * static_cast<double>(o.rank);
     config.target_modules = transformer::parse_targets("all-linear");
     trained = transformer::new_lora(session.model, config, lowrank::LoraInit::kaiming, o.common.seed);
-    measure_training(session.model, trained, o, results);
+    on_device(session, [&](auto device) { measure_training<decltype(device)>(session.model, trained, o, results); });
   }
   auto json = common_report(session, o.skip_training ? adapter.get() : &trained);
   json["base"] = o.base;
@@ -255,7 +260,7 @@ void add_options(CLI::App& command, Options& o) {
   auto* skip_generation = command.add_flag("--skip-generation", o.skip_generation, "training alone: peak memory is its own");
   skip_generation->excludes(skip_training)->excludes(adapter);
   command.add_flag("--batch-invariant", o.batch_invariant, "a token's numbers do not depend on its neighbours: what that costs");
-  add_common(command, o.common);
+  add_common(command, o.common, Devices::cpu_and_cuda);
 }
 
 }  // namespace

@@ -14,6 +14,11 @@ namespace cli {
 lowrank::Compute resolve_compute(const Common& common, const char* purpose) {
   using lowrank::Compute;
   const std::string use = purpose;
+  if (common.device == "cuda") {
+    lowrank::check<lowrank::ValueError>(common.compute == "auto" || common.compute == "bf16", "compute", common.compute,
+                                        " is for the CPU; on a GPU products are bf16 with fp32 sums: use auto");
+    return Compute::bf16;
+  }
   lowrank::check<lowrank::ValueError>(common.compute != "int8" || use != "train", "compute",
                                       "int8 is for inference; train with fp32, bf16 or auto");
   if (common.compute == "bf16") return Compute::bf16;
@@ -51,6 +56,7 @@ Session open_session(const std::string& name, const Common& common, transformer:
   const lowrank::Compute compute = resolve_compute(common, purpose);
   const fs::path path = model_path(name);
   Session session{name, {}, std::nullopt, compute};
+  if (common.device == "cuda") session.gpu = use_gpu();  // before a large file is read in vain
   if (fs::is_directory(path)) {
     session.model = transformer::load_folder(path);
     if (fs::exists(path / "tokenizer.json")) session.tokenizer = Tokenizer::from_folder(path);
@@ -107,7 +113,8 @@ nlohmann::ordered_json common_report(const Session& session, const LoraSet* lora
           {"peak_rss_bytes", peak_memory()},
           {"threads", lowrank::thread_count()},
           {"compute", compute_name(session.compute)},
-          {"target", lowrank::kernels::target_name()}};
+          {"device", session.gpu ? "cuda" : "cpu"},
+          {"target", session.gpu ? lowrank::cuda::devices().front().name : lowrank::kernels::target_name()}};
 }
 
 void write_text(const std::filesystem::path& path, const std::string& text) {

@@ -31,12 +31,17 @@ struct Common {
   std::string json;
 };
 
-inline void add_common(CLI::App& command, Common& options) {
+/// Whether a command can run its model on a GPU.
+enum class Devices { cpu, cpu_and_cuda };
+
+inline void add_common(CLI::App& command, Common& options, Devices devices = Devices::cpu) {
   command.add_option("--compute", options.compute, "how products compute: fp32, bf16, int8 (inference) or auto")
       ->check(CLI::IsMember({"auto", "fp32", "bf16", "int8"}))
       ->capture_default_str();
   command.add_option("--threads", options.threads, "threads; 0: all cores")->check(CLI::Range(0, 1024))->capture_default_str();
-  command.add_option("--device", options.device, "where to run")->check(CLI::IsMember({"cpu"}))->capture_default_str();
+  std::vector<std::string> names{"cpu"};
+  if (devices == Devices::cpu_and_cuda) names.push_back("cuda");
+  command.add_option("--device", options.device, "where to run")->check(CLI::IsMember(names))->capture_default_str();
   command.add_option("--seed", options.seed, "seed of every random choice")->capture_default_str();
   command.add_option("--json", options.json, "writes the results to this file as JSON");
 }
@@ -47,6 +52,7 @@ struct Session {
   Llama model;
   std::optional<Tokenizer> tokenizer;
   lowrank::Compute compute = lowrank::Compute::fp32;
+  std::unique_ptr<lowrank::cuda::Use> gpu = {};  ///< with --device cuda: the GPU, in use while this lives
 
   const Tokenizer& need_tokenizer() const {
     lowrank::check<lowrank::FormatError>(tokenizer.has_value(), "model", name,
@@ -54,6 +60,15 @@ struct Session {
     return *tokenizer;
   }
 };
+
+/// Calls run(Cpu{}) or run(Cuda{}), by where the session's model runs.
+template <class Run>
+auto on_device(const Session& session, const Run& run) {
+  return session.gpu ? run(lowrank::Cuda{}) : run(lowrank::Cpu{});
+}
+
+/// The GPU of --device cuda, in use while the result lives. Throws Error where there is none or this build knows none.
+std::unique_ptr<lowrank::cuda::Use> use_gpu();
 
 /// The compute type of --compute for a purpose: train, generate or evaluate.
 lowrank::Compute resolve_compute(const Common& common, const char* purpose);

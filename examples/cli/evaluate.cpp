@@ -29,11 +29,13 @@ void write_logits(const Options& o, Session& session, LoraSet* lora) {
   std::vector<float> logits;
   for (Index i = 0; i < sequences; ++i) {
     const std::span row(ids.bytes.as<std::int32_t>() + i * length, static_cast<std::size_t>(length));
-    const auto part = session.model.logits(row, 1, {.lora = lora});
-    if (!part.value().allFinite())
+    const auto part = on_device(session, [&](auto device) -> lowrank::Activation<float> {
+      return lowrank::to_host(session.model.logits<decltype(device)>(row, 1, {.lora = lora}).value());
+    });
+    if (!part.allFinite())
       lowrank::fail<lowrank::ValueError>("evaluate", "the logits of sequence ", i, " are not finite",
                                          transformer::not_finite_reason(session.model, lora));
-    logits.insert(logits.end(), part.value().data(), part.value().data() + part.value().size());
+    logits.insert(logits.end(), part.data(), part.data() + part.size());
   }
   const auto tensor = lowrank::make_tensor<float>("logits", {sequences, length, vocabulary}, logits);
   safetensors::write(o.logits, {&tensor, 1});
@@ -54,7 +56,8 @@ void run(const Options& o) {
     const Index length =
         o.sequence > 0 ? std::min(o.sequence, session.model.config.context) : std::min<Index>(session.model.config.context, 1024);
     const auto examples = transformer::load_evaluation(session.need_tokenizer(), o.data, length);
-    const auto result = transformer::evaluate(session.model, lora.get(), examples);
+    const auto result =
+        on_device(session, [&](auto device) { return transformer::evaluate<decltype(device)>(session.model, lora.get(), examples); });
     std::printf("mean negative log-likelihood %.4f nats a token, perplexity %.3f, over %ld tokens\n", result.mean_nll, result.perplexity(),
                 static_cast<long>(result.tokens));
     json["mean_nll"] = result.mean_nll;
@@ -80,7 +83,7 @@ void add_evaluate(CLI::App& app) {
       ->capture_default_str();
   ids->needs(logits);
   logits->needs(ids);
-  add_common(*command, o->common);
+  add_common(*command, o->common, Devices::cpu_and_cuda);
   command->callback([o, data, ids] {
     if (data->count() + ids->count() == 0) throw CLI::RequiredError("--data or --ids");
     run(*o);

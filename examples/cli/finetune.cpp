@@ -116,7 +116,7 @@ void add_options(CLI::App& command, Options& o) {
       ->capture_default_str();
   add_update_options(command, o);
   add_training_options(command, o);
-  add_common(command, o.common);
+  add_common(command, o.common, Devices::cpu_and_cuda);
 }
 
 /// NAME=number, between commas.
@@ -197,19 +197,21 @@ Course run_training(const Options& o, Session& session, LoraSet& lora, const tra
   for (auto& weights : lora.slots)
     if (weights) weights->dropout_stream = static_cast<std::uint64_t>(first);  // one mask a step
   Progress progress(o.train.steps, "step");
-  transformer::train(
-      session.model, &lora, optimizer, parameters, data.train, o.train,
-      [&](const transformer::StepReport& step) {
-        course.losses.push_back(step.loss);
-        course.seconds.push_back(step.seconds);
-        course.tokens += static_cast<double>(step.tokens);
-        progress.show(step.step + 1, step.loss, static_cast<double>(step.tokens) / step.seconds);
-        const bool due = (step.step + 1) % o.checkpoint_every == 0 || step.step + 1 == o.train.steps;
-        if (!o.checkpoint.empty() && due)
-          save_checkpoint(o.checkpoint, run_key(o.model_key(), o.data, o.train, o.sequence), step.step + 1, parameters, optimizer,
-                          course.losses);
-      },
-      first);
+  const auto show = [&](const transformer::StepReport& step) {
+    course.losses.push_back(step.loss);
+    course.seconds.push_back(step.seconds);
+    course.tokens += static_cast<double>(step.tokens);
+    progress.show(step.step + 1, step.loss, static_cast<double>(step.tokens) / step.seconds);
+    const bool due = (step.step + 1) % o.checkpoint_every == 0 || step.step + 1 == o.train.steps;
+    if (!o.checkpoint.empty() && due)
+      save_checkpoint(o.checkpoint, run_key(o.model_key(), o.data, o.train, o.sequence), step.step + 1, parameters, optimizer,
+                      course.losses);
+  };
+  transformer::TrainOptions options = o.train;
+  if (!o.checkpoint.empty()) options.read_every = o.checkpoint_every;
+  on_device(session, [&](auto device) {
+    transformer::train<decltype(device)>(session.model, &lora, optimizer, parameters, data.train, options, show, first);
+  });
   return course;
 }
 
@@ -284,9 +286,14 @@ void run(const Options& given) {
     if (!path.empty()) ensure_writable(path, false);
   const bool has_held_out = !data.held_out.empty();
   if (!has_held_out) std::fprintf(stderr, "no held-out text: %s is too short to hold a part back\n", o.data.c_str());
-  const double before = has_held_out ? transformer::evaluate(session.model, &lora, data.held_out).mean_nll : 0;
+  const auto held_out_loss = [&] {
+    if (!has_held_out) return 0.0;
+    return on_device(session,
+                     [&](auto device) { return transformer::evaluate<decltype(device)>(session.model, &lora, data.held_out).mean_nll; });
+  };
+  const double before = held_out_loss();
   const Course course = run_training(o, session, lora, data);
-  const double after = has_held_out ? transformer::evaluate(session.model, &lora, data.held_out).mean_nll : 0;
+  const double after = held_out_loss();
   save(o, session, started, config);  // not before: an update that gives no finite loss replaces nothing
   if (!o.plot.empty()) write_text(o.plot, loss_svg(course.losses, "training loss, nats a token"));
   report(o, session, lora, course, before, after, has_held_out);

@@ -23,11 +23,13 @@ void run(Options o) {
   const Tokenizer& tokenizer = session.need_tokenizer();
   std::printf("%s", o.prompt.c_str());
   std::fflush(stdout);
-  const auto result =
-      transformer::generate(session.model, lora.get(), tokenizer, tokenizer.encode(o.prompt), o.generate, [](std::string_view piece) {
-        std::fwrite(piece.data(), 1, piece.size(), stdout);
-        std::fflush(stdout);
-      });
+  const auto show = [](std::string_view piece) {
+    std::fwrite(piece.data(), 1, piece.size(), stdout);
+    std::fflush(stdout);
+  };
+  const auto result = on_device(session, [&](auto device) {
+    return transformer::generate<decltype(device)>(session.model, lora.get(), tokenizer, tokenizer.encode(o.prompt), o.generate, show);
+  });
   std::printf("\n");
   const double rate = result.seconds > 0 ? static_cast<double>(result.ids.size()) / result.seconds : 0;
   std::fprintf(stderr, "%zu tokens, %.1f tokens/s\n", result.ids.size(), rate);
@@ -58,7 +60,7 @@ void add_generate(CLI::App& app) {
   command->add_option("--top-p", o->generate.sampler.top_p, "draw from the most likely that hold this probability")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
-  add_common(*command, o->common);
+  add_common(*command, o->common, Devices::cpu_and_cuda);
   command->callback([o] { run(*o); });
 }
 

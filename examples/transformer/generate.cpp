@@ -6,6 +6,7 @@
 
 namespace transformer {
 
+template <class Device>
 Generation generate(Llama& model, LoraSet* lora, const Tokenizer& tokenizer, std::span<const std::int32_t> prompt,
                     const GenerateOptions& options, const std::function<void(std::string_view)>& show) {
   lowrank::check<lowrank::ValueError>(!prompt.empty(), "generate", "the prompt holds no token; give at least one character");
@@ -14,7 +15,7 @@ Generation generate(Llama& model, LoraSet* lora, const Tokenizer& tokenizer, std
                                       " and one must be free; shorten the prompt");
   Sampler sample(options.sampler);
   StreamDecoder decoder(tokenizer);
-  Cache cache;
+  Cache<Device> cache;
   Generation result{{}, {}, static_cast<Index>(prompt.size()), 0};
   const auto emit = [&](std::string_view piece) {
     result.text += piece;
@@ -22,15 +23,14 @@ Generation generate(Llama& model, LoraSet* lora, const Tokenizer& tokenizer, std
   };
 
   const auto next = [&](std::span<const std::int32_t> ids) {
-    Var<float> logits = model.next_logits(ids, {.lora = lora, .cache = &cache});
-    if (!logits.value().allFinite())
-      lowrank::fail<lowrank::ValueError>("generate", "the logits are not finite", not_finite_reason(model, lora));
+    Activation<float> logits = lowrank::to_host(model.next_logits<Device>(ids, {.lora = lora, .cache = &cache}).value());
+    if (!logits.allFinite()) lowrank::fail<lowrank::ValueError>("generate", "the logits are not finite", not_finite_reason(model, lora));
     return logits;
   };
-  Var<float> logits = next(prompt);
+  Activation<float> logits = next(prompt);
   const auto start = std::chrono::steady_clock::now();
   while (static_cast<Index>(result.ids.size()) < options.tokens) {
-    const std::int32_t id = sample(logits.value().col(0));
+    const std::int32_t id = sample(logits.col(0));
     if (options.stop_at_end && tokenizer.is_eos(id)) break;
     result.ids.push_back(id);
     emit(decoder.push(id));
@@ -42,5 +42,10 @@ Generation generate(Llama& model, LoraSet* lora, const Tokenizer& tokenizer, std
   emit(decoder.finish());
   return result;
 }
+
+template Generation generate<Cpu>(Llama&, LoraSet*, const Tokenizer&, std::span<const std::int32_t>, const GenerateOptions&,
+                                  const std::function<void(std::string_view)>&);
+template Generation generate<Cuda>(Llama&, LoraSet*, const Tokenizer&, std::span<const std::int32_t>, const GenerateOptions&,
+                                   const std::function<void(std::string_view)>&);
 
 }  // namespace transformer

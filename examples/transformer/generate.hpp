@@ -29,6 +29,7 @@ struct Generation {
 ///
 /// Stops after options.tokens, at an end-of-text token, or when the context is full. Throws ValueError for an empty prompt or one that
 /// leaves no room in the context.
+template <class Device = Cpu>
 Generation generate(Llama& model, LoraSet* lora, const Tokenizer& tokenizer, std::span<const std::int32_t> prompt,
                     const GenerateOptions& options, const std::function<void(std::string_view)>& show = {});
 

@@ -25,6 +25,7 @@ struct TrainOptions {
   Schedule schedule = Schedule::linear;
   Recompute recompute = Recompute::automatic;  ///< blocks are computed again in the backward pass: a third more work, far less memory
   std::uint64_t seed = 0;
+  Index read_every = 0;  ///< on a GPU parameters and optimizer state come back after so many steps, and after the last
 };
 
 /// What one step did; given to the caller after each.
@@ -39,7 +40,9 @@ double learning_rate_share(const TrainOptions& options, Index step);
 
 /// Trains what is trainable of the model and the set, from step `first` on; the frozen rest is only read.
 ///
-/// Loss is the mean cross-entropy of a batch, nats a token. Throws ValueError when it stops being finite.
+/// Loss is the mean cross-entropy of a batch, nats a token. With Device = Cuda on the GPU in use, each shape of batch recorded once and run
+/// as a whole. Throws ValueError when the loss stops being finite.
+template <class Device = Cpu>
 void train(Llama& model, LoraSet* lora, lowrank::AdamW<float>& optimizer, const std::vector<ParameterRef<float>>& parameters,
            const std::vector<Example>& examples, const TrainOptions& options, const std::function<void(const StepReport&)>& report,
            Index first = 0);
@@ -51,6 +54,7 @@ struct Evaluation {
   double perplexity() const { return std::exp(mean_nll); }
 };
 
+template <class Device = Cpu>
 Evaluation evaluate(Llama& model, LoraSet* lora, const std::vector<Example>& examples, Index batch_tokens = 512);
 
 }  // namespace transformer

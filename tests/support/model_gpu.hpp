@@ -51,17 +51,7 @@ class ModelGpu : public lowrank::cuda::Machine {
   int launches = 0;
 
   int multiprocessors() const override { return multiprocessors_; }
-  void launch(const lowrank::cuda::AnyKernel& kernel) override {
-    ++launches;
-    run_or_record([this, kernel] {
-      std::visit(
-          [this](const auto& k) {
-            const auto shape = k.shape();
-            if (shape.x > 0 && shape.y > 0 && shape.z > 0) model_.launch(shape, k);
-          },
-          kernel);
-    });
-  }
+  void launch(const lowrank::cuda::AnyKernel& kernel) override;
   void copy(const std::byte* from, std::byte* to, std::size_t bytes) override {
     run_or_record([=] { std::memmove(to, from, bytes); });
   }

@@ -13,7 +13,7 @@ namespace lowrank::inline LOWRANK_ABI::cuda {
 ///   AdamW<float> optimizer{parameters(lora)};  cuda::DeviceAdamW steps(optimizer);
 ///   … backward …  steps.step(1.0);             steps.download();   // before the numbers are read or saved on the host
 ///
-/// The host's optimizer must outlive it. A step leaves the gradients zero.
+/// Begins with the host's numbers; its optimizer must outlive this. A step leaves the gradients zero.
 class DeviceAdamW {
  public:
   explicit DeviceAdamW(AdamW<float>& host) : host_(host), machine_(Machine::current().shared_from_this()) {
@@ -23,6 +23,7 @@ class DeviceAdamW {
       check<ValueError>(parameter.device != nullptr, "device_adamw", parameter.name,
                         " has no place for a copy on the device; make references with reference(parameter)");
       const auto size = static_cast<Index>(parameter.value.size());
+      parameter.device->drop();  // the host's numbers count
       ParameterCopy& copy = on_device(*parameter.device, parameter.value.data(), size);
       moments_.emplace_back(*machine_, memory.data(), 2 * size);
       auto* const first = reinterpret_cast<float*>(moments_.back().memory.get());

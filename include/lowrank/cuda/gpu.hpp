@@ -1,0 +1,115 @@
+#pragma once
+
+/// A Machine on an NVIDIA GPU, and open_gpu(). For nvcc, in one unit of a program:
+///
+///   // gpu.cu
+///   #include <lowrank/cuda/gpu.hpp>
+///
+/// compiled with -std=c++20 --expt-relaxed-constexpr for the architectures that shall be served; the rest of the program includes
+/// cuda/autograd.hpp or cuda/machine.hpp and needs no nvcc.
+
+#include <lowrank/cuda/machine.hpp>
+#include <lowrank/cuda/query.hpp>
+#include <lowrank/cuda/runtime.hpp>
+
+#if defined(__CUDACC__)
+
+namespace lowrank::inline LOWRANK_ABI::cuda {
+
+namespace detail {
+
+class GpuHeap : public Heap {
+ public:
+  explicit GpuHeap(int device) : device_(device) {}
+
+  std::byte* allocate(std::size_t bytes) override {
+    expect_success(cudaSetDevice(device_), "reserve");
+    void* memory = nullptr;
+    const cudaError_t status = cudaMalloc(&memory, bytes);
+    if (status == cudaErrorMemoryAllocation) {
+      cudaGetLastError();  // it is answered with null, and not an error of what comes next
+      return nullptr;
+    }
+    expect_success(status, "reserve");
+    return static_cast<std::byte*>(memory);
+  }
+  void release(std::byte* memory) noexcept override { cudaFree(memory); }  // waits for what is under way
+
+ private:
+  int device_;
+};
+
+class RecordedGraph : public RecordedWork {
+ public:
+  RecordedGraph(cudaGraphExec_t graph, cudaStream_t stream) : graph_(graph), stream_(stream) {}
+  ~RecordedGraph() override { cudaGraphExecDestroy(graph_); }
+  RecordedGraph(const RecordedGraph&) = delete;
+  RecordedGraph& operator=(const RecordedGraph&) = delete;
+
+  void run() override { expect_success(cudaGraphLaunch(graph_, stream_), "recording: run"); }
+
+ private:
+  cudaGraphExec_t graph_;
+  cudaStream_t stream_;
+};
+
+}  // namespace detail
+
+/// One device and one stream.
+class Gpu : public Machine {
+ public:
+  explicit Gpu(int device) : Machine(std::make_shared<detail::GpuHeap>(select(device))), launcher_(stream_) {}
+  ~Gpu() override { cudaStreamSynchronize(stream_.get()); }  // before its memory goes
+
+  int multiprocessors() const override { return launcher_.multiprocessors(); }
+  void launch(const AnyKernel& kernel) override {
+    std::visit([this](const auto& k) { launcher_(k); }, kernel);
+  }
+  void copy(const std::byte* from, std::byte* to, std::size_t bytes) override {
+    expect_success(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_.get()), "copy");
+  }
+  void clear(std::byte* to, std::size_t bytes) override { expect_success(cudaMemsetAsync(to, 0, bytes, stream_.get()), "clear"); }
+  void download(const std::byte* from, void* to, std::size_t bytes) override {
+    expect_success(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_.get()), "download");
+    stream_.synchronize();
+  }
+
+ protected:
+  void copy_in(const void* from, std::byte* to, std::size_t bytes) override {
+    expect_success(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_.get()), "upload");
+  }
+  void begin_recording() override {
+    stream_.synchronize();
+    expect_success(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal), "recording: begin");
+  }
+  std::unique_ptr<RecordedWork> end_recording() override {
+    cudaGraph_t recorded = nullptr;
+    expect_success(cudaStreamEndCapture(stream_.get(), &recorded), "recording: end");
+    cudaGraphExec_t ready = nullptr;
+    const cudaError_t status = cudaGraphInstantiate(&ready, recorded, 0);
+    cudaGraphDestroy(recorded);
+    expect_success(status, "recording: end");
+    return std::make_unique<detail::RecordedGraph>(ready, stream_.get());
+  }
+  /// Pinned, as a graph's copies need it.
+  std::shared_ptr<std::byte> host_memory(std::size_t bytes) override {
+    void* memory = nullptr;
+    expect_success(cudaMallocHost(&memory, bytes > 0 ? bytes : 1), "recording: host memory");
+    return std::shared_ptr<std::byte>(static_cast<std::byte*>(memory), [](std::byte* pinned) { cudaFreeHost(pinned); });
+  }
+
+ private:
+  static int select(int device) {
+    expect_success(cudaSetDevice(device), concat("open GPU ", device));
+    return device;
+  }
+
+  Stream stream_;
+  Launcher launcher_;
+};
+
+std::shared_ptr<Machine> open_gpu(int index) { return std::make_shared<Gpu>(index); }
+
+}  // namespace lowrank::inline LOWRANK_ABI::cuda
+
+#endif

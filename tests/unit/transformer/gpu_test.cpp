@@ -1,0 +1,148 @@
+#include <doctest/doctest.h>
+
+#include <filesystem>
+
+#include <transformer/adapters.hpp>
+#include <transformer/generate.hpp>
+#include <transformer/load.hpp>
+#include <transformer/train.hpp>
+
+#include <support/model_gpu.hpp>
+
+using namespace transformer;
+using lowrank::Compute;
+using lowrank::Cuda;
+using lowrank::to_host;
+using simt_test::ModelGpu;
+
+namespace {
+
+Llama tiny_model(Base base = Base::nf4) {
+  Llama model = load_model(std::filesystem::path(LOWRANK_GOLDEN_DIR) / "tiny_llama", base);
+  model.set_compute(Compute::bf16);
+  return model;
+}
+
+LoraSet update_of(Llama& model, std::uint64_t seed, Index rank = 4) {
+  lowrank::LoraConfig config;
+  config.rank = rank, config.alpha = 2 * static_cast<double>(rank);
+  config.target_modules = parse_targets("all-linear");
+  LoraSet set = new_lora(model, config, lowrank::LoraInit::kaiming, seed);
+  lowrank::Random random(seed, 99);
+  for (auto& weights : set.slots)
+    if (weights)
+      for (Index i = 0; i < weights->b.size(); ++i) weights->b.value.data()[i] = 0.02f * static_cast<float>(random.uniform(-1, 1));
+  return set;
+}
+
+std::vector<std::int32_t> some_ids(std::size_t count, std::uint64_t seed) {
+  std::vector<std::int32_t> ids(count);
+  lowrank::Random random(seed);
+  for (auto& id : ids) id = static_cast<std::int32_t>(random.below(256));
+  return ids;
+}
+
+std::vector<Example> some_examples(std::size_t count, std::size_t length, Index predict_from) {
+  std::vector<Example> examples;
+  for (std::size_t i = 0; i < count; ++i) examples.push_back({some_ids(length, i), predict_from});
+  return examples;
+}
+
+double difference(const Activation<float>& a, const Activation<float>& b) {
+  return static_cast<double>((a - b).norm()) / static_cast<double>(b.norm());
+}
+
+}  // namespace
+
+TEST_CASE("logits of a model on a GPU, alone and with an adapter, whole and token by token") {
+  Llama model = tiny_model();
+  LoraSet set = update_of(model, 1);
+  const auto ids = some_ids(9, 3);
+  const auto bare = model.logits(ids).value(), adapted = model.logits(ids, 1, {.lora = &set}).value();
+  const auto gpu = std::make_shared<ModelGpu>();
+  lowrank::cuda::Use use(gpu);
+  CHECK(difference(to_host(model.logits<Cuda>(ids).value()), bare) < 0x1p-7);
+  CHECK(difference(to_host(model.logits<Cuda>(ids, 1, {.lora = &set}).value()), adapted) < 0x1p-7);
+  Cache<Cuda> cache;
+  const std::span all(ids);
+  model.next_logits<Cuda>(all.first(4), {.lora = &set, .cache = &cache});
+  Activation<float> last;
+  for (std::size_t i = 4; i < ids.size(); ++i)
+    last = to_host(model.next_logits<Cuda>(all.subspan(i, 1), {.lora = &set, .cache = &cache}).value());
+  CHECK(cache.length == 9);
+  CHECK(difference(last, adapted.rightCols(1)) < 0x1p-6);
+}
+
+TEST_CASE("another adapter in each row of a batch on a GPU") {
+  Llama model = tiny_model();
+  LoraSet first = update_of(model, 1), second = update_of(model, 2, 20);
+  const auto ids = some_ids(12, 3);
+  LoraSet* const rows[] = {&second, nullptr, &first};
+  const auto expected = model.logits(ids, 3, {.row_loras = rows}).value();
+  const auto gpu = std::make_shared<ModelGpu>();
+  lowrank::cuda::Use use(gpu);
+  CHECK(difference(to_host(model.logits<Cuda>(ids, 3, {.row_loras = rows}).value()), expected) < 0x1p-6);
+}
+
+TEST_CASE("training on a GPU follows the CPU, in recorded steps, and its parameters and state come back") {
+  const auto curve = [](auto device, const std::vector<Example>& examples, Recompute recompute, std::vector<double>& losses) {
+    Llama model = tiny_model();
+    LoraSet set = update_of(model, 1);
+    const auto references = parameters(model, set);
+    lowrank::AdamW<float> optimizer(references, {.learning_rate = 1e-2});
+    train<decltype(device)>(model, &set, optimizer, references, examples,
+                            {.steps = 5, .batch = 2, .learning_rate = 1e-2, .recompute = recompute},
+                            [&](const StepReport& step) { losses.push_back(step.loss); });
+    double norm = 0;
+    for (const auto& reference : references)
+      for (const float x : reference.value) norm += static_cast<double>(x) * static_cast<double>(x);
+    for (const auto& array : optimizer.state())
+      for (const float x : array.numbers) norm += static_cast<double>(x) * static_cast<double>(x);
+    losses.push_back(std::sqrt(norm));
+  };
+  const auto gpu = std::make_shared<ModelGpu>();
+  lowrank::cuda::Use use(gpu);
+  for (const Index predict_from : {Index{1}, Index{5}})  // the whole text, and completions, whose prompts do not count
+    for (const Recompute recompute : {Recompute::never, Recompute::always}) {
+      CAPTURE(predict_from);
+      const auto examples = some_examples(4, 11, predict_from);
+      std::vector<double> host, device;
+      curve(lowrank::Cpu{}, examples, recompute, host);
+      curve(Cuda{}, examples, recompute, device);
+      REQUIRE(device.size() == host.size());
+      CHECK(host[4] < host[0]);
+      for (std::size_t i = 0; i < host.size(); ++i) CHECK(device[i] == doctest::Approx(host[i]).epsilon(2e-3));
+    }
+}
+
+TEST_CASE("evaluation and generation on a GPU") {
+  Llama model = load_model(std::filesystem::path(LOWRANK_EXAMPLES_DIR) / "data/demo.gguf");
+  model.set_compute(Compute::bf16);
+  const auto tokenizer = Tokenizer::from_gguf(lowrank::gguf::File::open(std::filesystem::path(LOWRANK_EXAMPLES_DIR) / "data/demo.gguf"));
+  const std::vector<Example> examples{{tokenizer.encode("The sea was calm"), 1}};
+  const auto prompt = tokenizer.encode("Once");
+  const auto expected = evaluate(model, nullptr, examples);
+  const auto text = generate(model, nullptr, tokenizer, prompt, {.tokens = 3});
+  const auto gpu = std::make_shared<ModelGpu>();
+  lowrank::cuda::Use use(gpu);
+  const auto result = evaluate<Cuda>(model, nullptr, examples);
+  CHECK(result.tokens == expected.tokens);
+  CHECK(result.mean_nll == doctest::Approx(expected.mean_nll).epsilon(5e-3));
+  CHECK(generate<Cuda>(model, nullptr, tokenizer, prompt, {.tokens = 3}).text == text.text);
+}
+
+TEST_CASE("what the GPU's transformer does not do is refused in a sentence") {
+  Llama model = tiny_model();
+  LoraSet set = update_of(model, 1);
+  const auto ids = some_ids(4, 1);
+  const auto gpu = std::make_shared<ModelGpu>();
+  lowrank::cuda::Use use(gpu);
+  set.slots[0]->magnitude.value.setOnes(set.slots[0]->b.rows(), 1);
+  CHECK_THROWS_WITH_AS(model.logits<Cuda>(ids, 1, {.lora = &set}), doctest::Contains("DoRA"), lowrank::ValueError);
+  LoraSet table;
+  table.slots.resize(set.slots.size());
+  table.embedding = lowrank::make_lora<float>(256, 64, {.rank = 2});
+  CHECK_THROWS_WITH_AS(model.logits<Cuda>(ids, 1, {.lora = &table}), doctest::Contains("token table"), lowrank::ValueError);
+  const std::vector<std::int32_t> outside{256};
+  CHECK_THROWS_WITH_AS(model.logits<Cuda>(outside), doctest::Contains("vocabulary"), lowrank::ValueError);
+}

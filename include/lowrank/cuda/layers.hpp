@@ -20,7 +20,7 @@ struct WeightCopy : DeviceCopy {
     const auto put = [&](const auto& from, auto& to) {
       if (from.empty()) return;
       const std::size_t bytes = from.size() * sizeof(from[0]);
-      pieces.push_back(machine.reserve(bytes));
+      pieces.push_back(machine.reserve_exactly(bytes));
       machine.upload(from.data(), pieces.back().get(), bytes);
       to = reinterpret_cast<std::decay_t<decltype(to)>>(pieces.back().get());
     };

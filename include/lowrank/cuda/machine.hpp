@@ -39,18 +39,9 @@ class Pool : public std::enable_shared_from_this<Pool> {
   Pool& operator=(const Pool&) = delete;
 
   /// Throws Error where there is no room.
-  Memory reserve(std::size_t bytes) {
-    const std::size_t size = size_class(bytes);
-    std::byte* memory = take(size);
-    if (memory == nullptr) memory = heap_->allocate(size);
-    if (memory == nullptr) {
-      trim();
-      memory = heap_->allocate(size);
-    }
-    check<Error>(memory != nullptr, "reserve", "the device has no room for ", size,
-                 " bytes; use fewer tokens at a time, or keep less for the backward pass (checkpoint)");
-    return Memory(memory, [pool = shared_from_this(), size](std::byte* piece) { pool->free_[size].push_back(piece); });
-  }
+  Memory reserve(std::size_t bytes) { return give(size_class(bytes)); }
+  /// The same without the eighth: for what stays, such as weights.
+  Memory reserve_exactly(std::size_t bytes) { return give((std::max<std::size_t>(1, bytes) + 511) / 512 * 512); }
   /// Gives everything unused back to the heap.
   void trim() {
     for (auto& [size, pieces] : free_)
@@ -65,6 +56,17 @@ class Pool : public std::enable_shared_from_this<Pool> {
   }
 
  private:
+  Memory give(std::size_t size) {
+    std::byte* memory = take(size);
+    if (memory == nullptr) memory = heap_->allocate(size);
+    if (memory == nullptr) {
+      trim();
+      memory = heap_->allocate(size);
+    }
+    check<Error>(memory != nullptr, "reserve", "the device has no room for ", size,
+                 " bytes; use fewer tokens at a time, or keep less for the backward pass (checkpoint)");
+    return Memory(memory, [pool = shared_from_this(), size](std::byte* piece) { pool->free_[size].push_back(piece); });
+  }
   std::byte* take(std::size_t size) {
     const auto found = free_.find(size);
     if (found == free_.end() || found->second.empty()) return nullptr;
@@ -113,6 +115,7 @@ class Machine : public std::enable_shared_from_this<Machine> {
   }
 
   Memory reserve(std::size_t bytes) { return pool_->reserve(bytes); }
+  Memory reserve_exactly(std::size_t bytes) { return pool_->reserve_exactly(bytes); }
   /// Room for partial sums, shared by all products: they run one after the other.
   Scratch scratch() {
     constexpr Index numbers = Index{1} << 24;
@@ -190,7 +193,8 @@ class Recording {
  public:
   template <class Step>
   Recording(Machine& machine, const Step& step) : machine_(machine.shared_from_this()), pool_(std::make_shared<Pool>(machine.heap_)) {
-    machine.scratch();  // outlives this
+    machine.scratch();      // outlives this
+    machine.pool_->trim();  // what was kept for reuse may be needed by the step
     std::swap(machine.pool_, pool_);
     const std::size_t before = machine.uploaded_;
     try {

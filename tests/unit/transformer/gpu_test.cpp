@@ -7,13 +7,13 @@
 #include <transformer/load.hpp>
 #include <transformer/train.hpp>
 
-#include <support/model_gpu.hpp>
+#include <support/test_gpu.hpp>
 
 using namespace transformer;
 using lowrank::Compute;
 using lowrank::Cuda;
 using lowrank::to_host;
-using simt_test::ModelGpu;
+using simt_test::test_gpu;
 
 namespace {
 
@@ -59,7 +59,7 @@ TEST_CASE("logits of a model on a GPU, alone and with an adapter, whole and toke
   LoraSet set = update_of(model, 1);
   const auto ids = some_ids(9, 3);
   const auto bare = model.logits(ids).value(), adapted = model.logits(ids, 1, {.lora = &set}).value();
-  const auto gpu = std::make_shared<ModelGpu>();
+  const auto gpu = test_gpu();
   lowrank::cuda::Use use(gpu);
   CHECK(difference(to_host(model.logits<Cuda>(ids).value()), bare) < 0x1p-7);
   CHECK(difference(to_host(model.logits<Cuda>(ids, 1, {.lora = &set}).value()), adapted) < 0x1p-7);
@@ -79,7 +79,7 @@ TEST_CASE("another adapter in each row of a batch on a GPU") {
   const auto ids = some_ids(12, 3);
   LoraSet* const rows[] = {&second, nullptr, &first};
   const auto expected = model.logits(ids, 3, {.row_loras = rows}).value();
-  const auto gpu = std::make_shared<ModelGpu>();
+  const auto gpu = test_gpu();
   lowrank::cuda::Use use(gpu);
   CHECK(difference(to_host(model.logits<Cuda>(ids, 3, {.row_loras = rows}).value()), expected) < 0x1p-6);
 }
@@ -100,7 +100,7 @@ TEST_CASE("training on a GPU follows the CPU, in recorded steps, and its paramet
       for (const float x : array.numbers) norm += static_cast<double>(x) * static_cast<double>(x);
     losses.push_back(std::sqrt(norm));
   };
-  const auto gpu = std::make_shared<ModelGpu>();
+  const auto gpu = test_gpu();
   lowrank::cuda::Use use(gpu);
   for (const Index predict_from : {Index{1}, Index{5}})  // the whole text, and completions, whose prompts do not count
     for (const Recompute recompute : {Recompute::never, Recompute::always}) {
@@ -120,10 +120,10 @@ TEST_CASE("evaluation and generation on a GPU") {
   model.set_compute(Compute::bf16);
   const auto tokenizer = Tokenizer::from_gguf(lowrank::gguf::File::open(std::filesystem::path(LOWRANK_EXAMPLES_DIR) / "data/demo.gguf"));
   const std::vector<Example> examples{{tokenizer.encode("The sea was calm"), 1}};
-  const auto prompt = tokenizer.encode("Once");
+  const auto prompt = tokenizer.encode("The lighthou");
   const auto expected = evaluate(model, nullptr, examples);
   const auto text = generate(model, nullptr, tokenizer, prompt, {.tokens = 3});
-  const auto gpu = std::make_shared<ModelGpu>();
+  const auto gpu = test_gpu();
   lowrank::cuda::Use use(gpu);
   const auto result = evaluate<Cuda>(model, nullptr, examples);
   CHECK(result.tokens == expected.tokens);
@@ -135,7 +135,7 @@ TEST_CASE("what the GPU's transformer does not do is refused in a sentence") {
   Llama model = tiny_model();
   LoraSet set = update_of(model, 1);
   const auto ids = some_ids(4, 1);
-  const auto gpu = std::make_shared<ModelGpu>();
+  const auto gpu = test_gpu();
   lowrank::cuda::Use use(gpu);
   set.slots[0]->magnitude.value.setOnes(set.slots[0]->b.rows(), 1);
   CHECK_THROWS_WITH_AS(model.logits<Cuda>(ids, 1, {.lora = &set}), doctest::Contains("DoRA"), lowrank::ValueError);

@@ -139,12 +139,12 @@ inline Weight<float> apply_rule(std::vector<Weight<float>>& tasks, std::span<con
 inline FittedUpdate combine_updates(const std::vector<LayerPart>& parts, const CombineOptions& options, const RankChoice& rank,
                                     std::uint64_t stream) {
   if (options.method.rule == CombineRule::linear) return recompress(stack_factors(parts), rank);
-  const OneThread alone;
   std::vector<Weight<float>> tasks;
   std::vector<double> weights;
   for (const LayerPart& part : parts) {
     const UpdateFactors update = update_factors(*part.layer);
-    tasks.push_back(update.b.cast<float>() * update.a.cast<float>());
+    const Weight<float> b = update.b.cast<float>();
+    tasks.push_back(multiply(DenseSource<float>(b.data(), b.rows(), b.cols()), Activation<float>(update.a.cast<float>())));
     weights.push_back(part.weight);
   }
   const std::vector<double> ones(weights.size(), 1.0);

@@ -108,10 +108,10 @@ inline InitialUpdate init_orthogonal(Index out, Index in, Index rank, std::uint6
   const Eigen::MatrixXd q = thin_qr(detail::drawn_normal(rank, rank, Random(seed, 3 * stream)).cast<double>()).q;
   Eigen::MatrixXd even(half, rank), odd(half, rank);
   for (Index i = 0; i < half; ++i) even.row(i) = q.row(2 * i), odd.row(i) = q.row(2 * i + 1);
-  const detail::OneThread alone;
-  const Eigen::MatrixXd a = even.transpose() * detail::drawn_normal(half, in, Random(seed, 3 * stream + 1)).cast<double>() / 10;
-  const Eigen::MatrixXd b = detail::drawn_normal(out, half, Random(seed, 3 * stream + 2)).cast<double>() * odd / 10;
-  return {a.cast<float>(), b.cast<float>()};
+  const Weight<float> from = detail::drawn_normal(half, in, Random(seed, 3 * stream + 1));
+  const Weight<float> to = detail::drawn_normal(out, half, Random(seed, 3 * stream + 2));
+  return {detail::thin_product(from.transpose().cast<double>(), even / 10).transpose().cast<float>(),  // (N₁ᵀ Q_even)ᵀ   [r, in]
+          detail::thin_product(to.cast<double>(), odd / 10).cast<float>()};                            // [out, r]
 }
 
 /// LoRA-GA: the first step of the adapter follows the gradient G = dL/dW of the full weight.

@@ -131,13 +131,12 @@ namespace detail {
 /// The leading part of an SVD of D, its residual measured: ‖D‖² - Σ sᵢ² would be rounding alone where D has that rank.
 inline FittedUpdate keep_measured(const Weight<float>& d, const Svd& svd, const RankChoice& choice, double total) {
   FittedUpdate kept = keep_leading(svd, choice, total);
-  const OneThread alone;
-  constexpr Index strip = 1024;  // rows at a time: no dense copy in double
+  constexpr Index strip = 128;  // rows at a time: no dense copy in double
   double squares = 0;
   for (Index row = 0; row < d.rows(); row += strip) {
     const Index count = std::min(strip, d.rows() - row);
     const Eigen::MatrixXd left = kept.svd.u.middleRows(row, count) * kept.svd.s.asDiagonal();
-    squares += (d.middleRows(row, count).cast<double>() - left * kept.svd.v.transpose()).squaredNorm();
+    squares += (d.middleRows(row, count).cast<double>() - thin_product(left, kept.svd.v.transpose())).squaredNorm();
   }
   if (total > 0) kept.fit.residual = std::sqrt(squares / total);
   return kept;

@@ -22,12 +22,13 @@ inline Var<float> add_embedding_update(Var<float> y, std::span<const std::int32_
   Activation<float> h(rank, count);
   for (Index t = 0; t < count; ++t) h.col(t) = update.a.value.col(ids[static_cast<std::size_t>(t)]);
   Activation<float> z = y.take();
-  z.middleCols(begin, count).noalias() += update.scale * update.b.value * h;  // [dim, r] · [r, t]
+  auto updated = z.middleCols(begin, count);
+  accumulate_product(updated, update.view().b_source(), h, update.scale);  // [dim, r] · [r, t]
   auto backward = [u = &update, ids = std::vector<std::int32_t>(ids.begin(), ids.end()), h = std::move(h), begin, count](auto& flow) {
     const Activation<float> g = u->scale * flow.gradient().middleCols(begin, count);
-    if (u->b.needs_grad()) u->b.gradient().noalias() += g * h.transpose();  // s G Hᵀ   [dim, r]
+    if (u->b.needs_grad()) accumulate_outer(u->b.gradient(), g, h);  // s G Hᵀ   [dim, r]
     if (u->a.needs_grad()) {
-      const Activation<float> dh = u->b.value.transpose() * g;  // s Bᵀ G   [r, t]
+      const Activation<float> dh = multiply_transposed(u->view().b_source(), g);  // s Bᵀ G   [r, t]
       for (Index t = 0; t < count; ++t) u->a.gradient().col(ids[static_cast<std::size_t>(t)]) += dh.col(t);
     }
     flow.add(0, flow.take());

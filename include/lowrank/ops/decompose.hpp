@@ -5,13 +5,12 @@
 #include <utility>
 
 #include <lowrank/core/random.hpp>
+#include <lowrank/ops/bidiagonal_svd.hpp>
 #include <lowrank/ops/factors.hpp>
+#include <lowrank/ops/householder.hpp>
 #include <lowrank/ops/product.hpp>
-#if !defined(LOWRANK_SEPARATE_KERNELS)
-#include <lowrank/ops/factorize.hpp>
-#endif
 
-/// QR and singular value decompositions, by Eigen.
+/// QR and singular value decompositions: Eigen's take a compiler ten times as long as all the rest of the library.
 ///
 /// They compute in double: factors are thin, so that it costs little, and small singular values keep their digits. Where a large weight is
 /// multiplied (randomized_svd) the products alone are float, as the weight is: their rounding, 1e-7 of its norm, is far below what a
@@ -22,28 +21,20 @@ namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
 
-#if defined(LOWRANK_SEPARATE_KERNELS)
-// In the one unit that includes separate.hpp.
-Qr householder_qr(const Eigen::MatrixXd& m);
-Svd divide_and_conquer_svd(const Eigen::MatrixXd& m);
-#endif
-
-/// Eigen would share large products among threads and then sum in another order: while this lives, the calling thread works alone.
-class OneThread {
- public:
-  OneThread() : before_(thread_count()) { set_thread_count(1); }
-  OneThread(const OneThread&) = delete;
-  OneThread& operator=(const OneThread&) = delete;
-  ~OneThread() { set_thread_count(before_); }
-
- private:
-  int before_;
-};
-
 inline void check_decomposable(const char* operation, const Eigen::MatrixXd& m) {
   check<ShapeError>(m.rows() > 0 && m.cols() > 0, operation, "the matrix is [", m.rows(), ", ", m.cols(),
                     "]; it must have a row and a column");
   check<ValueError>(m.allFinite(), operation, "the matrix [", m.rows(), ", ", m.cols(), "] holds numbers that are not finite");
+}
+
+/// A B. Thin matrices only: it reads A once a column.
+inline Eigen::MatrixXd thin_product(const Eigen::MatrixXd& a, const Eigen::MatrixXd& b) {
+  Eigen::MatrixXd product = Eigen::MatrixXd::Zero(a.rows(), b.cols());
+  for (Index j = 0; j < b.cols(); ++j) {
+    Eigen::Map<Eigen::VectorXd> sum(product.data() + j * a.rows(), a.rows());
+    for (Index k = 0; k < a.cols(); ++k) sum += b(k, j) * Eigen::Map<const Eigen::VectorXd>(a.data() + k * a.rows(), a.rows());
+  }
+  return product;
 }
 
 }  // namespace detail
@@ -52,26 +43,24 @@ inline void check_decomposable(const char* operation, const Eigen::MatrixXd& m) 
 /// matrix, ValueError for numbers that are not finite.
 inline Qr thin_qr(const Eigen::MatrixXd& m) {
   detail::check_decomposable("thin_qr", m);
-  const detail::OneThread alone;
-  return detail::householder_qr(m);
+  const detail::HouseholderQr qr(m);
+  const Index k = qr.r().rows();
+  return {qr.times(Eigen::MatrixXd::Identity(k, k)), qr.r()};
 }
 
-/// The thin SVD by divide and conquer; matrices that are not nearly square go through a QR decomposition first, M = Q R, R = U' s Vᵀ.
+/// The thin SVD by bidiagonalization and the QR algorithm; tall matrices go through a QR decomposition first, M = Q R, R = U' s Vᵀ.
 ///
-/// Cost: about 20 long short² FLOPs. Throws as thin_qr.
+/// Singular values and products of the factors are right to a few ε |M|. Cost: about 20 long short² FLOPs. Throws as thin_qr.
 inline Svd thin_svd(const Eigen::MatrixXd& m) {
   detail::check_decomposable("thin_svd", m);
   if (m.cols() > m.rows()) {
     Svd turned = thin_svd(m.transpose());
     return {std::move(turned.v), std::move(turned.s), std::move(turned.u)};
   }
-  const detail::OneThread alone;
-  if (2 * m.rows() > 3 * m.cols()) {
-    const Qr qr = thin_qr(m);
-    Svd inner = thin_svd(qr.r);
-    return {qr.q * inner.u, std::move(inner.s), std::move(inner.v)};
-  }
-  return detail::divide_and_conquer_svd(m);
+  if (2 * m.rows() <= 3 * m.cols()) return detail::bidiagonal_svd(m);
+  const detail::HouseholderQr qr(m);
+  Svd inner = detail::bidiagonal_svd(qr.r());
+  return {qr.times(inner.u), std::move(inner.s), std::move(inner.v)};
 }
 
 /// The SVD of B A without the product: B = Q₁ R₁, Aᵀ = Q₂ R₂, and the small R₁ R₂ᵀ = U' s V'ᵀ gives U = Q₁ U', V = Q₂ V'.
@@ -81,10 +70,11 @@ inline Svd thin_svd(const Eigen::MatrixXd& m) {
 inline Svd product_svd(const Eigen::MatrixXd& b, const Eigen::MatrixXd& a) {
   check<ShapeError>(b.cols() == a.rows(), "product_svd", "b is [", b.rows(), ", ", b.cols(), "] and a is [", a.rows(), ", ", a.cols(),
                     "]; b must be [out, r] and a [r, in]");
-  const Qr left = thin_qr(b), right = thin_qr(a.transpose());
-  const detail::OneThread alone;
-  Svd small = thin_svd(left.r * right.r.transpose());
-  return {left.q * small.u, std::move(small.s), right.q * small.v};
+  detail::check_decomposable("product_svd", b);
+  detail::check_decomposable("product_svd", a);
+  const detail::HouseholderQr left(b), right(a.transpose());
+  Svd small = thin_svd(detail::thin_product(left.r(), right.r().transpose()));
+  return {left.times(small.u), std::move(small.s), right.times(small.v)};
 }
 
 /// How a randomized SVD samples; the defaults find singular values that fall slowly to a few percent of the best truncation.
@@ -113,8 +103,7 @@ Svd randomized_svd(const W& w, Index rank, const RandomizedSvdOptions& options =
   Activation<float> q = basis(multiply(w, sample));  // [out, k]
   for (Index i = 0; i < options.power_iterations; ++i) q = basis(multiply(w, basis(multiply_transposed(w, q))));
   const Svd small = thin_svd(multiply_transposed(w, q).template cast<double>());  // Wᵀ Q = V s U'ᵀ   [in, k]
-  const detail::OneThread alone;
-  return Svd{q.cast<double>() * small.v, small.s, small.u}.leading(rank);
+  return Svd{detail::thin_product(q.cast<double>(), small.v), small.s, small.u}.leading(rank);
 }
 
 /// The leading singular triplets of a dense matrix: exact up to 512 rows or columns, by randomized_svd with more samples beyond, where

@@ -51,7 +51,7 @@ TEST_CASE("thin_svd: factors are orthonormal, values fall, the product is the ma
   CHECK(thin_svd(Eigen::MatrixXd::Zero(5, 4)).s.isZero());
 }
 
-// Two different rows, many times over: Eigen 3.4.0's divide and conquer alone gives NaN here.
+// Two different rows, many times over: 62 singular values are zero, and all rotations among them are alike.
 TEST_CASE("thin_svd of a flag with a cross has two singular values") {
   Eigen::MatrixXd flag = Eigen::MatrixXd::Constant(64, 64, 0.2);
   flag.middleRows(26, 10).setOnes();
@@ -62,6 +62,84 @@ TEST_CASE("thin_svd of a flag with a cross has two singular values") {
   CHECK((svd.u * svd.s.asDiagonal() * svd.v.transpose() - flag).cwiseAbs().maxCoeff() < 1e-12);
   CHECK(svd.s[1] > 1);
   CHECK(svd.s[2] < 1e-12);
+}
+
+// Shapes on both sides of the QR decomposition that comes first, and of the groups in which columns are reflected and rows rotated.
+TEST_CASE("thin_svd: singular values are those of the matrix that was built from them, to a few epsilon of the largest") {
+  for (const auto& [rows, cols] : {std::pair<Index, Index>{2, 2}, {8, 8}, {31, 30}, {33, 33}, {48, 32}, {50, 33}, {49, 97}, {130, 121}}) {
+    const Index k = std::min(rows, cols);
+    for (const double fall : {1.0, 1e-3, 1e-12, 1e-25}) {  // from the first singular value to the last
+      Eigen::VectorXd s(k);
+      for (Index i = 0; i < k; ++i) s[i] = std::pow(fall, static_cast<double>(i) / static_cast<double>(k - 1));
+      const Eigen::MatrixXd m = thin_qr(drawn(rows, k, 11)).q * s.asDiagonal() * thin_qr(drawn(cols, k, 12)).q.transpose();
+      const Svd svd = thin_svd(m);
+      INFO("[", rows, ", ", cols, "] falling to ", fall);
+      CHECK((svd.s - s).cwiseAbs().maxCoeff() < 5e-15);
+      CHECK((svd.u * svd.s.asDiagonal() * svd.v.transpose() - m).cwiseAbs().maxCoeff() < 5e-15);
+      CHECK(not_orthonormal(svd.u) < 1e-14);
+      CHECK(not_orthonormal(svd.v) < 1e-14);
+    }
+  }
+}
+
+TEST_CASE("thin_svd: rows or columns of very different lengths, falling or rising") {
+  for (const double factor : {1e-3, 1e3}) {
+    Eigen::VectorXd lengths(30);
+    for (Index i = 0; i < 30; ++i) lengths[i] = std::pow(factor, static_cast<double>(i));
+    lengths /= lengths.maxCoeff();
+    const Eigen::MatrixXd m = drawn(30, 30, 13);
+    for (const Eigen::MatrixXd& graded : {Eigen::MatrixXd(lengths.asDiagonal() * m), Eigen::MatrixXd(m * lengths.asDiagonal())}) {
+      const Svd svd = thin_svd(graded);
+      CHECK(not_orthonormal(svd.u) < 1e-14);
+      CHECK(not_orthonormal(svd.v) < 1e-14);
+      CHECK((svd.u * svd.s.asDiagonal() * svd.v.transpose() - graded).cwiseAbs().maxCoeff() < 5e-15 * svd.s[0]);
+    }
+  }
+}
+
+// Zeros on the diagonal of a bidiagonal matrix: no shift may divide by them, and one sweep moves each to the end.
+TEST_CASE("thin_svd of matrices with zeros where the iteration divides") {
+  Eigen::MatrixXd bidiagonal = Eigen::MatrixXd::Identity(40, 40);
+  bidiagonal.diagonal(1).setOnes();
+  for (const Index i : {0, 17, 18, 39}) bidiagonal(i, i) = 0;
+  Eigen::MatrixXd shift = Eigen::MatrixXd::Zero(9, 9);
+  shift.diagonal(1).setOnes();
+  Eigen::MatrixXd triangular = Eigen::MatrixXd::Constant(40, 40, -1).triangularView<Eigen::StrictlyUpper>();
+  triangular.diagonal().setOnes();  // nearly singular: its last singular value is about 2⁻³⁸
+  for (const Eigen::MatrixXd& m : {bidiagonal, shift, triangular, Eigen::MatrixXd(Eigen::MatrixXd::Identity(33, 33)),
+                                   Eigen::MatrixXd(Eigen::MatrixXd::Ones(40, 30)), Eigen::MatrixXd(drawn(80, 3, 14) * drawn(3, 70, 15))}) {
+    const Svd svd = thin_svd(m);
+    CHECK(not_orthonormal(svd.u) < 1e-14);
+    CHECK(not_orthonormal(svd.v) < 1e-14);
+    CHECK((svd.u * svd.s.asDiagonal() * svd.v.transpose() - m).cwiseAbs().maxCoeff() < 5e-15 * svd.s[0]);
+    for (Index i = 1; i < svd.s.size(); ++i) CHECK(svd.s[i] <= svd.s[i - 1]);
+  }
+  CHECK(thin_svd(shift).s.head(8).isOnes(1e-15));
+  CHECK(thin_svd(shift).s[8] == 0);
+  const Svd cut = thin_svd(bidiagonal);  // without its first column and its last row, which are zero, its determinant is 1
+  CHECK(cut.s[39] < 1e-15);
+  CHECK(cut.s[38] > 0.01);
+}
+
+TEST_CASE("thin_svd and thin_qr scale with the matrix, to the largest and smallest numbers") {
+  const Eigen::MatrixXd m = drawn(20, 15, 16);
+  const Svd svd = thin_svd(m);
+  const Qr qr = thin_qr(m);
+  for (const double factor : {std::ldexp(1.0, 1000), std::ldexp(1.0, -900)}) {
+    CHECK(thin_svd(factor * m).s == factor * svd.s);
+    CHECK(thin_svd(factor * m).u == svd.u);
+    CHECK(thin_qr(factor * m).q == qr.q);
+    CHECK(thin_qr(factor * m).r == factor * qr.r);
+  }
+}
+
+TEST_CASE("thin_svd of zeros has orthonormal factors all the same") {
+  for (const auto& [rows, cols] : {std::pair<Index, Index>{1, 1}, {6, 6}, {9, 4}, {4, 9}}) {
+    const Svd svd = thin_svd(Eigen::MatrixXd::Zero(rows, cols));
+    CHECK(svd.s.isZero(0));
+    CHECK(not_orthonormal(svd.u) == 0);
+    CHECK(not_orthonormal(svd.v) == 0);
+  }
 }
 
 TEST_CASE("product_svd equals the SVD of the product, also where the rank exceeds a side") {

@@ -178,8 +178,8 @@ struct Student {
 };
 
 struct Playground {
-  MatrixXd delta;     // Δ [out, in], what is to be learned
-  Eigen::VectorXd s;  // its singular values
+  MatrixXd delta;    // Δ [out, in], what is to be learned
+  lowrank::Svd svd;  // Δ = U diag(s) Vᵀ
   FourBits four_bits;
   Activation<float> x = white_input(), target;
   std::unique_ptr<Student> students[2];
@@ -207,18 +207,18 @@ FOR_THE_PAGE const double* spectrum(int true_rank, double noise) {
   Playground& p = playground();
   p.delta = normal(n, true_rank, 2) * normal(true_rank, n, 3) / static_cast<double>(n) +
             noise / (2 * std::sqrt(static_cast<double>(n))) * normal(n, n, 4);
-  p.s = lowrank::thin_svd(p.delta).s;
-  return p.s.data();
+  p.svd = lowrank::thin_svd(p.delta);
+  return p.svd.s.data();
 }
 
 // Relative errors of rank 0 … n, three times n + 1: the floor, √(Σ_{i>r} s_i²) / ‖Δ‖; measured, ‖Δ - Δ_r‖ / ‖Δ‖; with r random directions
 // Q in place of the best ones, ‖Δ - Q Qᵀ Δ‖ / ‖Δ‖.
 FOR_THE_PAGE const double* errors() {
   Playground& p = playground();
-  const lowrank::Svd svd = lowrank::thin_svd(p.delta);
+  const lowrank::Svd& svd = p.svd;
   const MatrixXd q = lowrank::thin_qr(normal(n, n, 6)).q;
   MatrixXd best = p.delta, rival = p.delta;
-  std::vector<double> measured, random, floor = Playground::tails(p.s);
+  std::vector<double> measured, random, floor = Playground::tails(svd.s);
   const double norm = p.delta.norm();
   for (Index r = 0; r <= n; ++r) {
     measured.push_back(best.norm() / norm), random.push_back(rival.norm() / norm);
@@ -248,7 +248,7 @@ FOR_THE_PAGE const double* block_errors() { return playground().four_bits.block_
 FOR_THE_PAGE const double* floors(int in_four_bits) {
   Playground& p = playground();
   const MatrixXd rest = p.delta + (p.four_bits.w - p.four_bits.stored).cast<double>();
-  std::vector<double> floor = Playground::tails(in_four_bits ? lowrank::thin_svd(rest).s : p.s);
+  std::vector<double> floor = Playground::tails(in_four_bits ? lowrank::thin_svd(rest).s : p.svd.s);
   for (double& loss : floor) loss /= static_cast<double>(n);
   return p.give(std::move(floor));
 }

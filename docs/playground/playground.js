@@ -113,7 +113,13 @@ function listen() {
     control.addEventListener('change', () => { read(); if (location.hash !== address()) history.pushState(null, '', address()); });
   }
   window.addEventListener('popstate', readAddress);
-  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => { drawBits(); });
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', drawBits);
+  let drawnWidth = innerWidth;
+  window.addEventListener('resize', () => {  // a phone's address bar changes the height alone
+    if (innerWidth === drawnWidth) return;
+    drawnWidth = innerWidth;
+    drawTask(), drawTraining(), drawBits();
+  });
   byId('pause').addEventListener('click', () => { paused = !paused; showPause(); schedule(); });
   byId('again').addEventListener('click', () => { paused = false; dirty.add('layer'); showPause(); schedule(); });
 }
@@ -140,12 +146,13 @@ function update() {
 
 // ---- Pictures -----------------------------------------------------------------------------------------------------------------------
 
-const width = 440, height = 250, left = 52, right = 12, top_ = 12, bottom = 40;
+const left = 52, right = 12, top_ = 12, bottom = 40;
 const short = x => x === 0 ? '0' : Math.abs(x) >= 1e-3 && Math.abs(x) < 1e5 ? String(Number(x.toPrecision(4))) : x.toExponential(2);
-const tick = x => x === 0 ? '0' : Math.abs(x) >= 1e-2 && Math.abs(x) < 1e4 ? String(Number(x.toPrecision(3))) : x.toExponential(0).replace('e', 'e');
+const power = x => '10' + String(Math.round(Math.log10(x))).replace(/[-0-9]/g, c => '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'['-0123456789'.indexOf(c)]);
 
-// A chart of SVG with axes: x and y give positions of values. y: {max} linear from 0, or {min, max, log: true}.
-function chart(x, y, xLabel, yLabel) {
+// A chart of SVG with axes, as wide as its place. y: {max} linear from 0, or {min, max, log: true}.
+function chart(id, x, y, xLabel, yLabel) {
+  const width = Math.max(240, byId(id).clientWidth), height = Math.min(260, Math.max(200, Math.round(0.6 * width)));
   const at = (share, a, b) => a + share * (b - a);
   const px = v => at((v - x.min) / (x.max - x.min), left, width - right);
   const scaled = y.log ? v => (Math.log10(Math.max(v, y.min)) - Math.log10(y.min)) / (Math.log10(y.max) - Math.log10(y.min)) : v => v / y.max;
@@ -153,9 +160,9 @@ function chart(x, y, xLabel, yLabel) {
   let body = '';
   for (const v of y.ticks) {
     body += `<line class="grid" x1="${left}" x2="${width - right}" y1="${py(v)}" y2="${py(v)}"/>`;
-    body += `<text x="${left - 7}" y="${py(v) + 4}" text-anchor="end">${tick(v)}</text>`;
+    body += `<text x="${left - 7}" y="${py(v) + 4}" text-anchor="end">${y.log ? power(v) : short(v)}</text>`;
   }
-  for (const v of x.ticks) body += `<text x="${px(v)}" y="${height - bottom + 17}" text-anchor="middle">${tick(v)}</text>`;
+  for (const v of x.ticks) body += `<text x="${px(v)}" y="${height - bottom + 17}" text-anchor="middle">${short(v)}</text>`;
   body += `<line class="axis" x1="${left}" x2="${width - right}" y1="${height - bottom}" y2="${height - bottom}"/>`;
   body += `<text x="${(left + width - right) / 2}" y="${height - 4}" text-anchor="middle">${xLabel}</text>`;
   body += `<text transform="translate(11 ${(top_ + height - bottom) / 2}) rotate(-90)" text-anchor="middle">${yLabel}</text>`;
@@ -168,15 +175,15 @@ function chart(x, y, xLabel, yLabel) {
       body += `<rect class="bar ${kind}" x="${number(px(a - half))}" width="${number(px(a + half) - px(a - half))}" y="${number(py(b))}" height="${number(py(0) - py(b))}"/>`;
     },
     vertical(a) { body += `<line class="here" x1="${px(a)}" x2="${px(a)}" y1="${top_}" y2="${height - bottom}"/>`; },
-    into(id, text) {
-      byId(id).innerHTML = `<svg viewBox="0 0 ${width} ${height}" aria-hidden="true">${body}</svg>`;
+    show(text) {
+      byId(id).innerHTML = `<svg width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" aria-hidden="true">${body}</svg>`;
       byId(id).setAttribute('aria-label', text);
     },
   };
 }
 
 function linear(max, count = 4) {
-  const raw = max / count, power = 10 ** Math.floor(Math.log10(raw)), unit = [1, 2, 5, 10].find(m => m * power >= raw) * power;
+  const raw = max / count, decade = 10 ** Math.floor(Math.log10(raw)), unit = [1, 2, 5, 10].find(m => m * decade >= raw) * decade;
   return {max, ticks: range(0, Math.floor(max / unit * 1.0001)).map(i => i * unit)};
 }
 // Decades that hold all values; zeros lie on the lowest one.
@@ -190,17 +197,17 @@ const ranks = {min: 0, max: 64, ticks: [0, 8, 16, 32, 48, 64]};
 
 function drawTask() {
   const {spectrum, errors} = view, r = state.r;
-  const bars = chart({min: 0, max: 65, ticks: [1, 8, 16, 32, 48, 64]}, linear(spectrum[0] * 1.05), 'i', 'singular value');
+  const bars = chart('spectrum', {min: 0, max: 65, ticks: [1, 8, 16, 32, 48, 64]}, linear(spectrum[0] * 1.05), 'i', 'singular value');
   spectrum.forEach((s, i) => bars.bar(i + 1, s, 0.38, i < r ? 'kept' : ''));
-  bars.into('spectrum', `Singular values of Delta: the first is ${short(spectrum[0])}, number ${r} is ${short(spectrum[r - 1])}, the next ${short(spectrum[r])}.`);
+  bars.show(`Singular values of Delta: the first is ${short(spectrum[0])}, number ${r} is ${short(spectrum[r - 1])}, the next ${short(spectrum[r])}.`);
 
-  const curve = chart(ranks, linear(1), 'rank r', 'relative error');
+  const curve = chart('error', ranks, linear(1), 'rank r', 'relative error');
   curve.vertical(r);
   curve.line(errors.random.map((e, i) => [i, e]), 'rival');
   curve.line(errors.floor.map((e, i) => [i, e]), 'floor');
   errors.measured.forEach((e, i) => { if (i % 2 === 0 || i < 16) curve.dot(i, e, '', 1.8); });
   curve.dot(r, errors.measured[r], 'here', 5);
-  curve.into('error', `Relative error by rank: at rank ${r} it is ${short(errors.measured[r])}, the floor is ${short(errors.floor[r])}, random directions leave ${short(errors.random[r])}.`);
+  curve.show(`Relative error by rank: at rank ${r} it is ${short(errors.measured[r])}, the floor is ${short(errors.floor[r])}, random directions leave ${short(errors.random[r])}.`);
   byId('floor').textContent = errors.floor[r].toFixed(6);
   byId('measured').textContent = errors.measured[r].toFixed(6);
   byId('random').textContent = errors.random[r].toFixed(6);
@@ -209,19 +216,19 @@ function drawTask() {
 function drawTraining() {
   const {losses, floors, sweep} = view, r = state.r;
   const start = floors[0], lowest = Math.min(start, ...losses, Math.max(floors[r], 1e-10));
-  const curve = chart({min: 0, max: steps, ticks: [0, 100, 200, 300, 400]}, decades([lowest, start * 1.2]), 'step', 'loss');
+  const curve = chart('training', {min: 0, max: steps, ticks: [0, 100, 200, 300, 400]}, decades([lowest, start * 1.2]), 'step', 'loss');
   curve.line([[0, floors[r]], [steps, floors[r]]], 'floor');
   curve.line(losses.map((loss, i) => [i, loss]), 'training');
   if (losses.length) curve.dot(losses.length - 1, losses[losses.length - 1], '', 4);
   const last = losses.length ? losses[losses.length - 1] : NaN;
-  curve.into('training', losses.length ? `Loss after ${losses.length} steps: ${short(last)}; the floor is ${short(floors[r])}.` : 'Training has not begun.');
+  curve.show(losses.length ? `Loss after ${losses.length} steps: ${short(last)}; the floor is ${short(floors[r])}.` : 'Training has not begun.');
 
   const all = [...floors.slice(1, 33), ...sweep.done.map(([, loss]) => loss)];
-  const byRank = chart({min: 0, max: 33, ticks: [1, 4, 8, 16, 24, 32]}, decades([...all.map(v => Math.max(v, 1e-10)), start]), 'rank r', 'loss');
+  const byRank = chart('by-rank', {min: 0, max: 33, ticks: [1, 4, 8, 16, 24, 32]}, decades([...all.map(v => Math.max(v, 1e-10)), start]), 'rank r', 'loss');
   byRank.vertical(r);
   byRank.line(floors.slice(1, 33).map((loss, i) => [i + 1, loss]), 'floor');
   sweep.done.forEach(([rank, loss]) => byRank.dot(rank, loss, '', 3.5));
-  byRank.into('by-rank', sweep.done.length ? 'Loss after training, by rank: ' + sweep.done.map(([rank, loss]) => `${rank}: ${short(loss)}`).join(', ') + '.' : 'Training has not begun.');
+  byRank.show(sweep.done.length ? 'Loss after training, by rank: ' + sweep.done.map(([rank, loss]) => `${rank}: ${short(loss)}`).join(', ') + '.' : 'Training has not begun.');
   byId('scale').textContent = short(state.rs ? state.alpha / Math.sqrt(r) : state.alpha / r);
   byId('trained').textContent = `${r * 2 * n} of ${n * n}`;
   byId('step').textContent = `${losses.length} of ${steps}`;
@@ -259,9 +266,9 @@ function drawBits() {
   byId('blocks-caption').textContent = `Error of ${blocks === 1 ? 'the one block' : `the ${blocks} blocks of ${size}`}: median ${short(mean)}, worst ${short(worst)}`;
 
   const order = range(0, 15).sort((a, b) => table[a] - table[b]), low = Math.min(...table), high = Math.max(...table), pad = (high - low) * 0.04;
-  const used = chart({min: low - pad, max: high + pad, ticks: [low, (low + high) / 2, high]}, linear(Math.max(...counts) * 1.05), 'value of the code', 'weights');
-  order.forEach(code => used.bar(table[code], counts[code], (high - low) * 0.012, 'kept'));
-  used.into('levels', 'How many weights take each value: ' + order.map(code => `${short(table[code])}: ${counts[code]}`).join(', ') + '.');
+  const used = chart('levels', {min: low - pad, max: high + pad, ticks: [low, (low + high) / 2, high]}, linear(Math.max(...counts) * 1.05), 'value of the code', 'weights');
+  order.forEach(code => used.bar(table[code], counts[code], (high - low) * 0.014, 'kept'));
+  used.show('How many weights take each value: ' + order.map(code => `${short(table[code])}: ${counts[code]}`).join(', ') + '.');
   byId('relative').textContent = summary[0].toFixed(6);
   byId('largest').textContent = summary[1].toFixed(6);
   byId('bits').textContent = summary[2].toFixed(4);
@@ -281,7 +288,7 @@ async function main() {
   showControls();
   dirty = new Set(['task', 'bits', 'layer', 'rank']);
   update();
-  byId('status').textContent = 'Ready.';
+  byId('status').hidden = true;
   document.documentElement.dataset.ready = performance.now().toFixed(0);
 }
 main();

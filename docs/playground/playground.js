@@ -146,7 +146,7 @@ function update() {
 
 // ---- Pictures -----------------------------------------------------------------------------------------------------------------------
 
-const left = 52, right = 12, top_ = 12, bottom = 40;
+const left = 60, right = 12, top_ = 12, bottom = 40;
 const short = x => x === 0 ? '0' : Math.abs(x) >= 1e-3 && Math.abs(x) < 1e5 ? String(Number(x.toPrecision(4))) : x.toExponential(2);
 const power = x => '10' + String(Math.round(Math.log10(x))).replace(/[-0-9]/g, c => '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'['-0123456789'.indexOf(c)]);
 
@@ -230,7 +230,7 @@ function drawTraining() {
   sweep.done.forEach(([rank, loss]) => byRank.dot(rank, loss, '', 3.5));
   byRank.show(sweep.done.length ? 'Loss after training, by rank: ' + sweep.done.map(([rank, loss]) => `${rank}: ${short(loss)}`).join(', ') + '.' : 'Training has not begun.');
   byId('scale').textContent = short(state.rs ? state.alpha / Math.sqrt(r) : state.alpha / r);
-  byId('trained').textContent = `${r * 2 * n} of ${n * n}`;
+  byId('trained').textContent = `${r * 2 * n}; W has ${n * n}`;
   byId('step').textContent = `${losses.length} of ${steps}`;
   byId('loss').textContent = losses.length ? short(last) : '–';
   byId('loss-floor').textContent = short(Math.max(floors[r], 0) < 1e-15 ? 0 : floors[r]);

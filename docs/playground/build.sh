@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the page into a folder, with emscripten (Debian's 3.1.6 or later): sh docs/playground/build.sh FOLDER [SUFFIX]
-# Open FOLDER/index.html: it needs no server. Links to chapters lead to ../NAME.md, or to ../NAME followed by SUFFIX, as a site calls them.
+# Open FOLDER/index.html: it needs no server. Its links to chapters lead to these files, or with a suffix to a site's pages, ../NAME and SUFFIX.
 set -eu
 [ $# -ge 1 ] || { echo "usage: sh docs/playground/build.sh FOLDER [SUFFIX]" >&2; exit 2; }
 mkdir -p "$1"
@@ -18,4 +18,6 @@ compile() {
 }
 phase "compiling the library to WebAssembly" compile
 cp playground.css playground.js "$out"
-sed "s|href=\"\.\./\([0-9a-z_]*\)\.md\"|href=\"../\1${2:-.md}\"|g" index.html > "$out/index.html"
+docs=$(cd .. && pwd)
+if [ $# -gt 1 ]; then link="../\\1$2"; else link="$docs/\\1.md"; fi
+sed "s|\.\./\([0-9a-z_]*\)\.md|$link|g" index.html > "$out/index.html"

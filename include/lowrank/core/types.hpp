@@ -15,6 +15,16 @@ using Index = std::ptrdiff_t;
 /// Size known at run time only (the same value as Eigen::Dynamic).
 inline constexpr int Dynamic = -1;
 
+/// std::bit_cast, by the compiler's own where the C++ library has none yet (LLVM 13's, which emscripten 3.1.6 brings).
+#if defined(__cpp_lib_bit_cast)
+using std::bit_cast;
+#else
+template <class To, class From>
+constexpr To bit_cast(const From& from) {
+  return __builtin_bit_cast(To, from);
+}
+#endif
+
 /// How a product computes: fp32 is exact to rounding; bf16 rounds weights and activations to bfloat16 and sums in fp32;
 /// int8 rounds activations to 8 bits a block (inference only).
 enum class Compute { fp32, bf16, int8 };
@@ -26,12 +36,12 @@ struct bfloat16 {
   constexpr bfloat16() = default;
   /// Rounds to nearest, ties to even; NaN stays NaN.
   constexpr explicit bfloat16(float value) {
-    const auto word = std::bit_cast<std::uint32_t>(value);
+    const auto word = bit_cast<std::uint32_t>(value);
     const bool is_nan = (word & 0x7fffffffu) > 0x7f800000u;
     bits = is_nan ? static_cast<std::uint16_t>((word >> 16) | 0x40u)
                   : static_cast<std::uint16_t>((word + 0x7fffu + ((word >> 16) & 1u)) >> 16);
   }
-  constexpr operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+  constexpr operator float() const { return bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
 };
 
 /// IEEE half precision: 5 bits of exponent, 10 of mantissa.
@@ -41,15 +51,15 @@ struct half {
   constexpr half() = default;
   /// Rounds to nearest, ties to even; overflow gives infinity, NaN stays NaN.
   constexpr explicit half(float value) {
-    const auto word = std::bit_cast<std::uint32_t>(value);
+    const auto word = bit_cast<std::uint32_t>(value);
     const std::uint32_t sign = (word >> 16) & 0x8000u, magnitude = word & 0x7fffffffu;
     if (magnitude > 0x7f800000u) {
       bits = static_cast<std::uint16_t>(sign | 0x7e00u);
     } else if (magnitude >= 0x477ff000u) {  // rounds to 2^16 or more
       bits = static_cast<std::uint16_t>(sign | 0x7c00u);
     } else if (magnitude < 0x38800000u) {  // below 2^-14: subnormal, unit 2^-24; adding 2^-1 lets the FPU round
-      const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
-      bits = static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(shifted) - 0x3f000000u));
+      const float shifted = bit_cast<float>(magnitude) + 0.5f;
+      bits = static_cast<std::uint16_t>(sign | (bit_cast<std::uint32_t>(shifted) - 0x3f000000u));
     } else {
       const std::uint32_t rebased = magnitude - 0x38000000u;
       bits = static_cast<std::uint16_t>(sign | ((rebased + 0xfffu + ((rebased >> 13) & 1u)) >> 13));
@@ -57,8 +67,8 @@ struct half {
   }
   constexpr operator float() const {
     const std::uint32_t sign = (bits & 0x8000u) << 16, magnitude = bits & 0x7fffu;
-    if (magnitude >= 0x7c00u) return std::bit_cast<float>(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
-    if (magnitude >= 0x0400u) return std::bit_cast<float>(sign | ((magnitude << 13) + 0x38000000u));
+    if (magnitude >= 0x7c00u) return bit_cast<float>(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
+    if (magnitude >= 0x0400u) return bit_cast<float>(sign | ((magnitude << 13) + 0x38000000u));
     const float subnormal = static_cast<float>(magnitude) * 0x1p-24f;
     return sign ? -subnormal : subnormal;
   }

@@ -103,8 +103,8 @@ struct LaneSums {
 /// max |x|; infinite or NaN if any element is (without the sign bit, floats order as integers do).
 inline float largest_magnitude(const float* x, Index count) {
   std::uint32_t largest = 0;
-  for (Index i = 0; i < count; ++i) largest = std::max(largest, std::bit_cast<std::uint32_t>(x[i]) & 0x7fffffffu);
-  return std::bit_cast<float>(largest);
+  for (Index i = 0; i < count; ++i) largest = std::max(largest, bit_cast<std::uint32_t>(x[i]) & 0x7fffffffu);
+  return bit_cast<float>(largest);
 }
 
 inline unsigned rank_of(const CodeRule& rule, float t) {

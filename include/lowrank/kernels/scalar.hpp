@@ -14,7 +14,7 @@ namespace lowrank::inline LOWRANK_ABI::kernels::scalar {
 /// What a packed float becomes: itself, or the float of its nearest bfloat16 (bf16 products on targets without bf16 instructions).
 template <bool Rounded>
 Word word_of(float value) {
-  return std::bit_cast<Word>(Rounded ? static_cast<float>(bfloat16(value)) : value);
+  return bit_cast<Word>(Rounded ? static_cast<float>(bfloat16(value)) : value);
 }
 
 template <Index Lanes, bool Rounded>
@@ -41,7 +41,7 @@ inline void multiply(Index words, Index vector_count, Index rows, Index column_c
     for (Index j = 0; j < column_count; ++j) std::copy_n(c + j * ldc, rows, sum[j]);
   for (Index k = 0; k < words; ++k)
     for (Index j = 0; j < columns; ++j)
-      for (Index i = 0; i < step; ++i) sum[j][i] += std::bit_cast<float>(a[k * step + i]) * std::bit_cast<float>(b[k * columns + j]);
+      for (Index i = 0; i < step; ++i) sum[j][i] += bit_cast<float>(a[k * step + i]) * bit_cast<float>(b[k * columns + j]);
   for (Index j = 0; j < column_count; ++j) std::copy_n(sum[j], rows, c + j * ldc);
 }
 

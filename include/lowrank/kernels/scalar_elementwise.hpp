@@ -39,7 +39,7 @@ inline Floats sqrt(Floats a) { return {std::sqrt(a.v)}; }
 inline Floats round(Floats a) { return {std::nearbyint(a.v)}; }
 inline Floats times_power(Floats x, Floats n) {
   if (!(n.v >= -127.0f)) return {n.v};  // NaN
-  return {x.v * std::bit_cast<float>((static_cast<std::int32_t>(n.v) + 127) << 23)};
+  return {x.v * bit_cast<float>((static_cast<std::int32_t>(n.v) + 127) << 23)};
 }
 inline float sum_of(Floats a) { return a.v; }
 inline void store_sums(const Floats* a, float* out) {

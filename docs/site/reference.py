@@ -4,6 +4,7 @@
 Each public header has a section: what its first comment says, then its concepts, classes, functions and constants. What lies in a namespace
 `detail` is left out. Names without a comment are listed as warnings; with --strict they are an error.
 """
+import html
 import os
 import re
 import sys
@@ -44,7 +45,7 @@ def escape(text):
 
 def tidy_code(code):
     code = re.sub(r"\s+", " ", code).strip()
-    code = re.sub(r"< (?=\S)", "<", code)
+    code = re.sub(r"(?<!<)< (?=\S)", "<", code)
     code = re.sub(r"(?<=[\w>)&*]) >", ">", code)
     code = re.sub(r" ([&*]+)(?=[ ,)>]|\w|$)", r"\1 ", code)
     return re.sub(r"\s+([,)>])", r"\1", re.sub(r"(?<=[\w)])=(?=[\w{:\"-])", " = ", code)).replace("  ", " ").strip()
@@ -267,11 +268,17 @@ class Reference:
         return re.sub(r"[^a-z0-9]+", "-", file.lower()).strip("-")
 
     def summary(self, file):
-        """A header's own first sentence, else its first entity's."""
+        """The first sentence of a header's own comment, else of what bears its name, else of its first class or name, else of any comment."""
         text = self.first_comment(file).split("\n\n")[0].replace("\n", " ")
+        stem = file.split("/")[-1].removesuffix(".hpp").replace("_", "")
+        told = [e for e in self.headers[file] if e.documented()]
+        told.sort(key=lambda e: (e.name.split("::")[-1].lower().replace("_", "") != stem, e.kind not in ("class", "struct", "concept")))
+        if not text and told:
+            text = html.unescape(re.sub(r"\\(.)", r"\1", re.sub(r"\[(`[^`]*`)\]\([^)]*\)", r"\1", self.prose(told[0]))))
         if not text:
-            text = next((re.sub(r"\\(.)", r"\1", self.prose(e)) for e in self.headers[file] if e.documented()), "")
-        sentence = re.split(r"(?<=[.:;])\s", text.split("\n")[0])[0].rstrip(".:;")
+            with open(os.path.join(self.root, "include", file), encoding="utf-8") as lines:
+                text = next((line[4:] for line in lines if line.startswith("/// ")), "")
+        sentence = re.split(r"(?<=[.:;])\s", text.split("\n")[0])[0].rstrip(".:;\n")
         return self.raw_markdown(sentence)
 
     def index(self, by_module):

@@ -14,16 +14,20 @@ namespace lowrank::inline LOWRANK_ABI {
 struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
-struct ShapeError : Error {  ///< sizes that do not fit together
+/// Sizes that do not fit together.
+struct ShapeError : Error {
   using Error::Error;
 };
-struct ValueError : Error {  ///< an argument outside its range, or a number that is not finite
+/// An argument outside its range, or a number that is not finite.
+struct ValueError : Error {
   using Error::Error;
 };
-struct FormatError : Error {  ///< a file or text that does not hold what its format says
+/// A file or text that does not hold what its format says.
+struct FormatError : Error {
   using Error::Error;
 };
-struct IoError : Error {  ///< the operating system refused: open, read, map, write, rename
+/// The operating system refused: open, read, map, write, rename.
+struct IoError : Error {
   using Error::Error;
 };
 

@@ -1,13 +1,13 @@
 #!/bin/sh
 # Every ```cpp block of README.md and docs/ is a whole program, or consists of lines that stand one after the other in a file that the
-# project compiles; a line "…" leaves some out. Links to files lead to files. sh check_blocks.sh ROOT
+# project compiles, every ```cmake block of lines of a consumer that the tests build; a line "…" leaves some out. Links to files lead to files. sh check_blocks.sh ROOT
 cd "$1" || exit 1
-find examples include tests -name '*.hpp' -o -name '*.cpp' | LC_ALL=C sort > "${TMPDIR:-/tmp}/sources.$$"
+{ find examples include tests -name '*.hpp' -o -name '*.cpp'; ls tests/consumer/*/CMakeLists.txt; } | LC_ALL=C sort > "${TMPDIR:-/tmp}/sources.$$"
 trap 'rm -f "${TMPDIR:-/tmp}/sources.$$"' EXIT
 LC_ALL=C awk -v list="${TMPDIR:-/tmp}/sources.$$" '
   function trim(line) { sub(/^[ \t]+/, "", line); sub(/[ \t]+$/, "", line); return line }
   function part_is_known() {
-    if (part != "" && index(corpus, "\n" part) == 0) { print FILENAME ": no file that is compiled has these lines:\n" part; ++wrong }
+    if (part != "" && index(corpus, "\n" part) == 0) { print FILENAME ": no file that is built has these lines:\n" part; ++wrong }
     part = ""
   }
   BEGIN {
@@ -17,7 +17,7 @@ LC_ALL=C awk -v list="${TMPDIR:-/tmp}/sources.$$" '
       close(file)
     }
   }
-  /^```cpp$/ { inside = 1; lines = 0; whole = 0; delete block; next }
+  /^```(cpp|cmake)$/ { inside = 1; lines = 0; whole = 0; delete block; next }
   /^```/ && inside {
     inside = 0
     if (whole) { ++programs; next }

@@ -36,6 +36,7 @@ enum class CombineForm {
   peft_factors,  ///< PEFT's others: on A and on B apart with √|wᵢ sᵢ|, so that the result has cross terms Bᵢ Aⱼ; equal ranks only
 };
 
+/// What is done to the elements, and to which numbers.
 struct CombineMethod {
   CombineRule rule = CombineRule::linear;
   CombineForm form = CombineForm::updates;
@@ -65,6 +66,7 @@ struct CombineMethod {
   }
 };
 
+/// How adapters become one.
 struct CombineOptions {
   CombineMethod method = {};
   std::optional<RankChoice> rank = {};  ///< of the result; default: the largest of the inputs. Not for concat and peft_factors

@@ -15,9 +15,10 @@ namespace lowrank::inline LOWRANK_ABI {
 /// A regular expression in Python's syntax, matched in linear time whatever the expression: all paths through it advance together, one
 /// character at a time (Thompson 1968, "Regular expression search algorithm").
 ///
-/// Knows characters, ".", classes "[a-z]", \d \w \s and their negations, "^" "$" \A \Z \b \B, groups (also named), "|", "*" "+" "?" "{m,n}"
-/// greedy or lazy, look-ahead "(?=…)" "(?!…)". Refuses back-references, look-behind and flags with ValueError, as it does expressions that
-/// are malformed, nested more than 32 deep or larger than 4096 steps. Characters are bytes.
+/// Knows characters, `.`, classes `[a-z]`, `\d` `\w` `\s` and their negations, `^` `$` `\A` `\Z` `\b` `\B`, groups (also named), `|`, `*`
+/// `+` `?`
+/// `{m,n}` greedy or lazy, look-ahead `(?=…)` `(?!…)`. Refuses back-references, look-behind and flags with ValueError, as it does
+/// expressions that are malformed, nested more than 32 deep or larger than 4096 steps. Characters are bytes.
 class RegularExpression {
  public:
   explicit RegularExpression(std::string_view text) : text_(text) {
@@ -204,7 +205,7 @@ class RegularExpression {
   static bool is_word(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_'; }
   static bool is_letter_or_digit(char c) { return is_word(c) && c != '_'; }
 
-  /// The characters of \d \w \s and their negations, of \n and the like, or of an escaped sign.
+  /// The characters of `\d` `\w` `\s` and their negations, of \n and the like, or of an escaped sign.
   Set escaped(char c) const {
     Set set;
     for (int i = 0; i < 256; ++i) {

@@ -59,6 +59,7 @@ struct RankAdvice {
   Index rank_90 = 0, rank_95 = 0, rank_99 = 0;  ///< ranks that keep these shares of the energy, in percent
 };
 
+/// What the singular values s, largest first, say of the rank that their matrix needs.
 inline RankAdvice rank_advice(const Eigen::VectorXd& s) {
   return {s.norm(), effective_rank(s), rank_for_energy(s, 0.90), rank_for_energy(s, 0.95), rank_for_energy(s, 0.99)};
 }

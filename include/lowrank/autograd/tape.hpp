@@ -34,6 +34,7 @@ template <class S, class Device = Cpu>
 class GradientFlow {
  public:
   using Value = Array<S, Device>;
+  /// A value's shape, and its gradient once there is one.
   struct Slot {
     Index rows, cols;
     std::optional<Value> gradient;

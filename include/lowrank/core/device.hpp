@@ -7,8 +7,9 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// Tags that say where an array lives and an operation runs.
+/// Tags that say where an array lives and an operation runs: here on the processor,
 struct Cpu {};
+/// and here on an NVIDIA GPU.
 struct Cuda {};
 
 /// What a device holds of an object, freed with it.

@@ -44,13 +44,16 @@ using Activation = Eigen::Matrix<Scalar, In, Tokens, detail::column_major_unless
 template <class Scalar, int Size = Dynamic>
 using Vector = Eigen::Matrix<Scalar, Size, 1>;
 
-/// Windows on memory that someone else owns.
+/// A weight in memory that someone else owns.
 template <class Scalar>
 using WeightMap = Eigen::Map<Weight<Scalar>>;
+/// The same, to read.
 template <class Scalar>
 using ConstWeightMap = Eigen::Map<const Weight<Scalar>>;
+/// An activation in memory that someone else owns.
 template <class Scalar>
 using ActivationMap = Eigen::Map<Activation<Scalar>>;
+/// The same, to read.
 template <class Scalar>
 using ConstActivationMap = Eigen::Map<const Activation<Scalar>>;
 

@@ -37,6 +37,7 @@ inline constexpr std::array<GgmlTraits, 42> ggml_traits{{
 }  // namespace detail
 // clang-format on
 
+/// Name, block and bytes of a type.
 constexpr const GgmlTraits& ggml_traits(GgmlType type) { return detail::ggml_traits[static_cast<std::size_t>(type)]; }
 
 /// The type with that number. Throws FormatError beginning with `where` for numbers that ggml does not use, or no longer.

@@ -36,12 +36,14 @@ struct Array {
 /// A metadata value; the place of an alternative is the number of its type in the file.
 using Value = std::variant<std::uint8_t, std::int8_t, std::uint16_t, std::int16_t, std::uint32_t, std::int32_t, float, bool, std::string,
                            Array, std::uint64_t, std::int64_t, double>;
-using Metadata = std::vector<std::pair<std::string, Value>>;  // in the order of the file
+/// Keys and values in the order of the file.
+using Metadata = std::vector<std::pair<std::string, Value>>;
 
+/// Names of the types, in the order of Value's alternatives.
 inline constexpr std::array<std::string_view, 13> value_type_names{"uint8", "int8",   "uint16", "int16",  "uint32", "int32",  "float32",
                                                                    "bool",  "string", "array",  "uint64", "int64",  "float64"};
-inline constexpr int max_array_depth = 4;
-inline constexpr std::size_t default_alignment = 32;
+inline constexpr int max_array_depth = 4;             ///< arrays in arrays
+inline constexpr std::size_t default_alignment = 32;  ///< bytes; general.alignment may say otherwise
 
 /// A tensor of the file: shape outermost dimension first, as everywhere in the library (the file has it innermost first).
 struct Tensor {

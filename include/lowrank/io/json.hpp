@@ -21,7 +21,7 @@ namespace lowrank::inline LOWRANK_ABI::json {
 /// Objects keep their keys sorted; so dump(2) writes what Python's json.dumps(indent=2, sort_keys=True) does.
 using Json = nlohmann::json;
 
-inline constexpr int max_depth = 64;
+inline constexpr int max_depth = 64;  ///< objects and arrays in each other
 
 /// Called with the depth (1 in the outermost object) and name of each key, in the order of the text.
 using KeyListener = std::function<void(int depth, const std::string& key)>;

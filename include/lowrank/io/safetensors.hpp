@@ -21,12 +21,13 @@
 
 namespace lowrank::inline LOWRANK_ABI::safetensors {
 
-using Tensor = StoredTensor;
-using Metadata = std::vector<std::pair<std::string, std::string>>;  // in the order of the file
+using Tensor = StoredTensor;  ///< a tensor of the file; its bytes are a window on the map
+/// Keys and texts in the order of the file.
+using Metadata = std::vector<std::pair<std::string, std::string>>;
 using lowrank::to_floats;
 
-inline constexpr std::uint64_t max_header_size = 100'000'000;  // the format's own limit
-inline constexpr std::size_t max_dimensions = 64;              // PyTorch's limit
+inline constexpr std::uint64_t max_header_size = 100'000'000;  ///< bytes; the format's own limit
+inline constexpr std::size_t max_dimensions = 64;              ///< PyTorch's limit
 
 namespace detail {
 

@@ -22,6 +22,7 @@ struct AttentionForward {
   Activation<S> y, log_sum_exp;
 };
 
+/// Of the shapes of q, k and v.
 template <class S>
 struct AttentionGradients {
   Activation<S> dq, dk, dv;

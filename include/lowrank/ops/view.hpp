@@ -15,6 +15,7 @@ template <class Candidate>
 concept MatrixLike = std::is_base_of_v<Eigen::MatrixBase<Candidate>, Candidate> &&
     (std::is_same_v<typename Candidate::Scalar, float> || std::is_same_v<typename Candidate::Scalar, double>);
 
+/// What its numbers are: float or double.
 template <MatrixLike X>
 using ScalarOf = typename X::Scalar;
 
@@ -22,12 +23,14 @@ using ScalarOf = typename X::Scalar;
 /// deduce a scalar: an operation's first matrix fixes S, the other arguments convert.
 template <class S>
 using ActivationView = std::type_identity_t<Eigen::Ref<const Activation<S>>>;
+/// The same of a vector.
 template <class S>
 using VectorView = std::type_identity_t<Eigen::Ref<const Vector<S>>>;
 
 /// Writable windows, for gradients that accumulate.
 template <class S>
 using WeightRef = std::type_identity_t<Eigen::Ref<Weight<S>>>;
+/// The same of an activation.
 template <class S>
 using ActivationRef = std::type_identity_t<Eigen::Ref<Activation<S>>>;
 

@@ -7,6 +7,7 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
+/// Constants of AdamW; the defaults are PyTorch's.
 struct AdamWOptions {
   double learning_rate = 1e-3;
   double beta1 = 0.9, beta2 = 0.999;

@@ -4,6 +4,7 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
+/// Constants of gradient descent.
 struct SgdOptions {
   double learning_rate = 1e-2;
   double momentum = 0;

@@ -83,6 +83,7 @@ struct PlainScales {
   static constexpr bool is_double_quantized = false;
   static constexpr double bits_per_block = 32;
 
+  /// The scales of a matrix's blocks, as they are.
   class Storage {
    public:
     Storage() = default;
@@ -120,6 +121,7 @@ struct DoubleQuant {
   static constexpr Index nested_block = 256;
   static constexpr double bits_per_block = 8 + 32.0 / nested_block;
 
+  /// The scales of a matrix's blocks in 8 bits, and their own scales.
   class Storage {
    public:
     Storage() = default;

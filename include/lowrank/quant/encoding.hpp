@@ -16,8 +16,8 @@
 
 namespace lowrank::inline LOWRANK_ABI::quant {
 
-/// Weights that one thread encodes at a time, and those of them that are read at once: a multiple of every block.
-inline constexpr Index encode_grain = 1 << 16, chunk = 1 << 12;
+inline constexpr Index encode_grain = 1 << 16;  ///< weights that one thread encodes at a time
+inline constexpr Index chunk = 1 << 12;         ///< those of them that are read at once: a multiple of every block
 
 /// Writes elements [begin, begin + length) of the flattened (row-major) source as floats.
 template <Source Weights>

@@ -60,6 +60,7 @@ T load(const std::byte* from) {
   std::memcpy(&value, from, sizeof(T));
   return value;
 }
+/// Writes one, wherever it lies.
 template <class T>
 void store(std::byte* to, T value) {
   std::memcpy(to, &value, sizeof(T));

@@ -1,6 +1,9 @@
 #include <lowrank/cuda/product_few.hpp>
 #include <lowrank/cuda/product_many.hpp>
+#include <lowrank/cuda/product_wgmma.hpp>
 #include <lowrank/quant.hpp>
+
+#include <type_traits>
 
 #include <unit/kernels/fixtures.hpp>
 
@@ -84,12 +87,18 @@ cuda::Product product_of(const Base& base, bool turned, const Rows& x, const Row
   return p;
 }
 
+template <int Bits, bool Turned, class Tile>
+struct KernelOfTile : std::type_identity<cuda::ProductMany<Bits, Turned, Tile>> {};
+template <int Bits, bool Turned, int Tokens>
+struct KernelOfTile<Bits, Turned, cuda::WgmmaTile<Tokens>> : std::type_identity<cuda::ProductWgmma<Bits, Turned, cuda::WgmmaTile<Tokens>>> {
+};
+
 /// Runs the product that a format needs: its number of bits is part of the kernel's type.
 template <bool Turned, class Tile>
 void run_many(Machine& machine, const cuda::Product& p) {
-  if (p.base.bits == 4) launch(machine, cuda::ProductMany<4, Turned, Tile>{p});
-  if (p.base.bits == 8) launch(machine, cuda::ProductMany<8, Turned, Tile>{p});
-  if (p.base.bits == 16) launch(machine, cuda::ProductMany<16, Turned, Tile>{p});
+  if (p.base.bits == 4) launch(machine, typename KernelOfTile<4, Turned, Tile>::type{p});
+  if (p.base.bits == 8) launch(machine, typename KernelOfTile<8, Turned, Tile>::type{p});
+  if (p.base.bits == 16) launch(machine, typename KernelOfTile<16, Turned, Tile>::type{p});
   if (p.splits > 1) launch(machine, cuda::SumPartials{p});
 }
 
@@ -223,6 +232,26 @@ TEST_CASE("many tokens: the larger tiles, and the depth in pieces") {
   check_many<true, cuda::LargeTile>(q8_0, 70, 160, 130, 8);
   check_many<false, cuda::SmallTile>(nf4, 20, 448, 9, 8, 3);
   check_many<true, cuda::SmallTile>(brain, 200, 64, 9, 8, 9);  // more pieces than tiles
+}
+
+TEST_CASE("many tokens on wgmma: every format, ragged, both ways, with and without an adapter") {
+  for (const Format format : formats) {
+    check_many<false, cuda::WgmmaTile<64>>(format, 70, 96, 19, 0);
+    check_many<true, cuda::WgmmaTile<64>>(format, 70, 160, 19, 8);
+  }
+  check_many<false, cuda::WgmmaTile<64>>(nf4, 1, 32, 1, 1);
+  check_many<true, cuda::WgmmaTile<64>>(nf4, 1, 32, 1, 1);
+  check_many<false, cuda::WgmmaTile<64>>(q4_1, 130, 448, 70, 100);  // more tiles than stages, an adapter of two, two blocks each way
+  check_many<true, cuda::WgmmaTile<64>>(q4_1, 330, 160, 70, 100);
+}
+
+TEST_CASE("many tokens on wgmma: the wider tiles, and the depth in pieces") {
+  check_many<false, cuda::WgmmaTile<128>>(nf4, 130, 288, 130, 16);
+  check_many<true, cuda::WgmmaTile<128>>(q8_0, 260, 160, 130, 16);
+  check_many<false, cuda::WgmmaTile<256>>(nf4, 130, 352, 258, 20);
+  check_many<true, cuda::WgmmaTile<256>>(brain, 330, 96, 258, 8);
+  check_many<false, cuda::WgmmaTile<64>>(nf4, 20, 448, 9, 8, 3);
+  check_many<true, cuda::WgmmaTile<64>>(brain, 200, 64, 9, 8, 9);  // more pieces than tiles
 }
 
 TEST_CASE("outputs: bias, accumulation, and nothing written beside them") {

@@ -12,7 +12,7 @@ namespace lowrank::inline LOWRANK_ABI::cuda {
 /// words of 16 bytes lie: `Tile::word(row, part, height, width)` for elements 8 part … 8 part + 7 of a row of a tile [height, width].
 template <int Bits, bool Turned, class Tile>
 struct ProductTiles {
-  static constexpr int words = Bits / 4;
+  static constexpr int words = Bits / 4, tile_depth = Tile::depth;
   static constexpr int left_height = Turned ? Tile::depth : Tile::rows, left_width = Turned ? Tile::rows : Tile::depth;
   static constexpr int chunks_across = left_width / chunk_size, chunks = left_height * chunks_across, of_thread = chunks / Tile::threads;
   static_assert(chunks % Tile::threads == 0, "every thread decodes as many chunks");

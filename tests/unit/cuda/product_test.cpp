@@ -1,6 +1,7 @@
 #include <lowrank/cuda/product_few.hpp>
 #include <lowrank/cuda/product_many.hpp>
 #include <lowrank/cuda/product_wgmma.hpp>
+#include <lowrank/cuda/slices.hpp>
 #include <lowrank/quant.hpp>
 
 #include <type_traits>
@@ -152,6 +153,49 @@ void check_few(Format format, Index rows, Index cols, Index tokens, Index rank) 
   CHECK(expected.error(y) < expected.bound(rounds));
 }
 
+/// What cuBLAS is asked for, from its definition.
+void multiply_dense(const cuda::DenseProduct& d) {
+  for (Index t = 0; t < d.tokens; ++t)
+    for (Index i = 0; i < d.rows; ++i) {
+      double sum = 0;
+      for (Index k = 0; k < d.depth; ++k) {
+        const float left = d.turned ? d.left[k * d.left_stride + i] : d.left[i * d.left_stride + k];
+        sum += static_cast<double>(left) * static_cast<double>(static_cast<float>(d.right[t * d.right_stride + k]));
+      }
+      float& y = d.y[t * d.ldy + i];
+      y = static_cast<float>(d.accumulate ? static_cast<double>(y) + sum : sum);
+    }
+}
+
+/// With a buffer of `room` numbers: several slices, the last one ragged.
+template <bool Turned>
+void check_slices(Format format, Index rows, Index cols, Index tokens, Index rank, Index room) {
+  const Base base = make_base(format, rows, cols);
+  CAPTURE(base.name);
+  CAPTURE(Turned);
+  const Index in = Turned ? rows : cols, out = Turned ? cols : rows;
+  Machine setup;
+  const Rows x(setup, random_numbers(tokens * in, 1), tokens, in), h(setup, random_numbers(tokens * rank, 2), tokens, rank);
+  const Rows adapter =
+      Turned ? Rows(setup, random_numbers(rank * out, 3), rank, out) : Rows(setup, random_numbers(out * rank, 3), out, rank);
+  const Rows* const update = rank > 0 ? &adapter : nullptr;
+  const std::vector<float> zeros(static_cast<std::size_t>(out));
+  const auto y = on_every_schedule([&](Machine& machine) {
+    std::vector<float> result;
+    std::vector<cuda::Word4> memory(static_cast<std::size_t>(room / 8));
+    const cuda::SliceBuffer buffer{reinterpret_cast<bfloat16*>(memory.data()), room};
+    cuda::Product p = product_of(base, Turned, x, h, update, result);
+    p.bias = zeros.data();
+    const auto launcher = [&](const auto& kernel) { launch(machine, kernel); };
+    if (p.base.bits == 4) cuda::multiply_slices<Turned, 4>(launcher, multiply_dense, p, buffer);
+    if (p.base.bits == 8) cuda::multiply_slices<Turned, 8>(launcher, multiply_dense, p, buffer);
+    if (p.base.bits == 16) cuda::multiply_slices<Turned, 16>(launcher, multiply_dense, p, buffer);
+    return result;
+  });
+  const Expected expected(base, Turned, true, x, h, update);
+  CHECK(expected.error(y) < expected.bound(true));
+}
+
 }  // namespace
 
 TEST_CASE("packing moves codes and scales and changes no number") {
@@ -252,6 +296,15 @@ TEST_CASE("many tokens on wgmma: the wider tiles, and the depth in pieces") {
   check_many<true, cuda::WgmmaTile<256>>(brain, 330, 96, 258, 8);
   check_many<false, cuda::WgmmaTile<64>>(nf4, 20, 448, 9, 8, 3);
   check_many<true, cuda::WgmmaTile<64>>(brain, 200, 64, 9, 8, 9);  // more pieces than tiles
+}
+
+TEST_CASE("decoded slices and a plain product, both ways") {
+  for (const Format format : formats) {
+    check_slices<false>(format, 70, 96, 9, 8, 30 * 96);
+    check_slices<true>(format, 70, 160, 9, 8, 70 * 64);
+  }
+  check_slices<false>(nf4, 5, 32, 2, 0, 1 << 12);
+  CHECK_THROWS_WITH_AS(check_slices<true>(nf4, 70, 96, 2, 0, 64), doctest::Contains("takes at least 2240"), ShapeError);
 }
 
 TEST_CASE("outputs: bias, accumulation, and nothing written beside them") {

@@ -4,8 +4,11 @@
 ///
 /// Each thread of a block is a fiber; it runs until it meets a barrier, an exchange inside its warp or its end, then the next one runs.
 /// What is wrong in a kernel shows because everything that a GPU leaves open is chosen badly on purpose:
-/// - threads take turns in an order of the caller's choice, so a missing barrier shows in one order or the other;
+/// - warps take turns in an order of the caller's choice, each alone up to its block's next barrier, and so do the lanes of a warp: a
+///   missing barrier shows in one order or the other;
 /// - an asynchronous copy lands at the last moment (its wait) or at once, so a missing wait and a buffer refilled too early both show;
+/// - so does a product of a warpgroup (wgmma): it reads its factors and adds to its sums at its wait or at once, each warp's share for
+///   itself; what it reads must have been fenced by the thread that wrote it, or the run ends with an exception;
 /// - shared memory holds NaN when a block begins and lies in a heap block of its exact size, which the address sanitizer watches;
 /// - a barrier that some threads never reach, or lanes that meet different instructions, end the run with an exception.
 /// What it cannot show: races that no such order brings out, and how fast anything is.
@@ -18,13 +21,10 @@
 #include <stdexcept>
 #include <vector>
 
-#include <ucontext.h>
+#include <lowrank/cuda/wgmma.hpp>
 
-#include <lowrank/cuda/simt.hpp>
-
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/common_interface_defs.h>
-#endif
+#include <support/fiber.hpp>
+#include <support/wgmma.hpp>
 
 namespace simt_test {
 
@@ -36,69 +36,12 @@ using lowrank::cuda::Word4;
 
 /// What the model chooses where a GPU is free.
 struct Schedule {
-  bool reversed = false;    ///< the last thread and the last block run first
-  bool late_copies = true;  ///< asynchronous copies land at their wait, else at once
+  bool reversed = false;  ///< the last thread and the last block run first
+  bool late = true;       ///< asynchronous copies and products happen at their wait, else at once
 };
 inline constexpr Schedule schedules[] = {{false, true}, {true, false}, {true, true}};
 
 class Thread;
-
-/// A stack of its own and the way to switch to it: entered once by a context, from then on by setjmp and longjmp, which cost no system
-/// call.
-class Fiber {
- public:
-  explicit Fiber(void (*entry)()) : stack_(new std::byte[stack_bytes]) {
-    ::getcontext(&context_);
-    context_.uc_stack.ss_sp = stack_.get();
-    context_.uc_stack.ss_size = stack_bytes;
-    context_.uc_link = nullptr;
-    ::makecontext(&context_, entry, 0);
-  }
-
-  [[gnu::noinline]] void enter(std::jmp_buf& from) {
-#if defined(__SANITIZE_ADDRESS__)
-    void* fake = nullptr;
-    __sanitizer_start_switch_fiber(&fake, stack_.get(), stack_bytes);
-#endif
-    jump(from);
-#if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-#endif
-  }
-  [[gnu::noinline]] void leave(std::jmp_buf& to) {
-#if defined(__SANITIZE_ADDRESS__)
-    void* fake = nullptr;
-    __sanitizer_start_switch_fiber(&fake, caller_stack_, caller_bytes_);
-#endif
-    if (_setjmp(at_) == 0) _longjmp(to, 1);
-#if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_finish_switch_fiber(fake, &caller_stack_, &caller_bytes_);
-#endif
-  }
-  void entered() {
-#if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_finish_switch_fiber(nullptr, &caller_stack_, &caller_bytes_);
-#endif
-  }
-
- private:
-  [[gnu::noinline]] void jump(std::jmp_buf& from) {
-    if (_setjmp(from) != 0) return;
-    if (started_) _longjmp(at_, 1);
-    started_ = true;
-    ::setcontext(&context_);
-  }
-
-  static constexpr std::size_t stack_bytes = std::size_t{1} << 18;
-  std::unique_ptr<std::byte[]> stack_;
-  ucontext_t context_;
-  std::jmp_buf at_;
-  bool started_ = false;
-#if defined(__SANITIZE_ADDRESS__)
-  const void* caller_stack_ = nullptr;
-  std::size_t caller_bytes_ = 0;
-#endif
-};
 
 /// Runs the blocks of a grid one after the other.
 class Machine {
@@ -123,20 +66,22 @@ class Machine {
     const void* from;
     int bytes;
   };
-
   static void entry();
   void run_block();
+  bool run_warp(int warp);
   void suspend() {
     state_[static_cast<std::size_t>(current_)] = State::waiting;
     fibers_[static_cast<std::size_t>(current_)]->leave(main_);
   }
   void sync() {
+    products_.note_stores(current_);
     if (++arrived_ < shape_.threads) return suspend();
     arrived_ = 0;
     for (State& state : state_) state = State::ready;
   }
   /// All lanes of a warp meet; the last one does the work for all.
   void meet(Apply apply, void* lane) {
+    products_.note_stores(current_);
     Warp& warp = warps_[static_cast<std::size_t>(current_ / warp_size)];
     if (warp.arrived > 0 && warp.apply != apply) throw_later("lanes of a warp meet different instructions");
     warp.apply = apply;
@@ -155,6 +100,9 @@ class Machine {
     if (copy.bytes > 0) std::memcpy(copy.to, copy.from, static_cast<std::size_t>(copy.bytes));
   }
 
+  std::byte* bytes() const { return reinterpret_cast<std::byte*>(shared_.get()); }
+  int warp() const { return current_ / warp_size; }
+
   Schedule schedule_;
   LaunchShape shape_;
   int block_[3] = {}, current_ = 0, arrived_ = 0;
@@ -165,6 +113,8 @@ class Machine {
   std::vector<Warp> warps_;
   std::unique_ptr<Word4[]> shared_;
   std::vector<std::vector<std::vector<Copy>>> copies_;  // of each thread, each group; the last group is still open
+  bool uses_wgmma_ = false;
+  AsyncProducts products_;
   const void* kernel_ = nullptr;
   void (*run_)(const void* kernel, Thread& thread) = nullptr;
 };
@@ -226,7 +176,7 @@ class Thread {
     if (reinterpret_cast<std::uintptr_t>(shared) % 16 != 0 || (bytes > 0 && reinterpret_cast<std::uintptr_t>(global) % 16 != 0))
       m_.throw_later("an asynchronous copy from or to an address that is no multiple of 16");
     const Machine::Copy copy{shared, global, bytes};
-    if (!m_.schedule_.late_copies) return Machine::land(copy);
+    if (!m_.schedule_.late) return Machine::land(copy);
     groups().back().push_back(copy);
   }
   void commit() const { groups().emplace_back(); }
@@ -243,6 +193,24 @@ class Thread {
     return *global;
   }
 
+  std::uint32_t shared_address(const void* shared) const { return m_.products_.address_of(shared); }
+  void fence_async() const { m_.products_.fence_async(index_); }
+  void wgmma_fence() const {
+    m_.meet([](void* const*) { running->products_.fence(running->warp()); }, nullptr);
+  }
+  template <bool ATurned, int Count>
+  void wgmma(float (&sums)[Count], std::uint64_t a, std::uint64_t b) const {
+    ProductLane lane{sums, 2 * Count, ATurned, a, b};
+    m_.meet(&Thread::queue, &lane);
+  }
+  void wgmma_commit() const {
+    m_.meet([](void* const*) { running->products_.commit(running->warp()); }, nullptr);
+  }
+  template <int Count>
+  void wgmma_wait(float (&)[Count]) const {
+    m_.meet([](void* const*) { running->products_.wait(running->warp()); }, nullptr);
+  }
+
  private:
   struct MmaLane {
     float (&c)[4];
@@ -253,6 +221,24 @@ class Thread {
     const bfloat16* row;
     std::uint32_t r[4];
   };
+
+  struct ProductLane {
+    float* sums;
+    int columns;
+    bool a_turned;
+    std::uint64_t a, b;
+  };
+  static void queue(void* const* lanes) {
+    const auto& first = *static_cast<const ProductLane*>(lanes[0]);
+    ProductShare share{{}, first.columns, first.a_turned, first.a, first.b};
+    for (std::size_t l = 0; l < warp_size; ++l) {
+      const auto& lane = *static_cast<const ProductLane*>(lanes[l]);
+      if (lane.columns != first.columns || lane.a != first.a || lane.b != first.b)
+        running->throw_later("lanes of a warp name different factors of one product");
+      share.sums[l] = lane.sums;
+    }
+    if (const char* const failure = running->products_.queue(running->warp(), share)) running->throw_later(failure);
+  }
 
   std::vector<std::vector<Machine::Copy>>& groups() const { return m_.copies_[static_cast<std::size_t>(index_)]; }
 
@@ -305,6 +291,7 @@ inline void Machine::entry() {
     {
       Thread thread(m);
       m.run_(m.kernel_, thread);
+      m.products_.note_stores(m.current_);
     }
     m.state_[static_cast<std::size_t>(m.current_)] = State::finished;
     m.fibers_[static_cast<std::size_t>(m.current_)]->leave(m.main_);
@@ -317,22 +304,31 @@ inline void Machine::run_block() {
   warps_.assign(threads / warp_size, Warp{});
   copies_.assign(threads, std::vector<std::vector<Copy>>(1));
   arrived_ = 0;
-  std::memset(static_cast<void*>(shared_.get()), 0xff, (shape_.shared_bytes + 15) / 16 * 16);
-  for (std::size_t finished = 0; finished < threads;) {
-    bool moved = false;
-    finished = 0;
-    for (int turn = 0; turn < shape_.threads; ++turn) {
-      current_ = schedule_.reversed ? shape_.threads - 1 - turn : turn;
-      State& state = state_[static_cast<std::size_t>(current_)];
-      if (state == State::ready) {
-        moved = true;
-        fibers_[static_cast<std::size_t>(current_)]->enter(main_);
-      }
-      if (failure_ != nullptr) throw std::logic_error(failure_);
-      finished += state == State::finished ? 1 : 0;
-    }
-    if (!moved && finished < threads) throw std::logic_error("a barrier, or an exchange of a warp, that some threads never reach");
+  const std::size_t words = (shape_.shared_bytes + 15) / 16;
+  std::memset(static_cast<void*>(shared_.get()), 0xff, words * 16);
+  products_.begin(bytes(), uses_wgmma_ ? words * 16 : 0, threads / warp_size, schedule_.late);
+  const int warps = shape_.threads / warp_size;
+  for (bool moved = true; moved;) {
+    moved = false;
+    for (int turn = 0; turn < warps; ++turn)
+      while (run_warp(schedule_.reversed ? warps - 1 - turn : turn)) moved = true;
   }
+  for (const State state : state_)
+    if (state != State::finished) throw std::logic_error("a barrier, or an exchange of a warp, that some threads never reach");
+  if (const char* const failure = products_.failure_at_end()) throw std::logic_error(failure);
+}
+
+/// Runs each lane that can to where it waits, so that a warp goes on alone to its block's next barrier; whether there was one.
+inline bool Machine::run_warp(int warp) {
+  bool moved = false;
+  for (int turn = 0; turn < warp_size; ++turn) {
+    current_ = warp * warp_size + (schedule_.reversed ? warp_size - 1 - turn : turn);
+    if (state_[static_cast<std::size_t>(current_)] != State::ready) continue;
+    moved = true;
+    fibers_[static_cast<std::size_t>(current_)]->enter(main_);
+    if (failure_ != nullptr) throw std::logic_error(failure_);
+  }
+  return moved;
 }
 
 template <class Kernel>
@@ -343,6 +339,7 @@ void Machine::launch(const LaunchShape& shape, const Kernel& kernel) {
   kernel_ = &kernel;
   run_ = [](const void* of, Thread& thread) { (*static_cast<const Kernel*>(of))(thread); };
   failure_ = nullptr;
+  uses_wgmma_ = lowrank::cuda::UsesWgmma<Kernel>;
   shared_ = std::make_unique<Word4[]>((shape.shared_bytes + 15) / 16);
   while (fibers_.size() < static_cast<std::size_t>(shape.threads)) fibers_.push_back(std::make_unique<Fiber>(&Machine::entry));
   running = this;

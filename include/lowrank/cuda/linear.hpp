@@ -3,9 +3,12 @@
 /// Products and low-rank layers as sequences of launches. What launches is a parameter with `operator()(kernel)` and `multiprocessors()`: a
 /// Launcher on a device, the model of a block in the tests.
 
+#include <lowrank/cuda/choose.hpp>
 #include <lowrank/cuda/outer.hpp>
 #include <lowrank/cuda/product_few.hpp>
 #include <lowrank/cuda/product_many.hpp>
+#include <lowrank/cuda/product_wgmma.hpp>
+#include <lowrank/cuda/slices.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::cuda {
 
@@ -25,11 +28,12 @@ inline int splits_of(Index blocks, Index depth_tiles, Index outputs, Index multi
 
 namespace detail {
 
-template <class Tile, bool Turned, int Bits, class Launch>
-void launch_many(Launch& launch, Product p, const Scratch& scratch) {
-  ProductMany<Bits, Turned, Tile> kernel{p};
+/// Launches a kernel of tensor cores, its depth in pieces where that fills the device.
+template <class Kernel, class Launch>
+void launch_tiles(Launch& launch, const Product& p, const Scratch& scratch) {
+  Kernel kernel{p};
   const LaunchShape whole = kernel.shape();
-  const Index tiles = ceil_div(p.base.codes ? p.x.depth : 0, Tile::depth) + ceil_div(p.adapter.depth, Tile::depth);
+  const Index tiles = ceil_div(p.base.codes ? p.x.depth : 0, Kernel::tile_depth) + ceil_div(p.adapter.depth, Kernel::tile_depth);
   kernel.product.splits =
       splits_of(static_cast<Index>(whole.x) * whole.y, tiles, static_cast<Index>(p.rows) * p.tokens, launch.multiprocessors(), scratch);
   kernel.product.partials = scratch.data;
@@ -37,28 +41,67 @@ void launch_many(Launch& launch, Product p, const Scratch& scratch) {
   if (kernel.product.splits > 1) launch(SumPartials{kernel.product});
 }
 
+template <int Bits, class Launch>
+void launch_few(Launch& launch, const Product& p) {
+  if (p.tokens == 1) return launch(ProductFew<Bits, 1>{p});
+  if (p.tokens == 2) return launch(ProductFew<Bits, 2>{p});
+  launch(ProductFew<Bits, 4>{p});
+}
+
 template <bool Turned, int Bits, class Launch>
-void launch_product(Launch& launch, const Product& p, const Scratch& scratch) {
-  if constexpr (!Turned) {
-    if (!p.tiles && p.tokens == 1) return launch(ProductFew<Bits, 1>{p});
-    if (!p.tiles && p.tokens == 2) return launch(ProductFew<Bits, 2>{p});
-    if (!p.tiles && p.tokens <= 4) return launch(ProductFew<Bits, 4>{p});
+void launch_product(Launch& launch, const Product& p, ProductPath path, const Scratch& scratch) {
+  switch (path) {
+    case ProductPath::few:
+      if constexpr (!Turned) launch_few<Bits>(launch, p);
+      return;
+    case ProductPath::small:
+      return launch_tiles<ProductMany<Bits, Turned, SmallTile>>(launch, p, scratch);
+    case ProductPath::medium:
+      return launch_tiles<ProductMany<Bits, Turned, MediumTile>>(launch, p, scratch);
+    case ProductPath::large:
+      return launch_tiles<ProductMany<Bits, Turned, LargeTile>>(launch, p, scratch);
+    case ProductPath::wgmma_64:
+      return launch_tiles<ProductWgmma<Bits, Turned, WgmmaTile<64>>>(launch, p, scratch);
+    case ProductPath::wgmma_128:
+      return launch_tiles<ProductWgmma<Bits, Turned, WgmmaTile<128>>>(launch, p, scratch);
+    case ProductPath::wgmma_256:
+      return launch_tiles<ProductWgmma<Bits, Turned, WgmmaTile<256>>>(launch, p, scratch);
+    case ProductPath::slices:
+      if constexpr (requires { launch.slice(); })
+        multiply_slices<Turned, Bits>(
+            launch, [&](const DenseProduct& dense) { launch.multiply(dense); }, p, launch.slice());
   }
-  if (p.tokens <= 32) return launch_many<SmallTile, Turned, Bits>(launch, p, scratch);
-  if (p.tokens <= 512) return launch_many<MediumTile, Turned, Bits>(launch, p, scratch);
-  launch_many<LargeTile, Turned, Bits>(launch, p, scratch);
 }
 
 }  // namespace detail
 
-/// Y = W X + adapter · H, or turned Y = Wᵀ X + adapterᵀ · H, by the kernel for the number of tokens. At most 4 tokens: weights read once by
-/// the vector units; else tensor cores, with tiles of 64 × 16, 128 × 64 or 128 × 128.
+/// The product by a given path, for measuring; multiply below chooses. Throws ValueError for a path that the product or the device has not:
+/// `few` takes up to 4 tokens and is not turned, wgmma and slices need a launcher that has them, slices a base and no token tiles.
+template <bool Turned, class Launch>
+void multiply_by(Launch& launch, ProductPath path, const Product& p, const Scratch& scratch) {
+  const DeviceTraits device = traits_of(launch);
+  const bool is_wgmma = path == ProductPath::wgmma_64 || path == ProductPath::wgmma_128 || path == ProductPath::wgmma_256;
+  check<ValueError>(path != ProductPath::few || (!Turned && p.tokens <= 4 && !p.tiles), "multiply", p.tokens,
+                    Turned ? " tokens turned" : " tokens", " by the kernel for at most 4 that are not turned and not tiled");
+  check<ValueError>((!is_wgmma || device.has_wgmma) && (path != ProductPath::slices || (device.has_blas && p.base.codes && !p.tiles)),
+                    "multiply", "a path that this device, launcher or product has not; let multiply choose");
+  if (p.rows == 0 || p.tokens == 0) return;
+  if (p.base.bits == 4) return detail::launch_product<Turned, 4>(launch, p, path, scratch);
+  if (p.base.bits == 8) return detail::launch_product<Turned, 8>(launch, p, path, scratch);
+  detail::launch_product<Turned, 16>(launch, p, path, scratch);
+}
+
+/// Y = W X + adapter · H, or turned Y = Wᵀ X + adapterᵀ · H, by the path that choose_product names. Token tiles are made for a width, so
+/// they keep to the kernels of that width: 16 up to 32 tokens, 64 up to 512, then 128.
 template <bool Turned, class Launch>
 void multiply(Launch& launch, const Product& p, const Scratch& scratch) {
-  if (p.rows == 0 || p.tokens == 0) return;
-  if (p.base.bits == 4) return detail::launch_product<Turned, 4>(launch, p, scratch);
-  if (p.base.bits == 8) return detail::launch_product<Turned, 8>(launch, p, scratch);
-  detail::launch_product<Turned, 16>(launch, p, scratch);
+  if (p.tiles) {
+    const auto path = p.tokens <= 32 ? ProductPath::small : p.tokens <= 512 ? ProductPath::medium : ProductPath::large;
+    return multiply_by<Turned>(launch, path, p, scratch);
+  }
+  DeviceTraits device = traits_of(launch);
+  if (!p.base.codes) device.has_blas = false;
+  multiply_by<Turned>(launch, choose_product(p.rows, p.tokens, Turned, device), p, scratch);
 }
 
 /// C += scale · L Rᵀ over the tokens.

@@ -81,6 +81,17 @@ LOWRANK_DEVICE void decode_part(const Word4* chunk, int part, const float* table
   }
 }
 
+/// The same eight numbers as bfloat16.
+template <int Bits>
+LOWRANK_DEVICE Word4 decode_bfloat16(const Word4* chunk, int part, const float* table, ChunkScale by) {
+  if constexpr (Bits == 16) return chunk[part];
+  Word4 eight;
+  float number[8];
+  decode_part<Bits>(chunk, part, table, by, number);
+  for (int j = 0; j < 4; ++j) eight.word[j] = bfloat16_pair(number[2 * j], number[2 * j + 1]);
+  return eight;
+}
+
 /// A packed matrix in host memory: what is copied to the device, piece by piece.
 struct PackedMatrix {
   std::vector<Word4> codes;

@@ -132,9 +132,16 @@ class Launcher {
     int device = 0;
     expect_success(cudaGetDevice(&device), "launcher");
     expect_success(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device), "launcher");
+    expect_success(cudaDeviceGetAttribute(&capability_major_, cudaDevAttrComputeCapabilityMajor, device), "launcher");
+    cudaFuncAttributes probe{};
+    expect_success(cudaFuncGetAttributes(&probe, wgmma_probe<>), "launcher");
+    has_wgmma_ = probe.sharedSizeBytes > 0;
   }
 
   int multiprocessors() const { return multiprocessors_; }
+  int capability_major() const { return capability_major_; }
+  /// The device is of compute capability 9.0 and the program was compiled for sm_90a: kernels that use wgmma can run.
+  bool has_wgmma() const { return has_wgmma_; }
   const Stream& stream() const { return *stream_; }
 
   template <class Kernel>
@@ -154,7 +161,8 @@ class Launcher {
 
  private:
   const Stream* stream_;
-  int multiprocessors_ = 0;
+  int multiprocessors_ = 0, capability_major_ = 0;
+  bool has_wgmma_ = false;
 };
 
 /// A training step recorded once and launched as a whole: one call instead of hundreds.

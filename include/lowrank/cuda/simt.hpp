@@ -18,6 +18,14 @@
 ///   void copy_async(void* shared, const void* global, int bytes);                    // 16 bytes, those from `bytes` on become zero
 ///   void commit(); void wait(Pending<N>);                                            // all but the last N committed groups have landed
 ///   Word4 stream(const Word4* global);                                               // 16 bytes that are read once
+///   std::uint32_t shared_address(const void* shared);                                // its address in the window of shared memory
+///
+/// and, on sm_90a, products of a warpgroup that run beside the threads (cuda/wgmma.hpp has their layouts):
+///
+///   void fence_async();                              // what this thread stored, and its copies that landed, may be read by wgmma
+///   void wgmma_fence();                              // what was done to the sums comes before the products that follow
+///   void wgmma<ATurned>(float (&sums)[N / 2], std::uint64_t a, std::uint64_t b);  // sums [64, N] += A [64, 16] · B [16, N]
+///   void wgmma_commit(); void wgmma_wait(float (&sums)[N / 2]);  // all products are done, the sums and the factors' memory free again
 ///
 /// Shapes of mma, m16n8k16 with bfloat16 factors and float sums, g = lane / 4, t = lane % 4 (PTX ISA, mma.m16n8k16):
 ///

@@ -2,9 +2,44 @@
 
 /// One thread of a GPU, as kernels see it (cuda/simt.hpp): each member is an instruction or two. Device code of nvcc only.
 
-#include <lowrank/cuda/simt.hpp>
+#include <lowrank/cuda/wgmma.hpp>
 
 #if defined(__CUDACC__)
+
+/// Whether this pass of the compiler makes code that may have wgmma.
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define LOWRANK_HAS_WGMMA 1
+#else
+#define LOWRANK_HAS_WGMMA 0
+#endif
+
+// Operands of an instruction that names 32, 64 or 128 sums.
+#define LOWRANK_SUMS_8(d, i) \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#define LOWRANK_SUMS_32(d, i) LOWRANK_SUMS_8(d, i), LOWRANK_SUMS_8(d, i + 8), LOWRANK_SUMS_8(d, i + 16), LOWRANK_SUMS_8(d, i + 24)
+#define LOWRANK_SUMS_64(d) LOWRANK_SUMS_32(d, 0), LOWRANK_SUMS_32(d, 32)
+#define LOWRANK_SUMS_128(d) LOWRANK_SUMS_64(d), LOWRANK_SUMS_32(d, 64), LOWRANK_SUMS_32(d, 96)
+#define LOWRANK_NAMES_32                                                   \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define LOWRANK_NAMES_64                                                             \
+  LOWRANK_NAMES_32                                                                   \
+  ", "                                                                               \
+  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define LOWRANK_NAMES_128                                                                        \
+  LOWRANK_NAMES_64                                                                               \
+  ", "                                                                                           \
+  "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "             \
+  "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "             \
+  "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
+  "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define LOWRANK_WGMMA(width, names, a, b, turned, ...)                                                                                    \
+  asm volatile(                                                                                                                           \
+      "{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, 1, 0;\n"                                                                        \
+      "wgmma.mma_async.sync.aligned.m64n" #width "k16.f32.bf16.bf16 {" names "}, %" #a ", %" #b ", accumulate, 1, 1, %" #turned ", 0;\n}" \
+      : __VA_ARGS__                                                                                                                       \
+      : "l"(left), "l"(right), "n"(ATurned))
 
 namespace lowrank::inline LOWRANK_ABI::cuda {
 
@@ -64,15 +99,65 @@ class DeviceThread {
     return v;
   }
 
+  LOWRANK_DEVICE std::uint32_t shared_address(const void* shared) const { return address(shared); }
+
+#if LOWRANK_HAS_WGMMA
+  LOWRANK_DEVICE void fence_async() const { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+  LOWRANK_DEVICE void wgmma_fence() const { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+  LOWRANK_DEVICE void wgmma_commit() const { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+  template <int Count>
+  LOWRANK_DEVICE void wgmma_wait(float (&sums)[Count]) const {
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    LOWRANK_CUDA_UNROLL
+    for (int i = 0; i < Count; ++i) asm volatile("" : "+f"(sums[i])::"memory");  // no read of the sums moves before the wait
+  }
+  template <bool ATurned>
+  LOWRANK_DEVICE void wgmma(float (&sums)[32], std::uint64_t left, std::uint64_t right) const {
+    LOWRANK_WGMMA(64, LOWRANK_NAMES_32, 32, 33, 34, LOWRANK_SUMS_32(sums, 0));
+  }
+  template <bool ATurned>
+  LOWRANK_DEVICE void wgmma(float (&sums)[64], std::uint64_t left, std::uint64_t right) const {
+    LOWRANK_WGMMA(128, LOWRANK_NAMES_64, 64, 65, 66, LOWRANK_SUMS_64(sums));
+  }
+  template <bool ATurned>
+  LOWRANK_DEVICE void wgmma(float (&sums)[128], std::uint64_t left, std::uint64_t right) const {
+    LOWRANK_WGMMA(256, LOWRANK_NAMES_128, 128, 129, 130, LOWRANK_SUMS_128(sums));
+  }
+#endif
+
  private:
   LOWRANK_DEVICE static std::uint32_t address(const void* shared) { return static_cast<std::uint32_t>(__cvta_generic_to_shared(shared)); }
 };
 
-/// The entry of every kernel.
+#undef LOWRANK_WGMMA
+#undef LOWRANK_NAMES_32
+#undef LOWRANK_NAMES_64
+#undef LOWRANK_NAMES_128
+#undef LOWRANK_SUMS_8
+#undef LOWRANK_SUMS_32
+#undef LOWRANK_SUMS_64
+#undef LOWRANK_SUMS_128
+
+/// The entry of every kernel. One that needs wgmma is empty but on sm_90a; has_wgmma_code tells whether it can be launched.
 template <class Kernel>
 __global__ void __launch_bounds__(Kernel::most_threads) run_kernel(const __grid_constant__ Kernel kernel) {
-  DeviceThread t;
-  kernel(t);
+  if constexpr (LOWRANK_HAS_WGMMA || !UsesWgmma<Kernel>) {
+    DeviceThread t;
+    kernel(t);
+  }
+}
+
+/// Its shared memory tells the host which code the driver loaded: only that of sm_90a has any.
+template <class = void>
+__global__ void wgmma_probe(int* out) {
+#if LOWRANK_HAS_WGMMA
+  __shared__ int marks[warp_size];
+  marks[threadIdx.x] = static_cast<int>(threadIdx.x);
+  __syncthreads();
+  out[threadIdx.x] = marks[warp_size - 1 - threadIdx.x];
+#else
+  static_cast<void>(out);
+#endif
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI::cuda

@@ -14,9 +14,11 @@ namespace {
 struct Launch {
   Machine& machine;
   int claimed;
+  bool wgmma = false;
   int launches = 0;
 
   int multiprocessors() const { return claimed; }
+  bool has_wgmma() const { return wgmma; }
   template <class Kernel>
   void operator()(const Kernel& kernel) {
     ++launches;
@@ -63,7 +65,7 @@ double difference(const float* y, const auto& expected, double before = 0) {
 
 /// Against ops/lora.hpp in double: each number differs by the rounding of its factors to bfloat16 only.
 template <class Matrix>
-void check_layer(const Matrix& w, Index rank, Index tokens, int multiprocessors) {
+void check_layer(const Matrix& w, Index rank, Index tokens, int multiprocessors, bool wgmma = false) {
   CAPTURE(tokens);
   CAPTURE(multiprocessors);
   const Index in = w.cols(), out = w.rows();
@@ -72,7 +74,7 @@ void check_layer(const Matrix& w, Index rank, Index tokens, int multiprocessors)
   const auto n = static_cast<std::size_t>(out * tokens), m = static_cast<std::size_t>(in * tokens);
   const auto all = on_every_schedule([&](Machine& machine) {
     Layer layer(packed, static_cast<int>(rank), 0.5f, static_cast<int>(tokens));
-    Launch launch{machine, multiprocessors};
+    Launch launch{machine, multiprocessors, wgmma};
     std::vector<float> result(n + m);
     cuda::refresh_factors(launch, layer.arrays);
     cuda::lora_forward(launch, layer.arrays, x.data(), static_cast<int>(tokens), result.data());
@@ -104,7 +106,8 @@ TEST_CASE("a low-rank layer, forward and backward, as ops/lora.hpp") {
   check_layer(nf4, 8, 1, 1);
   check_layer(nf4, 8, 3, 4);
   check_layer(nf4, 20, 40, 1);
-  check_layer(nf4, 8, 40, 64);  // the depth in pieces
+  check_layer(nf4, 8, 40, 64);       // the depth in pieces
+  check_layer(nf4, 8, 40, 1, true);  // wgmma
   check_layer(quantize<Q4_1>(dense), 4, 17, 8);
   check_layer(quantize<Q8_0>(dense), 4, 2, 8);
 }
@@ -117,4 +120,27 @@ TEST_CASE("pieces of the depth: enough blocks for the device, never more than ti
   CHECK(cuda::splits_of(1000, 64, 10, 132, scratch) == 1);  // already so
   CHECK(cuda::splits_of(1, 7, 10, 132, scratch) == 1);      // too few tiles
   CHECK(cuda::splits_of(1, 64, 10, 132, cuda::Scratch{}) == 1);
+}
+
+TEST_CASE("the path of a product by its size and the device") {
+  using cuda::choose_product;
+  using Path = cuda::ProductPath;
+  const cuda::DeviceTraits a100{108, 8}, h100{132, 9, true}, with_blas{132, 9, true, true}, b200{148, 10, false, true};
+  CHECK(choose_product(4096, 4, false, h100) == Path::few);
+  CHECK(choose_product(4096, 4, true, h100) == Path::small);
+  CHECK(choose_product(16, 4096, false, with_blas) == Path::small);
+  CHECK(choose_product(4096, 512, false, a100) == Path::medium);
+  CHECK(choose_product(4096, 513, false, a100) == Path::large);
+  CHECK(choose_product(4096, 64, false, h100) == Path::wgmma_64);
+  CHECK(choose_product(14336, 128, false, h100) == Path::wgmma_64);  // 128 wide would leave multiprocessors idle
+  CHECK(choose_product(14336, 256, false, h100) == Path::wgmma_128);
+  CHECK(choose_product(14336, 512, false, h100) == Path::wgmma_256);
+  CHECK(choose_product(14336, 4096, true, with_blas) == Path::slices);
+  CHECK(choose_product(14336, 1024, true, with_blas) == Path::wgmma_256);
+  CHECK(choose_product(14336, 256, true, b200) == Path::slices);
+  Machine machine;
+  Launch launch{machine, 1};
+  CHECK_THROWS_AS(cuda::multiply_by<true>(launch, Path::few, {}, {}), ValueError);
+  CHECK_THROWS_AS(cuda::multiply_by<false>(launch, Path::wgmma_64, {}, {}), ValueError);
+  CHECK_THROWS_AS(cuda::multiply_by<false>(launch, Path::slices, {}, {}), ValueError);
 }

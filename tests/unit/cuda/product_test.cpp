@@ -1,6 +1,10 @@
 #include <lowrank/cuda/product_few.hpp>
 #include <lowrank/cuda/product_many.hpp>
+#include <lowrank/cuda/product_wgmma.hpp>
+#include <lowrank/cuda/slices.hpp>
 #include <lowrank/quant.hpp>
+
+#include <type_traits>
 
 #include <unit/kernels/fixtures.hpp>
 
@@ -84,12 +88,18 @@ cuda::Product product_of(const Base& base, bool turned, const Rows& x, const Row
   return p;
 }
 
+template <int Bits, bool Turned, class Tile>
+struct KernelOfTile : std::type_identity<cuda::ProductMany<Bits, Turned, Tile>> {};
+template <int Bits, bool Turned, int Tokens>
+struct KernelOfTile<Bits, Turned, cuda::WgmmaTile<Tokens>> : std::type_identity<cuda::ProductWgmma<Bits, Turned, cuda::WgmmaTile<Tokens>>> {
+};
+
 /// Runs the product that a format needs: its number of bits is part of the kernel's type.
 template <bool Turned, class Tile>
 void run_many(Machine& machine, const cuda::Product& p) {
-  if (p.base.bits == 4) launch(machine, cuda::ProductMany<4, Turned, Tile>{p});
-  if (p.base.bits == 8) launch(machine, cuda::ProductMany<8, Turned, Tile>{p});
-  if (p.base.bits == 16) launch(machine, cuda::ProductMany<16, Turned, Tile>{p});
+  if (p.base.bits == 4) launch(machine, typename KernelOfTile<4, Turned, Tile>::type{p});
+  if (p.base.bits == 8) launch(machine, typename KernelOfTile<8, Turned, Tile>::type{p});
+  if (p.base.bits == 16) launch(machine, typename KernelOfTile<16, Turned, Tile>::type{p});
   if (p.splits > 1) launch(machine, cuda::SumPartials{p});
 }
 
@@ -141,6 +151,49 @@ void check_few(Format format, Index rows, Index cols, Index tokens, Index rank) 
   const bool rounds = format == brain;
   const Expected expected(base, false, rounds, x, h, update);
   CHECK(expected.error(y) < expected.bound(rounds));
+}
+
+/// What cuBLAS is asked for, from its definition.
+void multiply_dense(const cuda::DenseProduct& d) {
+  for (Index t = 0; t < d.tokens; ++t)
+    for (Index i = 0; i < d.rows; ++i) {
+      double sum = 0;
+      for (Index k = 0; k < d.depth; ++k) {
+        const float left = d.turned ? d.left[k * d.left_stride + i] : d.left[i * d.left_stride + k];
+        sum += static_cast<double>(left) * static_cast<double>(static_cast<float>(d.right[t * d.right_stride + k]));
+      }
+      float& y = d.y[t * d.ldy + i];
+      y = static_cast<float>(d.accumulate ? static_cast<double>(y) + sum : sum);
+    }
+}
+
+/// With a buffer of `room` numbers: several slices, the last one ragged.
+template <bool Turned>
+void check_slices(Format format, Index rows, Index cols, Index tokens, Index rank, Index room) {
+  const Base base = make_base(format, rows, cols);
+  CAPTURE(base.name);
+  CAPTURE(Turned);
+  const Index in = Turned ? rows : cols, out = Turned ? cols : rows;
+  Machine setup;
+  const Rows x(setup, random_numbers(tokens * in, 1), tokens, in), h(setup, random_numbers(tokens * rank, 2), tokens, rank);
+  const Rows adapter =
+      Turned ? Rows(setup, random_numbers(rank * out, 3), rank, out) : Rows(setup, random_numbers(out * rank, 3), out, rank);
+  const Rows* const update = rank > 0 ? &adapter : nullptr;
+  const std::vector<float> zeros(static_cast<std::size_t>(out));
+  const auto y = on_every_schedule([&](Machine& machine) {
+    std::vector<float> result;
+    std::vector<cuda::Word4> memory(static_cast<std::size_t>(room / 8));
+    const cuda::SliceBuffer buffer{reinterpret_cast<bfloat16*>(memory.data()), room};
+    cuda::Product p = product_of(base, Turned, x, h, update, result);
+    p.bias = zeros.data();
+    const auto launcher = [&](const auto& kernel) { launch(machine, kernel); };
+    if (p.base.bits == 4) cuda::multiply_slices<Turned, 4>(launcher, multiply_dense, p, buffer);
+    if (p.base.bits == 8) cuda::multiply_slices<Turned, 8>(launcher, multiply_dense, p, buffer);
+    if (p.base.bits == 16) cuda::multiply_slices<Turned, 16>(launcher, multiply_dense, p, buffer);
+    return result;
+  });
+  const Expected expected(base, Turned, true, x, h, update);
+  CHECK(expected.error(y) < expected.bound(true));
 }
 
 }  // namespace
@@ -223,6 +276,35 @@ TEST_CASE("many tokens: the larger tiles, and the depth in pieces") {
   check_many<true, cuda::LargeTile>(q8_0, 70, 160, 130, 8);
   check_many<false, cuda::SmallTile>(nf4, 20, 448, 9, 8, 3);
   check_many<true, cuda::SmallTile>(brain, 200, 64, 9, 8, 9);  // more pieces than tiles
+}
+
+TEST_CASE("many tokens on wgmma: every format, ragged, both ways, with and without an adapter") {
+  for (const Format format : formats) {
+    check_many<false, cuda::WgmmaTile<64>>(format, 70, 96, 19, 0);
+    check_many<true, cuda::WgmmaTile<64>>(format, 70, 160, 19, 8);
+  }
+  check_many<false, cuda::WgmmaTile<64>>(nf4, 1, 32, 1, 1);
+  check_many<true, cuda::WgmmaTile<64>>(nf4, 1, 32, 1, 1);
+  check_many<false, cuda::WgmmaTile<64>>(q4_1, 130, 448, 70, 100);  // more tiles than stages, an adapter of two, two blocks each way
+  check_many<true, cuda::WgmmaTile<64>>(q4_1, 330, 160, 70, 100);
+}
+
+TEST_CASE("many tokens on wgmma: the wider tiles, and the depth in pieces") {
+  check_many<false, cuda::WgmmaTile<128>>(nf4, 130, 288, 130, 16);
+  check_many<true, cuda::WgmmaTile<128>>(q8_0, 260, 160, 130, 16);
+  check_many<false, cuda::WgmmaTile<256>>(nf4, 130, 352, 258, 20);
+  check_many<true, cuda::WgmmaTile<256>>(brain, 330, 96, 258, 8);
+  check_many<false, cuda::WgmmaTile<64>>(nf4, 20, 448, 9, 8, 3);
+  check_many<true, cuda::WgmmaTile<64>>(brain, 200, 64, 9, 8, 9);  // more pieces than tiles
+}
+
+TEST_CASE("decoded slices and a plain product, both ways") {
+  for (const Format format : formats) {
+    check_slices<false>(format, 70, 96, 9, 8, 30 * 96);
+    check_slices<true>(format, 70, 160, 9, 8, 70 * 64);
+  }
+  check_slices<false>(nf4, 5, 32, 2, 0, 1 << 12);
+  CHECK_THROWS_WITH_AS(check_slices<true>(nf4, 70, 96, 2, 0, 64), doctest::Contains("takes at least 2240"), ShapeError);
 }
 
 TEST_CASE("outputs: bias, accumulation, and nothing written beside them") {

@@ -96,6 +96,69 @@ struct AsyncNeighbour {
   }
 };
 
+/// C [64, N] += A [64, 16] B [16, N] by one warpgroup, factors stored by all threads; what is left out on demand must show.
+enum class Fault { none, no_async_fence, no_barrier, no_wgmma_fence, refilled_early, read_early, never_waited, beside };
+template <int N, bool Turned>
+struct OneWgmma {
+  static constexpr bool needs_wgmma = true;
+  static constexpr int most_threads = 128, a_words = 64 * 8;
+  const bfloat16 *a, *b;  // [64, 16] and [N, 16], row-major
+  Fault fault;
+  float* c;  // [64, N]
+
+  cuda::LaunchShape shape() const { return {.threads = 128, .shared_bytes = (a_words + N * 8) * 16 + cuda::swizzle_slack}; }
+
+  template <class Simt>
+  void operator()(Simt& t) const {
+    auto* const shared = &cuda::swizzled_shared_as<cuda::Word4>(t);
+    auto* const numbers = reinterpret_cast<bfloat16*>(shared);
+    const auto place = [](int row, int column) { return cuda::swizzled_word(row, column / 8, 64) * 8 + column % 8; };
+    for (int i = t.thread(); i < 64 * 16; i += 128) numbers[Turned ? place(i % 16, i / 16) : place(i / 16, i % 16)] = a[i];
+    for (int i = t.thread(); i < N * 16; i += 128) numbers[a_words * 8 + place(i / 16, i % 16)] = b[i];
+    if (fault != Fault::no_async_fence) t.fence_async();
+    if (fault != Fault::no_barrier) t.sync();
+    const std::uint32_t at = t.shared_address(shared) + (fault == Fault::beside ? 1024 * (N / 8) : 0);
+    float sums[N / 2] = {};
+    if (fault != Fault::no_wgmma_fence) t.wgmma_fence();
+    t.template wgmma<Turned>(sums, cuda::matrix_descriptor(at, 8192, 1024), cuda::matrix_descriptor(at + 16 * a_words, 8192, 1024));
+    t.wgmma_commit();
+    if (fault == Fault::refilled_early) numbers[8 * (t.thread() + 1)] = bfloat16(7.0f);
+    if (fault != Fault::never_waited && fault != Fault::read_early) t.wgmma_wait(sums);
+    for (int i = 0; i < N / 2; ++i) c[cuda::wgmma_row(t.thread(), i) * N + cuda::wgmma_column(t.thread(), i)] = sums[i];
+    if (fault == Fault::read_early) t.wgmma_wait(sums);
+  }
+};
+
+template <int N, bool Turned>
+std::vector<float> one_wgmma(const simt_test::Schedule& schedule, Fault fault, const bfloat16* a, const bfloat16* b) {
+  std::vector<float> c(64 * N);
+  Machine machine(schedule);
+  launch(machine, OneWgmma<N, Turned>{a, b, fault, c.data()});
+  return c;
+}
+
+template <int N, bool Turned>
+void check_wgmma() {
+  std::vector<bfloat16> a(64 * 16), b(N * 16);
+  const auto x = random_numbers(64 * 16, 1), y = random_numbers(N * 16, 2);
+  for (std::size_t i = 0; i < a.size(); ++i) a[i] = bfloat16(x[i]);
+  for (std::size_t i = 0; i < b.size(); ++i) b[i] = bfloat16(y[i]);
+  for (const auto& schedule : simt_test::schedules) {
+    const auto run = [&](Fault fault) { return one_wgmma<N, Turned>(schedule, fault, a.data(), b.data()); };
+    const auto c = run(Fault::none);
+    for (std::size_t i = 0; i < 64; ++i)
+      for (std::size_t j = 0; j < N; ++j) {
+        double sum = 0;
+        for (std::size_t k = 0; k < 16; ++k) sum += static_cast<double>(a[16 * i + k]) * static_cast<double>(b[16 * j + k]);
+        CHECK(c[N * i + j] == doctest::Approx(sum).epsilon(1e-5));
+      }
+    for (const Fault fault : {Fault::no_async_fence, Fault::no_wgmma_fence, Fault::never_waited, Fault::beside, Fault::refilled_early})
+      CHECK_THROWS_AS(run(fault), std::logic_error);
+    CHECK(run(Fault::no_barrier) != c);  // what was not yet stored is NaN
+    CHECK((run(Fault::read_early) != c) == schedule.late);
+  }
+}
+
 }  // namespace
 
 TEST_CASE("the model of a block runs barriers and exchanges in every order") {
@@ -132,7 +195,7 @@ TEST_CASE("an asynchronous copy lands at its wait at the latest, and not before 
     machine.launch({.threads = 32, .shared_bytes = 512}, AsyncNeighbour{from.data(), true, out.data()});
     for (std::uint32_t i = 0; i < 32; ++i) CHECK(out[i] == (i + 1) % 32);  // the second half of 16 bytes is zero
     machine.launch({.threads = 32, .shared_bytes = 512}, AsyncNeighbour{from.data(), false, out.data()});
-    CHECK((out[0] == 1) == !schedule.late_copies);
+    CHECK((out[0] == 1) == !schedule.late);
   }
 }
 
@@ -157,4 +220,23 @@ TEST_CASE("fragments of a tensor core's product, loaded as they lie and turned")
           CHECK(c[16 * i + j] == doctest::Approx(sum).epsilon(1e-5));
         }
     }
+}
+
+TEST_CASE("a product of a warpgroup, found through its descriptors; every fault in its order shows") {
+  check_wgmma<64, false>();
+  check_wgmma<128, true>();
+  check_wgmma<256, false>();
+}
+
+TEST_CASE("swizzled tiles: every word has a place of its own, and eight rows at one word meet no bank twice") {
+  std::vector<int> places(64 * 16);
+  for (int row = 0; row < 64; ++row)
+    for (int part = 0; part < 16; ++part) ++places[static_cast<std::size_t>(cuda::swizzled_word(row, part, 64))];
+  for (const int count : places) CHECK(count == 1);
+  for (int part = 0; part < 8; ++part) {
+    int banks = 0;
+    for (int row = 0; row < 8; ++row) banks |= 1 << cuda::swizzled_word(row, part, 64) % 8;
+    CHECK(banks == 255);
+  }
+  CHECK(cuda::matrix_descriptor(0x2420, 16, 1024) == (0x242ull | 1ull << 16 | 64ull << 32 | 1ull << 62));
 }

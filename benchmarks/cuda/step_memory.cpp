@@ -42,7 +42,7 @@ class CountingHeap : public cuda::Heap {
 class CountingGpu : public cuda::Machine {
  public:
   explicit CountingGpu(std::shared_ptr<CountingHeap> heap) : cuda::Machine(std::move(heap)) {}
-  int multiprocessors() const override { return 132; }
+  cuda::DeviceTraits traits() const override { return {.multiprocessors = 132, .capability_major = 9, .has_wgmma = true}; }
   void launch(const cuda::AnyKernel&) override {}
   void copy(const std::byte*, std::byte*, std::size_t) override {}
   void clear(std::byte*, std::size_t) override {}

@@ -43,14 +43,14 @@ class ModelHeap : public lowrank::cuda::Heap {
 
 class ModelGpu : public lowrank::cuda::Machine {
  public:
-  explicit ModelGpu(Schedule schedule = {}, int multiprocessors = 4) : ModelGpu(std::make_shared<ModelHeap>(), schedule, multiprocessors) {}
-  ModelGpu(std::shared_ptr<ModelHeap> heap_of, Schedule schedule, int multiprocessors)
-      : lowrank::cuda::Machine(heap_of), heap(std::move(heap_of)), model_(schedule), multiprocessors_(multiprocessors) {}
+  explicit ModelGpu(Schedule schedule = {}, bool has_wgmma = false) : ModelGpu(std::make_shared<ModelHeap>(), schedule, has_wgmma) {}
+  ModelGpu(std::shared_ptr<ModelHeap> heap_of, Schedule schedule, bool has_wgmma)
+      : lowrank::cuda::Machine(heap_of), heap(std::move(heap_of)), model_(schedule), has_wgmma_(has_wgmma) {}
 
   std::shared_ptr<ModelHeap> heap;
   int launches = 0;
 
-  int multiprocessors() const override { return multiprocessors_; }
+  lowrank::cuda::DeviceTraits traits() const override { return {.multiprocessors = 4, .capability_major = 9, .has_wgmma = has_wgmma_}; }
   void launch(const lowrank::cuda::AnyKernel& kernel) override;
   void copy(const std::byte* from, std::byte* to, std::size_t bytes) override {
     run_or_record([=] { std::memmove(to, from, bytes); });
@@ -88,7 +88,7 @@ class ModelGpu : public lowrank::cuda::Machine {
   }
 
   simt_test::Machine model_;
-  int multiprocessors_;
+  bool has_wgmma_;
   std::unique_ptr<Work> recorded_;
 };
 

@@ -9,7 +9,7 @@
 namespace simt_test {
 struct Schedule {};
 inline constexpr Schedule schedules[3] = {};
-inline std::shared_ptr<lowrank::cuda::Machine> test_gpu(Schedule = {}) { return lowrank::cuda::open_gpu(); }
+inline std::shared_ptr<lowrank::cuda::Machine> test_gpu(Schedule = {}, bool = false) { return lowrank::cuda::open_gpu(); }
 }  // namespace simt_test
 
 #else
@@ -17,7 +17,9 @@ inline std::shared_ptr<lowrank::cuda::Machine> test_gpu(Schedule = {}) { return 
 #include <support/model_gpu.hpp>
 
 namespace simt_test {
-inline std::shared_ptr<ModelGpu> test_gpu(Schedule schedule = {}) { return std::make_shared<ModelGpu>(schedule); }
+inline std::shared_ptr<ModelGpu> test_gpu(Schedule schedule = {}, bool has_wgmma = false) {
+  return std::make_shared<ModelGpu>(schedule, has_wgmma);
+}
 }  // namespace simt_test
 
 #endif

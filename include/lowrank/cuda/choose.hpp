@@ -51,6 +51,7 @@ constexpr ProductPath choose_product(Index rows, Index tokens, bool turned, cons
 /// The traits of what launches: a Launcher, a BlasLauncher, or a test's model, which may have no more than multiprocessors().
 template <class Launch>
 DeviceTraits traits_of(const Launch& launch) {
+  if constexpr (requires { launch.traits(); }) return launch.traits();
   DeviceTraits traits{.multiprocessors = launch.multiprocessors()};
   if constexpr (requires { launch.capability_major(); }) traits.capability_major = launch.capability_major();
   if constexpr (requires { launch.has_wgmma(); }) traits.has_wgmma = launch.has_wgmma();

@@ -5,18 +5,28 @@
 ///   // gpu.cu
 ///   #include <lowrank/cuda/gpu.hpp>
 ///
-/// compiled with -std=c++20 --expt-relaxed-constexpr for the architectures that shall be served; the rest of the program includes
+/// compiled with -std=c++20 --expt-relaxed-constexpr for the architectures that shall be served (sm_90a brings wgmma). With
+/// -DLOWRANK_CUDA_BLAS and cuBLAS linked, products of many tokens may go through it (cuda/slices.hpp). The rest of the program includes
 /// cuda/autograd.hpp or cuda/machine.hpp and needs no nvcc.
 
 #include <lowrank/cuda/machine.hpp>
 #include <lowrank/cuda/query.hpp>
 #include <lowrank/cuda/runtime.hpp>
+#if defined(LOWRANK_CUDA_BLAS)
+#include <lowrank/cuda/cublas.hpp>
+#endif
 
 #if defined(__CUDACC__)
 
 namespace lowrank::inline LOWRANK_ABI::cuda {
 
 namespace detail {
+
+#if defined(LOWRANK_CUDA_BLAS)
+using GpuLauncher = BlasLauncher;
+#else
+using GpuLauncher = Launcher;
+#endif
 
 class GpuHeap : public Heap {
  public:
@@ -61,7 +71,11 @@ class Gpu : public Machine {
   explicit Gpu(int device) : Machine(std::make_shared<detail::GpuHeap>(select(device))), launcher_(stream_) {}
   ~Gpu() override { cudaStreamSynchronize(stream_.get()); }  // before its memory goes
 
-  int multiprocessors() const override { return launcher_.multiprocessors(); }
+  DeviceTraits traits() const override { return traits_of(launcher_); }
+#if defined(LOWRANK_CUDA_BLAS)
+  SliceBuffer slice() const override { return launcher_.slice(); }
+  void multiply(const DenseProduct& product) override { launcher_.multiply(product); }
+#endif
   void launch(const AnyKernel& kernel) override {
     std::visit([this](const auto& k) { launcher_(k); }, kernel);
   }
@@ -105,7 +119,7 @@ class Gpu : public Machine {
   }
 
   Stream stream_;
-  Launcher launcher_;
+  detail::GpuLauncher launcher_;
 };
 
 std::shared_ptr<Machine> open_gpu(int index) { return std::make_shared<Gpu>(index); }

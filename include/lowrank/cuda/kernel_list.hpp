@@ -32,13 +32,15 @@ template <int Bits>
 using ProductKernels =
     KernelList<ProductFew<Bits, 1>, ProductFew<Bits, 2>, ProductFew<Bits, 4>, ProductMany<Bits, false, SmallTile>,
                ProductMany<Bits, false, MediumTile>, ProductMany<Bits, false, LargeTile>, ProductMany<Bits, true, SmallTile>,
-               ProductMany<Bits, true, MediumTile>, ProductMany<Bits, true, LargeTile>>;
+               ProductMany<Bits, true, MediumTile>, ProductMany<Bits, true, LargeTile>, ProductWgmma<Bits, false, WgmmaTile<64>>,
+               ProductWgmma<Bits, false, WgmmaTile<128>>, ProductWgmma<Bits, false, WgmmaTile<256>>,
+               ProductWgmma<Bits, true, WgmmaTile<64>>, ProductWgmma<Bits, true, WgmmaTile<128>>, ProductWgmma<Bits, true, WgmmaTile<256>>>;
 template <int Size>
 using AttentionKernels = KernelList<AttentionForwardKernel<Size>, AttentionBackwardKeys<Size>, AttentionBackwardQueries<Size>>;
 using OtherKernels =
-    KernelList<ToBfloat16, FromBfloat16, SumPartials, OuterProduct, SumOuter, RmsNormForward, RmsNormBackward, RmsNormWeightGradient,
-               SwigluForward, SwigluBackward, AddScaled, Scale, AddToColumns, SumColumns, Rope, EmbeddingForward, AttentionDelta,
-               CrossEntropySlice, AddToTotal, StoreShare, SquaredSums, ClipFactor, AdamWUpdate>;
+    KernelList<DecodeSlice<4>, DecodeSlice<8>, AddBias, ToBfloat16, FromBfloat16, SumPartials, OuterProduct, SumOuter, RmsNormForward,
+               RmsNormBackward, RmsNormWeightGradient, SwigluForward, SwigluBackward, AddScaled, Scale, AddToColumns, SumColumns, Rope,
+               EmbeddingForward, AttentionDelta, CrossEntropySlice, AddToTotal, StoreShare, SquaredSums, ClipFactor, AdamWUpdate>;
 
 }  // namespace detail
 

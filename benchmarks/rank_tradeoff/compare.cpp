@@ -67,9 +67,11 @@ int compare(const std::filesystem::path& before, const std::filesystem::path& af
                support::format("%.1e", adjusted[i]), support::format("%zu + %zu", a.size(), b.size())});
   }
   if (differ > 0) table.print();
-  std::printf("%zu rows in both, %d differ at level %g (Mann and Whitney's test, Holm's correction), %zu do not; median of all ratios %.3f\n",
-              names.size(), differ, alpha, names.size() - static_cast<std::size_t>(differ), median(ratios));
-  if (hopeless > 0) std::printf("%d rows have too few repetitions to differ significantly whatever their times; run longer (--budget)\n", hopeless);
+  std::printf(
+      "%zu rows in both, %d differ at level %g (Mann and Whitney's test, Holm's correction), %zu do not; median of all ratios %.3f\n",
+      names.size(), differ, alpha, names.size() - static_cast<std::size_t>(differ), median(ratios));
+  if (hopeless > 0)
+    std::printf("%d rows have too few repetitions to differ significantly whatever their times; run longer (--budget)\n", hopeless);
   const std::size_t alone = first.size() + second.size() - 2 * names.size();
   if (alone > 0) std::printf("%zu rows are in one run only\n", alone);
   return differ;

@@ -38,11 +38,13 @@ inline std::string reason(const Row& row, const Experiments& e, double measured,
     say(format("memory: with the same weights each time it takes %.0f %%, so reading at %.1f of %.1f GB/s holds it up",
                100 * e.hot / measured, 1e-9 * row.work.bytes / t, 1e-9 * peaks.bandwidth));
   else if (e.hot > 0 && bytes_time > flops_time)
-    say(format("arithmetic, not memory: with the weights in the caches it still takes %.0f %%; decoding, rounding and unfilled tiles cost "
+    say(
+        format("arithmetic, not memory: with the weights in the caches it still takes %.0f %%; decoding, rounding and unfilled tiles cost "
                "more than the bytes (%.1f GFLOP/s counted, peak %.0f)",
                100 * std::min(1.0, e.hot / measured), 1e-9 * row.work.flops / t, 1e-9 * peak));
   else if (e.hot > 0)
-    say(format("arithmetic: %.0f of %.0f GFLOP/s at these sizes, %.0f %% of the time with weights in the caches; packing, tiles that T or "
+    say(
+        format("arithmetic: %.0f of %.0f GFLOP/s at these sizes, %.0f %% of the time with weights in the caches; packing, tiles that T or "
                "r leave unfilled, and passes over the activations",
                1e-9 * row.work.flops / t, 1e-9 * peak, 100 * std::min(1.0, e.hot / measured)));
   if (text.empty()) text = "not examined: the time was used up";

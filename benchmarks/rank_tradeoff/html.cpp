@@ -45,14 +45,15 @@ std::string what_was_run(const Results& results) {
     const auto found = results.context.find(key);
     return found == results.context.end() ? std::string("?") : found->second;
   };
-  std::string html = "<p class=\"soft\">" + html_text(format("%s, %s threads, %s kernels; %s; Eigen %s; %s run of %.0f s on %s",
-                                                              said("processor").c_str(), said("threads").c_str(), said("target").c_str(),
-                                                              ("g++ or clang " + said("compiler")).c_str(), said("eigen").c_str(),
-                                                              said("mode").c_str(), results.seconds, said("date").c_str())) +
+  std::string html = "<p class=\"soft\">" +
+                     html_text(format("%s, %s threads, %s kernels; %s; Eigen %s; %s run of %.0f s on %s", said("processor").c_str(),
+                                      said("threads").c_str(), said("target").c_str(), ("g++ or clang " + said("compiler")).c_str(),
+                                      said("eigen").c_str(), said("mode").c_str(), results.seconds, said("date").c_str())) +
                      "</p>\n";
   html += paragraph(
       "A layer W [d, d] with an update s B A of rank r runs beside the bare layer and a merged one, in turn, so that what disturbs one "
-      "disturbs all; times are medians. Layers and adapters are used in turn from a pool of twice the last-level cache, so that inference reads "
+      "disturbs all; times are medians. Layers and adapters are used in turn from a pool of twice the last-level cache, so that inference "
+      "reads "
       "them from memory as a model does that is larger than the caches. fp32 bases compute in fp32, all others in bf16. Beside each "
       "measurement stands what the work must take at least.");
   if (results.skipped.empty()) return html;
@@ -87,9 +88,14 @@ void write_html(const Results& results, const std::filesystem::path& file) {
   for (const auto& text : lessons(results)) html += "<li>" + html_text(text) + "</li>\n";
   for (const auto& text : quality_lessons(results)) html += "<li>" + html_text(text) + "</li>\n";
   html += "</ul>\n" + peaks_html(results) + speed_html(results) + quality_html(results) + "</body></html>\n";
-  lowrank::AtomicFile out(file, "rank_tradeoff");
-  out.write(html);
-  out.commit();
+  const auto write = [](const std::filesystem::path& path, const std::string& text) {
+    lowrank::AtomicFile out(path, "rank_tradeoff");
+    out.write(text);
+    out.commit();
+  };
+  write(file, html);
+  const std::string picture = overhead_svg(results);
+  if (!picture.empty()) write(std::filesystem::path(file).replace_extension(".svg"), picture);
 }
 
 }  // namespace rank_tradeoff

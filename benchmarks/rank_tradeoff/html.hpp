@@ -62,6 +62,7 @@ inline std::string bytes_text(double bytes) {
 inline std::string integer(Index value) { return std::to_string(value); }
 
 std::string speed_html(const Results& results);
+std::string overhead_svg(const Results& results);  ///< forward at the largest size and fewest tokens; empty without such rows
 std::string quality_html(const Results& results);
 std::vector<std::string> lessons(const Results& results);  ///< what to take from the run, in sentences with its numbers
 std::vector<std::string> quality_lessons(const Results& results);

@@ -72,8 +72,8 @@ support::Plot rate_plot(const Results& results, const std::string& model) {
 }
 
 support::Plot sweep_plot(const Results& results, const std::string& model, const std::string& method) {
-  support::Plot plot(format("%s: loss against learning rate, %s", model.c_str(), method == "lora" ? "α/r" : "α/√r"), "learning rate of AdamW",
-                     "held-out loss, nats a token", {.log_x = true});
+  support::Plot plot(format("%s: loss against learning rate, %s", model.c_str(), method == "lora" ? "α/r" : "α/√r"),
+                     "learning rate of AdamW", "held-out loss, nats a token", {.log_x = true});
   for (const Point* p : points_of(results, model, method, main_base(results, model))) {
     std::vector<double> rates, losses;
     for (const auto& [rate, loss] : p->by_rate)
@@ -102,7 +102,8 @@ support::Plot pareto_plot(const Results& results, const std::string& model, bool
 }
 
 std::string table_html(const Results& results, const std::string& model) {
-  HtmlTable table({"method", "best learning rate", "held-out loss", "95 % interval", "seeds", "s a step", "trained", "optimizer", "checkpoint"});
+  HtmlTable table(
+      {"method", "best learning rate", "held-out loss", "95 % interval", "seeds", "s a step", "trained", "optimizer", "checkpoint"});
   for (const Point& p : results.points) {
     if (p.model != model) continue;
     const Interval i = student_interval(p.losses);
@@ -121,7 +122,8 @@ std::string table_html(const Results& results, const std::string& model) {
 }
 
 std::string matrices_html(const Results& results) {
-  support::Plot plot("Error of s B A against a wanted dW, singular values 1 / i", "rank", "‖dW − s B A‖ / ‖dW‖", {.log_x = true, .log_y = true});
+  support::Plot plot("Error of s B A against a wanted dW, singular values 1 / i", "rank", "‖dW − s B A‖ / ‖dW‖",
+                     {.log_x = true, .log_y = true});
   std::vector<double> ranks, errors, floors;
   for (const Row& row : results.rows) {
     if (row.part != "matrix") continue;
@@ -135,7 +137,9 @@ std::string matrices_html(const Results& results) {
   for (std::size_t i = 0; i < ranks.size(); ++i)
     table.add({format("%.0f", ranks[i]), format("%.4f", errors[i]), format("%.4f", floors[i]), format("%.3f", errors[i] / floors[i])});
   return heading("Error of dW against the SVD floor") +
-         paragraph("A layer learns a change dW [96, 128] of full rank; no update of rank r can come nearer than the singular values after the r-th.") +
+         paragraph(
+             "A layer learns a change dW [96, 128] of full rank; no update of rank r can come nearer than the singular values after the "
+             "r-th.") +
          figures({plot}) + table.str();
 }
 
@@ -169,11 +173,13 @@ std::vector<std::string> verdict(const Results& results, const std::string& mode
   for (const Point& p : results.points) {
     if (p.model != model || p.method == "full") continue;
     const double loss = student_interval(p.losses).center;
-    if (loss <= far.high) comparable.push_back(&p), names.push_back(label(p));
-    else others.push_back(label(p) + format(" (+%s)", number(loss - far.center, "%.3f").c_str()));
+    if (loss <= far.high)
+      comparable.push_back(&p), names.push_back(label(p));
+    else
+      others.push_back(label(p) + format(" (+%s)", number(loss - far.center, "%.3f").c_str()));
   }
-  std::vector<std::string> said{format("%s, full fine-tuning: %.4f (95 %% interval %.4f to %.4f). Not above that interval: %s. Above: %s.", model.c_str(),
-                                       far.center, far.low, far.high, join(names).c_str(), join(others).c_str())};
+  std::vector<std::string> said{format("%s, full fine-tuning: %.4f (95 %% interval %.4f to %.4f). Not above that interval: %s. Above: %s.",
+                                       model.c_str(), far.center, far.low, far.high, join(names).c_str(), join(others).c_str())};
   if (comparable.empty()) {
     said.push_back(model + ": \"comparable to full fine-tuning\" holds for no rank here, with as few steps as this run takes.");
     return said;
@@ -182,12 +188,13 @@ std::vector<std::string> verdict(const Results& results, const std::string& mode
   const auto file = [](const Point& p) { return p.checkpoint_bytes; };
   const auto seconds = [](const Point& p) { return p.step_seconds; };
   const auto memory = [](const Point& p) { return p.frozen_bytes + 2 * p.trained_bytes + p.optimizer_bytes; };
-  said.push_back(model + ", those that are comparable: \"10 to 100 times cheaper\" in bytes of what is trained (numbers, gradients, AdamW): " +
-                 times_cheaper(comparable, *full.front(), state) + "; in bytes of the checkpoint: " + times_cheaper(comparable, *full.front(), file) +
-                 "; in bytes with the frozen base: " + times_cheaper(comparable, *full.front(), memory) + "; in seconds a step: " +
-                 times_cheaper(comparable, *full.front(), seconds) +
-                 ". A step still runs the base forward and backward; only the weight gradients and the optimizer's pass are saved, so in time "
-                 "the saving is bounded by about a third.");
+  said.push_back(
+      model + ", those that are comparable: \"10 to 100 times cheaper\" in bytes of what is trained (numbers, gradients, AdamW): " +
+      times_cheaper(comparable, *full.front(), state) + "; in bytes of the checkpoint: " + times_cheaper(comparable, *full.front(), file) +
+      "; in bytes with the frozen base: " + times_cheaper(comparable, *full.front(), memory) +
+      "; in seconds a step: " + times_cheaper(comparable, *full.front(), seconds) +
+      ". A step still runs the base forward and backward; only the weight gradients and the optimizer's pass are saved, so in time "
+      "the saving is bounded by about a third.");
   return said;
 }
 
@@ -209,11 +216,12 @@ std::string quality_html(const Results& results) {
       return found == results.context.end() ? std::string("?") : found->second;
     };
     html += heading("Quality: " + (model == "tiny" ? std::string("the tiny model of examples/data/demo.gguf") : model));
-    html += paragraph(format("Texts of five domains, %s steps of %s tokens with AdamW, all linear layers of the blocks adapted, α = 16. Each method and "
-                             "rank has its own sweep of the learning rate: the first half of the held-out texts chooses it, the second half, which "
-                             "decides nothing, is reported. Intervals are Student's over seeds, which change A and the order of the batches; they do "
-                             "not say how another text would come out.",
-                             said("_steps").c_str(), said("_batch").c_str()));
+    html += paragraph(
+        format("Texts of five domains, %s steps of %s tokens with AdamW, all linear layers of the blocks adapted, α = 16. Each method and "
+               "rank has its own sweep of the learning rate: the first half of the held-out texts chooses it, the second half, which "
+               "decides nothing, is reported. Intervals are Student's over seeds, which change A and the order of the batches; they do "
+               "not say how another text would come out.",
+               said("_steps").c_str(), said("_batch").c_str()));
     std::vector<support::Plot> plots{loss_plot(results, model)};
     if (points_of(results, model, "lora").size() > 2) {
       plots.push_back(rate_plot(results, model));

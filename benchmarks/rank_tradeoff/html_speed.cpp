@@ -8,9 +8,9 @@ constexpr double shares[] = {0.05, 0.10, 0.25};
 
 /// Measured points and the predicted line of each base, in one colour.
 support::Plot overhead_plot(const Results& results, const char* pass, const std::string& method, Index d, Index tokens) {
-  support::Plot plot(format("%s, %s, d = %ld, T = %ld: times the bare base", pass, method.c_str(), static_cast<long>(d),
-                            static_cast<long>(tokens)),
-                     "rank (points: measured, dashes: predicted)", "time over bare base", {.log_x = true, .log_y = true, .least_y = 0.9});
+  support::Plot plot(
+      format("%s, %s, d = %ld, T = %ld: times the bare base", pass, method.c_str(), static_cast<long>(d), static_cast<long>(tokens)),
+      "rank (points: measured, dashes: predicted)", "time over bare base", {.log_x = true, .log_y = true, .least_y = 0.9});
   for (const auto& base : values_of(results, &Row::base)) {
     const Curve measured = curve(results, "layer", pass, base, method, d, tokens, "over_bare");
     const Curve predicted = curve(results, "layer", pass, base, method, d, tokens, "predicted_over_bare");
@@ -31,7 +31,8 @@ std::string overhead_html(const Results& results) {
   const auto sizes = values_of(results, &Row::d), tokens = values_of(results, &Row::tokens);
   std::string html = heading("Cost against rank");
   html += paragraph(
-      "For one token the bytes of A and B count, for many their FLOPs. fp32 factors over a 4-bit base are 7 to 14 times as heavy in bytes as in "
+      "For one token the bytes of A and B count, for many their FLOPs. fp32 factors over a 4-bit base are 7 to 14 times as heavy in bytes "
+      "as in "
       "FLOPs, so a quantized base makes the rank visible.");
   for (const Index d : {sizes.back(), sizes.front()}) {
     std::vector<support::Plot> plots;
@@ -54,8 +55,8 @@ std::string crossing_text(double rank, double largest) {
 }
 
 std::string crossover_html(const Results& results) {
-  HtmlTable table({"layer", "T", "5 %: FLOPs", "roofline", "measured", "10 %: FLOPs", "roofline", "measured", "25 %: FLOPs", "roofline",
-                   "measured"});
+  HtmlTable table(
+      {"layer", "T", "5 %: FLOPs", "roofline", "measured", "10 %: FLOPs", "roofline", "measured", "25 %: FLOPs", "roofline", "measured"});
   for (const Index d : values_of(results, &Row::d))
     for (const auto& base : values_of(results, &Row::base))
       for (const Index t : values_of(results, &Row::tokens)) {
@@ -72,8 +73,9 @@ std::string crossover_html(const Results& results) {
         table.add(row);
       }
   return heading("Crossover ranks") +
-         paragraph("The rank from which an unmerged update makes a forward pass 5, 10 or 25 % dearer than the bare base. By FLOPs alone it is "
-                   "the share times m n / (m + n); the roofline counts bytes, too.") +
+         paragraph(
+             "The rank from which an unmerged update makes a forward pass 5, 10 or 25 % dearer than the bare base. By FLOPs alone it is "
+             "the share times m n / (m + n); the roofline counts bytes, too.") +
          table.str();
 }
 
@@ -95,9 +97,10 @@ std::string break_even_html(const Results& results) {
                      format("%.2f", adapted->counter("over_merged"))});
         }
   return heading("Break-even tokens of merging") +
-         paragraph("A merge costs 2 r m n FLOPs once and saves 2 r (m + n) a token, so by FLOPs it has paid after m n / (m + n) tokens whatever "
-                   "the rank. By the clock: the seconds of a merge over what a token costs more unmerged. Over a 4-bit base a merge also loses "
-                   "part of the update; the column `survived` below says how much is left.") +
+         paragraph(
+             "A merge costs 2 r m n FLOPs once and saves 2 r (m + n) a token, so by FLOPs it has paid after m n / (m + n) tokens whatever "
+             "the rank. By the clock: the seconds of a merge over what a token costs more unmerged. Over a 4-bit base a merge also loses "
+             "part of the update; the column `survived` below says how much is left.") +
          table.str();
 }
 
@@ -120,7 +123,8 @@ std::string merge_html(const Results& results) {
                format("%.1f", 1e6 * row.counter("predicted_swap_seconds"))});
   }
   return heading("Merge and swap") + details(format("Merging: %d rows", table.rows()), table.str()) +
-         paragraph("A swap is a change of a pointer; what it costs is that the new factors come from memory: 4 r (m + n) bytes.") + swaps.str();
+         paragraph("A swap is a change of a pointer; what it costs is that the new factors come from memory: 4 r (m + n) bytes.") +
+         swaps.str();
 }
 
 std::string static_html(const Results& results) {
@@ -133,8 +137,9 @@ std::string static_html(const Results& results) {
                format("%.2f", row.counter("over_dynamic"))});
   }
   return heading("Static against dynamic rank") +
-         paragraph("A static rank alone runs the same kernels, so 1 is expected. With all sizes in the type the layer is plain Eigen without an "
-                   "allocation; this program is compiled for any processor of its kind, not with -march=native, which would help it further.") +
+         paragraph(
+             "A static rank alone runs the same kernels, so 1 is expected. With all sizes in the type the layer is plain Eigen without an "
+             "allocation; this program is compiled for any processor of its kind, not with -march=native, which would help it further.") +
          table.str();
 }
 
@@ -151,15 +156,17 @@ std::string bytes_html(const Results& results) {
     if (row.d != sizes.back() || row.tokens != tokens.back()) continue;
     table.add({format("%s %s %ld", row.base.c_str(), row.method.c_str(), static_cast<long>(row.d)), integer(row.rank),
                bytes_text(row.counter("base_bytes")), bytes_text(row.counter("adapter_bytes")), bytes_text(row.counter("gradient_bytes")),
-               bytes_text(row.counter("optimizer_bytes")), bytes_text(row.counter("kept_bytes")), bytes_text(row.counter("predicted_kept_bytes")),
-               format("%.3f", row.counter("adapter_bytes") / row.counter("base_bytes"))});
+               bytes_text(row.counter("optimizer_bytes")), bytes_text(row.counter("kept_bytes")),
+               bytes_text(row.counter("predicted_kept_bytes")), format("%.3f", row.counter("adapter_bytes") / row.counter("base_bytes"))});
   }
   return heading("Bytes") +
-         paragraph(format("Of %d sizes of bases, adapters, gradients and optimizer states, %d are exactly as predicted: 4 r (m + n) bytes, the same "
-                          "for gradients, twice that for AdamW. What a recorded forward pass leaves for the backward pass is asked of malloc and "
-                          "predicted as 4 T (m + r) bytes (Y and A X; DoRA keeps the unscaled Y, too).",
-                          counted, counted - wrong)) +
-         details(format("Bytes of a layer of %ld, T = %ld", static_cast<long>(sizes.back()), static_cast<long>(tokens.back())), table.str());
+         paragraph(format(
+             "Of %d sizes of bases, adapters, gradients and optimizer states, %d are exactly as predicted: 4 r (m + n) bytes, the same "
+             "for gradients, twice that for AdamW. What a recorded forward pass leaves for the backward pass is asked of malloc and "
+             "predicted as 4 T (m + r) bytes (Y and A X; DoRA keeps the unscaled Y, too).",
+             counted, counted - wrong)) +
+         details(format("Bytes of a layer of %ld, T = %ld", static_cast<long>(sizes.back()), static_cast<long>(tokens.back())),
+                 table.str());
 }
 
 /// Rows above 2, grouped by what they share, each group with its reason.
@@ -189,11 +196,12 @@ std::string explanations_html(const Results& results) {
                group.why.empty() ? "not examined: the time was used up" : group.why},
               "text");
   return heading("Where measured exceeds predicted twice") +
-         paragraph(format("%d of %d predicted rows take more than twice the roofline, or their overhead is more than twice the predicted one. "
-                          "For each group the worst row was run again under other conditions: on a 64 x 64 layer (the fixed cost of a call), "
-                          "with the same weights each time (memory or arithmetic), on one thread (serial parts), and beside rank 16 (kernels fill "
-                          "tiles of 16 rows).",
-                          above, rows)) +
+         paragraph(format(
+             "%d of %d predicted rows take more than twice the roofline, or their overhead is more than twice the predicted one. "
+             "For each group the worst row was run again under other conditions: on a 64 x 64 layer (the fixed cost of a call), "
+             "with the same weights each time (memory or arithmetic), on one thread (serial parts), and beside rank 16 (kernels fill "
+             "tiles of 16 rows).",
+             above, rows)) +
          details(format("%zu groups and their reasons", groups.size()), table.str());
 }
 
@@ -224,6 +232,12 @@ std::string speed_html(const Results& results) {
          bytes_html(results) + explanations_html(results) + all_rows_html(results);
 }
 
+std::string overhead_svg(const Results& results) {
+  const auto sizes = values_of(results, &Row::d), tokens = values_of(results, &Row::tokens);
+  if (sizes.empty() || !has(results, "forward", "lora", sizes.back(), tokens.front())) return "";
+  return overhead_plot(results, "forward", "lora", sizes.back(), tokens.front()).svg();
+}
+
 std::vector<std::string> lessons(const Results& results) {
   std::vector<std::string> said;
   const auto sizes = values_of(results, &Row::d), tokens = values_of(results, &Row::tokens);
@@ -235,10 +249,11 @@ std::vector<std::string> lessons(const Results& results) {
       const Row* row = find(results, "layer", "forward", base, "lora", d, t, rank);
       if (!row) row = find(results, "layer", "forward", base, "lora", d, t, 8);
       if (!row) continue;
-      said.push_back(format("Rank %ld over %s, d = %ld, T = %ld: a forward pass takes %.2f times the bare base's time; the roofline says %.2f, FLOPs "
-                            "alone %.3f.",
-                            static_cast<long>(row->rank), base, static_cast<long>(d), static_cast<long>(t), row->counter("over_bare"),
-                            row->counter("predicted_over_bare"), row->counter("flops_over_bare")));
+      said.push_back(
+          format("Rank %ld over %s, d = %ld, T = %ld: a forward pass takes %.2f times the bare base's time; the roofline says %.2f, FLOPs "
+                 "alone %.3f.",
+                 static_cast<long>(row->rank), base, static_cast<long>(d), static_cast<long>(t), row->counter("over_bare"),
+                 row->counter("predicted_over_bare"), row->counter("flops_over_bare")));
     }
   for (const char* base : {"nf4", "fp32"})
     for (const Index rank : {Index{8}, Index{512}}) {
@@ -251,9 +266,10 @@ std::vector<std::string> lessons(const Results& results) {
   const Row *step = find(results, "layer", "step", "fp32", "lora", d, tokens.back(), 8),
             *full = find(results, "layer", "step", "fp32", "full", d, tokens.back(), d);
   if (step && full)
-    said.push_back(format("A training step of rank 8 takes %.2f of full fine-tuning's at T = %ld (FLOPs: %.2f): the base's forward and backward "
-                          "passes stay, only its weight gradient is saved.",
-                          step->seconds() / full->seconds(), static_cast<long>(tokens.back()), step->work.flops / full->work.flops));
+    said.push_back(
+        format("A training step of rank 8 takes %.2f of full fine-tuning's at T = %ld (FLOPs: %.2f): the base's forward and backward "
+               "passes stay, only its weight gradient is saved.",
+               step->seconds() / full->seconds(), static_cast<long>(tokens.back()), step->work.flops / full->work.flops));
   return said;
 }
 

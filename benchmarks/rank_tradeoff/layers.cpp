@@ -1,8 +1,8 @@
-#if defined(__GLIBC__)
+#include <cstdio>
+
+#if defined(__GLIBC__)  // known once a header of the C library was read
 #include <malloc.h>
 #endif
-
-#include <cstdio>
 
 #include <rank_tradeoff/explain.hpp>
 #include <rank_tradeoff/options.hpp>
@@ -221,7 +221,8 @@ class Sweep {
   }
 
   /// One pass of the experiments behind an explanation.
-  double experiment(const Row& row, const Batch& batch, AnyLinear* fixed_base, LoraWeights<float>* fixed, lowrank::AdamW<float>* optimizer) {
+  double experiment(const Row& row, const Batch& batch, AnyLinear* fixed_base, LoraWeights<float>* fixed,
+                    lowrank::AdamW<float>* optimizer) {
     std::vector<double> times;
     for (int i = 0; i < 5; ++i) {
       const auto next = [&]() -> AnyLinear& { return fixed_base ? *fixed_base : bench_.bare.next(); };
@@ -254,7 +255,8 @@ class Sweep {
     Stack tiny(bench_.base, benchmarks::random_matrix<Weight<float>>(small, small, 1), 1);
     std::optional<Updates> tiny_update;
     if (update) tiny_update.emplace(tiny.first(), row.method, row.rank, 1);
-    found.tiny = experiment(row, batch, &tiny.first(), update ? &tiny_update->trained() : nullptr, update ? &tiny_update->optimizer() : nullptr);
+    found.tiny =
+        experiment(row, batch, &tiny.first(), update ? &tiny_update->trained() : nullptr, update ? &tiny_update->optimizer() : nullptr);
     return found;
   }
 

@@ -19,7 +19,8 @@ constexpr Index one_token = 1;
 /// A layer of each base in its own type, as merge() takes it.
 lowrank::Linear<float> typed_base(const Weight<float>& w, lowrank::Linear<float>*) { return lowrank::Linear<float>(w); }
 lowrank::FrozenLinear<lowrank::bfloat16> typed_base(const Weight<float>& w, lowrank::FrozenLinear<lowrank::bfloat16>*) {
-  return lowrank::FrozenLinear<lowrank::bfloat16>(lowrank::round_to<lowrank::bfloat16>(lowrank::DenseSource<float>(w.data(), w.rows(), w.cols())));
+  return lowrank::FrozenLinear<lowrank::bfloat16>(
+      lowrank::round_to<lowrank::bfloat16>(lowrank::DenseSource<float>(w.data(), w.rows(), w.cols())));
 }
 template <class Format>
 lowrank::QuantizedLinear<Format> typed_base(const Weight<float>& w, lowrank::QuantizedLinear<Format>*) {

@@ -34,13 +34,15 @@ struct Setting {
   std::filesystem::path file;
   Base adapted_base = Base::fp32;  ///< under LoRA and DoRA
   Index batch = 8, sequence = 64, least_steps = 8, most_steps = 60;
-  int extensions = 2;           ///< how often a grid grows when the best rate lies at its edge
-  bool seeds_beside = true;     ///< further seeds for the neighbours of the best rate, too
-  std::size_t held_out = 24;    ///< sequences to choose a rate by, and as many to report
+  int extensions = 2;         ///< how often a grid grows when the best rate lies at its edge
+  bool seeds_beside = true;   ///< further seeds for the neighbours of the best rate, too
+  std::size_t held_out = 24;  ///< sequences to choose a rate by, and as many to report
   std::vector<double> rates{3e-3, 1e-2, 1e-3, 3e-2}, full_rates{1e-3, 3e-4, 3e-3};
 };
 
-const char* base_name(Base base) { return base == Base::fp32 ? "fp32" : base == Base::nf4 ? "nf4" : base == Base::bf16 ? "bf16" : "native"; }
+const char* base_name(Base base) {
+  return base == Base::fp32 ? "fp32" : base == Base::nf4 ? "nf4" : base == Base::bf16 ? "bf16" : "native";
+}
 
 Data load_data(const Setting& setting) {
   const auto tokenizer = transformer::Tokenizer::from_gguf(lowrank::gguf::File::open(setting.file));
@@ -121,7 +123,10 @@ class Trainer {
     std::vector<double> seconds;
     try {
       transformer::train(target, lora ? &*lora : nullptr, optimizer, parameters, data_.train,
-                         {.steps = step_count, .batch = setting_.batch, .warmup = std::min<Index>(3, step_count / 4), .learning_rate = rate,
+                         {.steps = step_count,
+                          .batch = setting_.batch,
+                          .warmup = std::min<Index>(3, step_count / 4),
+                          .learning_rate = rate,
                           .seed = static_cast<std::uint64_t>(seed)},
                          [&](const auto& step) { seconds.push_back(step.seconds); });
       if (evaluates) {
@@ -200,6 +205,7 @@ class Quality {
     const Setting& s = trainer_.setting();
     double step_sum = 0, rest = 0;
     for (Search& search : searches_) {
+      if (budget_.is_spent()) break;
       const double start = benchmarks::seconds();
       const Training probe = trainer_.run(search, search.rates.front(), 1, 2);
       search.step_seconds = probe.step_seconds;
@@ -207,7 +213,7 @@ class Quality {
       step_sum += runs * probe.step_seconds;
       rest += runs * (benchmarks::seconds() - start - 2 * probe.step_seconds);
     }
-    const double steps = (0.9 * budget_.left() - rest) / step_sum;
+    const double steps = (0.9 * budget_.left() - rest) / std::max(step_sum, 1e-3);
     trainer_.steps = static_cast<Index>(std::clamp(steps, static_cast<double>(s.least_steps), static_cast<double>(s.most_steps)));
   }
 
@@ -262,13 +268,19 @@ class Quality {
     }
     const Training& any = search.done.at(best).front();
     point.step_seconds = row.seconds();
-    point.trained_bytes = any.trained_bytes, point.optimizer_bytes = any.optimizer_bytes, point.checkpoint_bytes = any.checkpoint_bytes, point.frozen_bytes = any.frozen_bytes;
+    point.trained_bytes = any.trained_bytes, point.optimizer_bytes = any.optimizer_bytes, point.checkpoint_bytes = any.checkpoint_bytes,
+    point.frozen_bytes = any.frozen_bytes;
     row.cpu = row.times;
     double mean = 0;
     for (const double loss : point.losses) mean += loss / static_cast<double>(point.losses.size());
-    row.counters = {{"loss", mean}, {"bare_loss", bare}, {"best_learning_rate", best}, {"seeds", static_cast<double>(point.losses.size())},
-                    {"steps", static_cast<double>(trainer_.steps)}, {"trained_bytes", any.trained_bytes},
-                    {"optimizer_bytes", any.optimizer_bytes}, {"checkpoint_bytes", any.checkpoint_bytes}};
+    row.counters = {{"loss", mean},
+                    {"bare_loss", bare},
+                    {"best_learning_rate", best},
+                    {"seeds", static_cast<double>(point.losses.size())},
+                    {"steps", static_cast<double>(trainer_.steps)},
+                    {"trained_bytes", any.trained_bytes},
+                    {"optimizer_bytes", any.optimizer_bytes},
+                    {"checkpoint_bytes", any.checkpoint_bytes}};
     results.rows.push_back(std::move(row));
     results.points.push_back(std::move(point));
   }
@@ -294,6 +306,7 @@ std::vector<Search> searches_of(const Setting& setting, const std::vector<Index>
 }  // namespace
 
 void measure_models(const Options& options, Budget budget, Results& results) {
+  if (budget.left() < 3) return results.skipped.push_back("all trainings of models");
   const bool has_model = !options.model.empty();
   Setting tiny{.name = "tiny", .file = std::filesystem::path(LOWRANK_EXAMPLES_DIR) / "data" / "demo.gguf"};
   if (options.quick) tiny.batch = 4, tiny.sequence = 64, tiny.least_steps = 6, tiny.extensions = 1, tiny.seeds_beside = false;
@@ -305,8 +318,16 @@ void measure_models(const Options& options, Budget budget, Results& results) {
     results.context["tiny_batch"] = lowrank::concat(tiny.batch, " x ", tiny.sequence);
   }
   if (!has_model) return;
-  Setting large{.name = options.model.stem().string(), .file = options.model, .adapted_base = Base::native, .batch = 4, .sequence = 64,
-                .least_steps = 4, .most_steps = 40, .extensions = 1, .seeds_beside = false, .held_out = 8};
+  Setting large{.name = options.model.stem().string(),
+                .file = options.model,
+                .adapted_base = Base::native,
+                .batch = 4,
+                .sequence = 64,
+                .least_steps = 4,
+                .most_steps = 40,
+                .extensions = 1,
+                .seeds_beside = false,
+                .held_out = 8};
   large.rates = {1e-3, 3e-3, 3e-4};
   large.full_rates = {1e-4, 3e-5, 3e-4};
   Trainer trainer(large, options.out);

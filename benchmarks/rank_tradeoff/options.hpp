@@ -12,7 +12,7 @@ namespace rank_tradeoff {
 /// What is swept, and for how long.
 struct Options {
   bool quick = false, speed = true, quality = true;
-  double seconds = 0;        ///< of the whole run; 0: 28 minutes, quick 165 s
+  double seconds = 0;  ///< of the whole run; 0: 28 minutes, quick 165 s
   std::filesystem::path model, out = "rank_tradeoff";
   std::string only;
 

@@ -30,15 +30,15 @@ struct Work {
 
 /// One thing that was measured.
 struct Row {
-  std::string part;                 ///< layer, merge, swap, static, matrix, model
-  std::string pass;                 ///< forward, backward, step, …
-  std::string base, method;         ///< nf4, lora, …
+  std::string part;          ///< layer, merge, swap, static, matrix, model
+  std::string pass;          ///< forward, backward, step, …
+  std::string base, method;  ///< nf4, lora, …
   Index d = 0, tokens = 0, rank = 0;
   std::vector<double> times = {}, cpu = {};  ///< seconds, one a repetition
   Work work = {};
-  double predicted = 0;                    ///< seconds; 0: nothing to predict
+  double predicted = 0;  ///< seconds; 0: nothing to predict
   std::map<std::string, double> counters = {};
-  std::string why = {};                    ///< where measured / predicted exceeds 2
+  std::string why = {};  ///< where measured / predicted exceeds 2
 
   double seconds() const { return median(times); }
   double ratio() const { return predicted > 0 && !times.empty() ? seconds() / predicted : 0; }
@@ -64,10 +64,10 @@ struct Training {
   double learning_rate = 0;
   int seed = 0;
   Index steps = 0;
-  double validation = 0, test = 0;     ///< held-out loss, nats a token: to choose the rate by, and to report
-  double step_seconds = 0;             ///< median
+  double validation = 0, test = 0;  ///< held-out loss, nats a token: to choose the rate by, and to report
+  double step_seconds = 0;          ///< median
   double trained_bytes = 0, optimizer_bytes = 0, checkpoint_bytes = 0;
-  double frozen_bytes = 0;             ///< of the base, where it is not what is trained
+  double frozen_bytes = 0;  ///< of the base, where it is not what is trained
 };
 
 /// Held-out loss of a method at its best learning rate.
@@ -75,8 +75,8 @@ struct Point {
   std::string model, method, base;
   Index rank = 0;
   double learning_rate = 0, bare = 0;
-  bool at_edge = false;                          ///< the best rate was the least or the greatest that was tried
-  std::vector<double> losses = {};               ///< test loss, one a seed, at that rate
+  bool at_edge = false;                                 ///< the best rate was the least or the greatest that was tried
+  std::vector<double> losses = {};                      ///< test loss, one a seed, at that rate
   std::vector<std::pair<double, double>> by_rate = {};  ///< validation loss of each rate, mean over its seeds
   double step_seconds = 0, trained_bytes = 0, optimizer_bytes = 0, checkpoint_bytes = 0, frozen_bytes = 0;
 };

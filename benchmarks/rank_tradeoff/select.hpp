@@ -41,7 +41,7 @@ inline Curve curve(const Results& results, const std::string& part, const std::s
 
 /// The values of a column among the layers' rows, ascending.
 template <class T>
-std::vector<T> values_of(const Results& results, T Row::* member) {
+std::vector<T> values_of(const Results& results, T Row::*member) {
   std::set<T> values;
   for (const Row& row : results.rows)
     if (row.part == "layer") values.insert(row.*member);

@@ -26,7 +26,8 @@ void pair_rows(const char* base, const Static& fixed, const auto& dynamic, const
   Row one{"static", "forward", base, "static", d, x.cols(), rank}, other{"static", "forward", base, "dynamic", d, x.cols(), rank};
   const double size = static_cast<double>(d);
   const Shape s{size, size, static_cast<double>(rank), static_cast<double>(x.cols()), size * size * bits_a_weight(base) / 8, false};
-  const int count = static_cast<int>(std::clamp(1e-3 / roofline(forward_work(s), peak_of(base, results.peaks), results.peaks), 1.0, 1000.0));
+  const int count =
+      static_cast<int>(std::clamp(1e-3 / roofline(forward_work(s), peak_of(base, results.peaks), results.peaks), 1.0, 1000.0));
   std::vector<double> ratios;
   for (int i = 0; i < 15; ++i) {
     const Sample a = forward_sample(count, fixed, fixed_x), b = forward_sample(count, dynamic, x);
@@ -52,7 +53,8 @@ void all_static(Results& results) {
   using Base = lowrank::Linear<float, D, D>;
   const auto w = benchmarks::random_matrix<Weight<float>>(D, D, 1);
   const lowrank::LoraOptions options{.rank = Rank, .alpha = 16};
-  const lowrank::LoraLinear<Base, Rank> fixed{Base(typename std::remove_cvref_t<decltype(std::declval<Base>().weight().value)>(w)), options};
+  const lowrank::LoraLinear<Base, Rank> fixed{Base(typename std::remove_cvref_t<decltype(std::declval<Base>().weight().value)>(w)),
+                                              options};
   const lowrank::LoraLinear<lowrank::Linear<float>> dynamic{lowrank::Linear<float>(w), options};
   const auto x = benchmarks::random_matrix<Activation<float>>(D, Tokens, 2);
   const Eigen::Matrix<float, D, Tokens> fixed_x = x;

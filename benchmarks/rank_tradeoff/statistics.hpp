@@ -79,8 +79,8 @@ struct Interval {
   double center = 0, low = 0, high = 0;
 };
 
-/// b / a: the median of all quotients (Hodges and Lehmann 1963, on logarithms), and the interval that Mann and Whitney's test of level alpha
-/// would not reject; by the normal approximation of U.
+/// b / a: the median of all quotients (Hodges and Lehmann 1963, on logarithms), and the interval that Mann and Whitney's test of level
+/// alpha would not reject; by the normal approximation of U.
 inline Interval ratio_interval(const std::vector<double>& a, const std::vector<double>& b, double alpha = 0.05) {
   std::vector<double> quotients;
   for (const double x : a)

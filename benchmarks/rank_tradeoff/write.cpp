@@ -88,10 +88,18 @@ void write_json(const Results& results, const std::filesystem::path& file) {
   json["benchmarks"] = ordered_json::array();
   for (std::size_t i = 0; i < results.rows.size(); ++i) add_row(json["benchmarks"], results.rows[i], i);
   for (const Training& t : results.trainings)
-    json["trainings"].push_back({{"model", t.model}, {"method", t.method}, {"base", t.base}, {"rank", t.rank},
-                                 {"learning_rate", t.learning_rate}, {"seed", t.seed}, {"steps", t.steps},
-                                 {"validation_loss", t.validation}, {"test_loss", t.test}, {"step_seconds", t.step_seconds},
-                                 {"trained_bytes", t.trained_bytes}, {"optimizer_bytes", t.optimizer_bytes},
+    json["trainings"].push_back({{"model", t.model},
+                                 {"method", t.method},
+                                 {"base", t.base},
+                                 {"rank", t.rank},
+                                 {"learning_rate", t.learning_rate},
+                                 {"seed", t.seed},
+                                 {"steps", t.steps},
+                                 {"validation_loss", t.validation},
+                                 {"test_loss", t.test},
+                                 {"step_seconds", t.step_seconds},
+                                 {"trained_bytes", t.trained_bytes},
+                                 {"optimizer_bytes", t.optimizer_bytes},
                                  {"checkpoint_bytes", t.checkpoint_bytes}});
   write_file(file, json.dump(1, ' ', false, ordered_json::error_handler_t::replace) + "\n");
 }
@@ -107,8 +115,7 @@ void write_csv(const Results& results, const std::filesystem::path& file) {
     for (const std::string& word : {row.part, row.pass, row.base, row.method}) text += csv_field(word) + ',';
     text += support::format("%ld,%ld,%ld,%zu,%.9g,%.9g,%.9g,%.9g", static_cast<long>(row.d), static_cast<long>(row.tokens),
                             static_cast<long>(row.rank), row.times.size(), row.seconds(), row.predicted, row.work.flops, row.work.bytes);
-    for (const auto& [name, unused] : counters)
-      text += row.counters.count(name) ? support::format(",%.9g", row.counter(name)) : ",";
+    for (const auto& [name, unused] : counters) text += row.counters.count(name) ? support::format(",%.9g", row.counter(name)) : ",";
     text += ',' + csv_field(row.why) + '\n';
   }
   write_file(file, text);

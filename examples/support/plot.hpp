@@ -161,8 +161,8 @@ class Plot {
       path += format("%.1f,%.1f ", x, y);
       if (s.kind == 'p') svg += format("<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>\n", x, y, colour);
       if (s.kind == 'i' && i % 2 == 1) {
-        svg += format("<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-width=\"2\"/>\n", x,
-                      at_y(s.y[i - 1]), x, y, colour);
+        svg += format("<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-width=\"2\"/>\n", x, at_y(s.y[i - 1]), x,
+                      y, colour);
       }
       if (s.kind == 'b') {
         const double half = 0.3 * (at_x(1) - at_x(0));

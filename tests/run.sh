@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 need_compiler
 need doctest-dev has_header doctest/doctest.h
 need libpcre2-dev has_header pcre2.h
+need libcli11-dev has_header CLI/CLI.hpp
 install_missing
 
 for kind in sanitize test; do

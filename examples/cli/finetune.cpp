@@ -295,7 +295,7 @@ void run(const Options& given) {
   const Course course = run_training(o, session, lora, data);
   const double after = held_out_loss();
   save(o, session, started, config);  // not before: an update that gives no finite loss replaces nothing
-  if (!o.plot.empty()) write_text(o.plot, loss_svg(course.losses, "training loss, nats a token"));
+  if (!o.plot.empty()) write_text(o.plot, loss_svg(course.losses, "Training loss"));
   report(o, session, lora, course, before, after, has_held_out);
 }
 

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/io/file.hpp>
 
+#include <support/plot.hpp>
 #include <support/table.hpp>
 
 namespace cli {
@@ -85,28 +87,11 @@ inline void write_json(const std::filesystem::path& path, const nlohmann::ordere
 
 /// A loss curve as a picture that any browser shows.
 inline std::string loss_svg(const std::vector<double>& losses, const std::string& title) {
-  const double width = 640, height = 360, left = 56, bottom = 40, top = 32;
-  double low = losses.front(), high = low;
-  for (const double loss : losses) low = std::min(low, loss), high = std::max(high, loss);
-  if (high - low < 1e-9) high = low + 1;
-  std::string points;
-  for (std::size_t i = 0; i < losses.size(); ++i) {
-    const double x = left + (width - left - 16) * (losses.size() > 1 ? static_cast<double>(i) / static_cast<double>(losses.size() - 1) : 0);
-    points += format("%.1f,%.1f ", x, top + (height - top - bottom) * (high - losses[i]) / (high - low));
-  }
-  std::string svg = format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" font-family=\"sans-serif\" font-size=\"12\">\n", width, height);
-  svg += format("<rect width=\"%.0f\" height=\"%.0f\" fill=\"white\"/>\n<text x=\"%.0f\" y=\"20\">%s</text>\n", width, height, left,
-                title.c_str());
-  for (int tick = 0; tick <= 4; ++tick) {
-    const double y = top + (height - top - bottom) * tick / 4;
-    svg += format(
-        "<line x1=\"%.0f\" x2=\"%.0f\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/><text x=\"%.0f\" y=\"%.1f\" "
-        "text-anchor=\"end\">%.3f</text>\n",
-        left, width - 16, y, y, left - 6, y + 4, high - (high - low) * tick / 4);
-  }
-  svg += format("<polyline fill=\"none\" stroke=\"#1f6feb\" stroke-width=\"1.5\" points=\"%s\"/>\n", points.c_str());
-  return svg + format("<text x=\"%.0f\" y=\"%.0f\">step 1 to %zu</text>\n</svg>\n", left, height - 12, losses.size());
+  std::vector<double> steps(losses.size());
+  std::iota(steps.begin(), steps.end(), 1.0);
+  support::Plot plot(title, "step", "nats a token");
+  plot.line("", std::move(steps), losses);
+  return plot.svg();
 }
 
 }  // namespace cli

@@ -26,6 +26,15 @@ class Plot {
   void line(std::string name, std::vector<double> x, std::vector<double> y) { add(std::move(name), std::move(x), std::move(y), 'l'); }
   void dashes(std::string name, std::vector<double> x, std::vector<double> y) { add(std::move(name), std::move(x), std::move(y), 'd'); }
   void points(std::string name, std::vector<double> x, std::vector<double> y) { add(std::move(name), std::move(x), std::move(y), 'p'); }
+  /// An upright line from low to high at each x, in the colour of the series before it.
+  void intervals(const std::vector<double>& x, const std::vector<double>& low, const std::vector<double>& high) {
+    std::vector<double> twice, ends;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      twice.insert(twice.end(), {x[i], x[i]});
+      ends.insert(ends.end(), {low[i], high[i]});
+    }
+    add("", std::move(twice), std::move(ends), 'i');
+  }
   /// Bars with a name under each; the only series of its plot.
   void bars(std::vector<std::string> names, std::vector<double> y) {
     std::vector<double> x(y.size());
@@ -52,9 +61,12 @@ class Plot {
   static constexpr double width = 640, height = 360, left = 74, right = 20, top = 58, bottom = 50;
 
   // Colours that people with any colour vision tell apart (Okabe and Ito 2008), readable on white and on near-black.
-  static const char* colour(std::size_t i) {
+  // A series without a name belongs to the one before it.
+  const char* colour(std::size_t i) const {
     static constexpr const char* colours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"};
-    return colours[i % 6];
+    std::size_t named = 0;
+    for (std::size_t k = 1; k <= i; ++k) named += !series_[k].name.empty();
+    return colours[named % 6];
   }
 
   void add(std::string name, std::vector<double> x, std::vector<double> y, char kind) {
@@ -148,6 +160,10 @@ class Plot {
       const double x = at_x(s.x[i]), y = at_y(s.y[i]);
       path += format("%.1f,%.1f ", x, y);
       if (s.kind == 'p') svg += format("<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>\n", x, y, colour);
+      if (s.kind == 'i' && i % 2 == 1) {
+        svg += format("<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-width=\"2\"/>\n", x, at_y(s.y[i - 1]), x,
+                      y, colour);
+      }
       if (s.kind == 'b') {
         const double half = 0.3 * (at_x(1) - at_x(0));
         svg += format("<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\"/>\n", x - half, y, 2 * half,

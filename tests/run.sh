@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 need_compiler
 need doctest-dev has_header doctest/doctest.h
 need libpcre2-dev has_header pcre2.h
+need python3 has_command python3  # writes the single header
 install_missing
 
 for kind in sanitize test; do

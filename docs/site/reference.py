@@ -51,6 +51,17 @@ def tidy_code(code):
     return re.sub(r"\s+([,)>])", r"\1", re.sub(r"(?<=[\w)])=(?=[\w{:\"-])", " = ", code)).replace("  ", " ").strip()
 
 
+def wrapped(signature):
+    """A long signature goes on in further lines, broken after a comma."""
+    lines = []
+    for line in signature.split("\n"):
+        while len(line) > 110 and (at := line.rfind(", ", 30, 110)) > 0:
+            lines.append(line[: at + 1])
+            line = "    " + line[at + 2 :]
+        lines.append(line)
+    return "\n".join(lines)
+
+
 class Entity:
     def __init__(self, element, kind, name, file, signature):
         self.element, self.kind, self.name, self.file, self.signature = element, kind, name, file, signature
@@ -233,7 +244,7 @@ class Reference:
             else:
                 texts.append(([entity.signature], prose))
         for signatures, prose in texts:
-            out += ["```cpp", *signatures, "```", "", prose, ""]
+            out += ["```cpp", *map(wrapped, signatures), "```", "", prose, ""]
         for entity in group:
             rows = [m for m in entity.members if not re.match(r"~|operator=$", m.name)]
             if rows:

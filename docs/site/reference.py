@@ -114,7 +114,8 @@ class Reference:
             entities.sort(key=lambda e: e.line)
             for entity in entities:
                 target = f"{module_of(file)}.md#{entity.anchor}"
-                for name in {entity.name, entity.name.split("::")[-1]}:
+                short = set() if module_of(file) in INTERNAL else {entity.name.split("::")[-1]}
+                for name in {entity.name} | short if self.is_shown(entity) else ():
                     self.links.setdefault(name, target)
 
     def read_compound(self, compound):
@@ -146,6 +147,10 @@ class Reference:
         kind, name = member.get("kind"), text_of(member.find("name"))
         if kind in ("function", "variable", "typedef", "enum") and name and not name.startswith("@"):
             self.add(Entity(member, kind, prefix + name, self.file_of(member), member_signature(member, kind, name)))
+
+    @staticmethod
+    def is_shown(entity):
+        return entity.documented() or module_of(entity.file) not in INTERNAL
 
     @staticmethod
     def file_of(element):
@@ -264,11 +269,9 @@ class Reference:
         out = [f"# {module}", "", MODULES[module] + ".", ""]
         for file in files:
             out += [f"## {escape(file)} {{#{self.header_anchor(file)}}}", "", self.raw_markdown(self.first_comment(file)), ""]
-            if module in INTERNAL and not any(e.documented() for e in self.headers[file]):
-                continue
             groups = {}
             for entity in self.headers[file]:
-                if module not in INTERNAL or entity.documented():
+                if self.is_shown(entity):
                     groups.setdefault(entity.name, []).append(entity)
             for group in groups.values():
                 out += self.entity_section(group)

@@ -9,6 +9,7 @@ need_compiler
 need doctest-dev has_header doctest/doctest.h
 need libpcre2-dev has_header pcre2.h
 need libcli11-dev has_header CLI/CLI.hpp
+need python3 has_command python3  # writes the single header
 install_missing
 
 for kind in sanitize test; do

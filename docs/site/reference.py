@@ -51,6 +51,17 @@ def tidy_code(code):
     return re.sub(r"\s+([,)>])", r"\1", re.sub(r"(?<=[\w)])=(?=[\w{:\"-])", " = ", code)).replace("  ", " ").strip()
 
 
+def wrapped(signature):
+    """A long signature goes on in further lines, broken after a comma."""
+    lines = []
+    for line in signature.split("\n"):
+        while len(line) > 110 and (at := line.rfind(", ", 30, 110)) > 0:
+            lines.append(line[: at + 1])
+            line = "    " + line[at + 2 :]
+        lines.append(line)
+    return "\n".join(lines)
+
+
 class Entity:
     def __init__(self, element, kind, name, file, signature):
         self.element, self.kind, self.name, self.file, self.signature = element, kind, name, file, signature
@@ -103,7 +114,8 @@ class Reference:
             entities.sort(key=lambda e: e.line)
             for entity in entities:
                 target = f"{module_of(file)}.md#{entity.anchor}"
-                for name in {entity.name, entity.name.split("::")[-1]}:
+                short = set() if module_of(file) in INTERNAL else {entity.name.split("::")[-1]}
+                for name in {entity.name} | short if self.is_shown(entity) else ():
                     self.links.setdefault(name, target)
 
     def read_compound(self, compound):
@@ -135,6 +147,10 @@ class Reference:
         kind, name = member.get("kind"), text_of(member.find("name"))
         if kind in ("function", "variable", "typedef", "enum") and name and not name.startswith("@"):
             self.add(Entity(member, kind, prefix + name, self.file_of(member), member_signature(member, kind, name)))
+
+    @staticmethod
+    def is_shown(entity):
+        return entity.documented() or module_of(entity.file) not in INTERNAL
 
     @staticmethod
     def file_of(element):
@@ -233,7 +249,7 @@ class Reference:
             else:
                 texts.append(([entity.signature], prose))
         for signatures, prose in texts:
-            out += ["```cpp", *signatures, "```", "", prose, ""]
+            out += ["```cpp", *map(wrapped, signatures), "```", "", prose, ""]
         for entity in group:
             rows = [m for m in entity.members if not re.match(r"~|operator=$", m.name)]
             if rows:
@@ -253,11 +269,9 @@ class Reference:
         out = [f"# {module}", "", MODULES[module] + ".", ""]
         for file in files:
             out += [f"## {escape(file)} {{#{self.header_anchor(file)}}}", "", self.raw_markdown(self.first_comment(file)), ""]
-            if module in INTERNAL and not any(e.documented() for e in self.headers[file]):
-                continue
             groups = {}
             for entity in self.headers[file]:
-                if module not in INTERNAL or entity.documented():
+                if self.is_shown(entity):
                     groups.setdefault(entity.name, []).append(entity)
             for group in groups.values():
                 out += self.entity_section(group)

@@ -3,7 +3,7 @@
 /// NVIDIA GPUs. Kernels and their launches need nvcc (C++20, --expt-relaxed-constexpr, sm_80 or newer); any compiler may ask
 /// cuda::is_available() and cuda::devices(), and pack matrices.
 
-#include <lowrank/cuda/attention_backward.hpp>
+#include <lowrank/cuda/attention_launch.hpp>
 #include <lowrank/cuda/elementwise.hpp>
 #include <lowrank/cuda/linear.hpp>
 #include <lowrank/cuda/lora.hpp>

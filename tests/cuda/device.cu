@@ -3,6 +3,9 @@
 #include <cmath>
 
 #include <lowrank/cuda.hpp>
+#if defined(LOWRANK_TEST_CUBLAS)
+#include <lowrank/cuda/cublas.hpp>
+#endif
 
 using namespace lowrank;
 
@@ -32,12 +35,33 @@ struct Session {
   }
 };
 
-template <int Size>
-void run_attention_kernels(cuda::Launcher& launch, const cuda::AttentionArrays& a) {
-  launch(cuda::AttentionForwardKernel<Size>{a});
-  launch(cuda::AttentionDelta{a});
-  launch(cuda::AttentionBackwardKeys<Size>{a});
-  launch(cuda::AttentionBackwardQueries<Size>{a});
+#if defined(LOWRANK_TEST_CUBLAS)
+using PathLauncher = cuda::BlasLauncher;
+#else
+using PathLauncher = cuda::Launcher;
+#endif
+
+bool has_path(cuda::ProductPath path, bool turned, int tokens, const cuda::DeviceTraits& device) {
+  using Path = cuda::ProductPath;
+  if (path == Path::few) return !turned && tokens <= 4;
+  if (path == Path::slices) return device.has_blas;
+  return device.has_wgmma || (path != Path::wgmma_64 && path != Path::wgmma_128 && path != Path::wgmma_256);
+}
+
+/// Numbers as rows of bfloat16, in arrays of the session: two to a float.
+cuda::BrainRows put_rows(Session& s, const Floats& numbers, int rows, int cols) {
+  cuda::BrainRows brain;
+  brain.cols = cols;
+  brain.data = reinterpret_cast<bfloat16*>(s.make(static_cast<std::size_t>(rows * brain.stride() / 2)));
+  brain.fill(s.launch, s.put(numbers), rows);
+  return brain;
+}
+
+cuda::AttentionArrays put_attention(Session& s, const AttentionSizes& n, const Floats& q, const Floats& k, const Floats& v) {
+  cuda::AttentionArrays a{s.put(q), s.put(k), s.put(v), n.heads, n.kv_heads, n.head_size, n.batch, n.queries, n.keys};
+  a.y = s.make(q.size());
+  a.log_sum_exp = s.make(static_cast<std::size_t>(n.heads) * static_cast<std::size_t>(n.batch * n.queries));
+  return a;
 }
 
 }  // namespace
@@ -58,19 +82,45 @@ LayerResult run_layer(const cuda::PackedMatrix& base, const Floats& a, const Flo
   return result;
 }
 
+Floats run_path(const cuda::PackedMatrix& base, cuda::ProductPath path, bool turned, const Floats& adapter, int rank, const Floats& x,
+                const Floats& h, int tokens) {
+  Session s;
+  PathLauncher launch(s.stream);
+  if (!has_path(path, turned, tokens, cuda::traits_of(launch))) return {};
+  const cuda::DeviceMatrix matrix(base, s.stream);
+  const int out = turned ? matrix.cols() : matrix.rows(), in = turned ? matrix.rows() : matrix.cols();
+  cuda::Product p;
+  p.base = matrix.view();
+  p.x = put_rows(s, x, tokens, in).operand();
+  p.h = put_rows(s, h, tokens, rank).operand();
+  const cuda::BrainRows factor = turned ? put_rows(s, adapter, rank, out) : put_rows(s, adapter, out, rank);
+  p.adapter = {factor.data, factor.stride(), rank, out};
+  p.rows = out, p.tokens = tokens, p.ldy = out;
+  p.y = s.make(static_cast<std::size_t>(out) * static_cast<std::size_t>(tokens));
+  if (turned)
+    cuda::multiply_by<true>(launch, path, p, {});
+  else
+    cuda::multiply_by<false>(launch, path, p, {});
+  return s.get(p.y, static_cast<std::size_t>(out) * static_cast<std::size_t>(tokens));
+}
+
 AttentionResult run_attention(const AttentionSizes& n, const Floats& q, const Floats& k, const Floats& v, const Floats& g) {
   Session s;
   const std::size_t rows = static_cast<std::size_t>(n.heads) * static_cast<std::size_t>(n.batch * n.queries);
-  cuda::AttentionArrays a{s.put(q), s.put(k), s.put(v), n.heads, n.kv_heads, n.head_size, n.batch, n.queries, n.keys};
-  a.y = s.make(q.size()), a.log_sum_exp = s.make(rows), a.g = s.put(g), a.delta = s.make(rows);
+  cuda::AttentionArrays a = put_attention(s, n, q, k, v);
+  a.g = s.put(g), a.delta = s.make(rows);
   a.dq = s.make(q.size()), a.dk = s.make(k.size()), a.dv = s.make(v.size());
-  if (n.head_size <= 32)
-    run_attention_kernels<32>(s.launch, a);
-  else if (n.head_size <= 64)
-    run_attention_kernels<64>(s.launch, a);
-  else
-    run_attention_kernels<128>(s.launch, a);
+  cuda::launch_attention(s.launch, a);
+  cuda::launch_attention_backward(s.launch, a);
   return {s.get(a.y, q.size()), s.get(a.log_sum_exp, rows), s.get(a.dq, q.size()), s.get(a.dk, k.size()), s.get(a.dv, v.size())};
+}
+
+Floats run_attention_forward(const AttentionSizes& n, const Floats& q, const Floats& k, const Floats& v) {
+  Session s;
+  const cuda::AttentionArrays a = put_attention(s, n, q, k, v);
+  constexpr std::size_t room = std::size_t{1} << 20;
+  cuda::launch_attention(s.launch, a, {s.make(room), static_cast<Index>(room)});
+  return s.get(a.y, q.size());
 }
 
 NormResult run_norm(const Floats& x, const Floats& weight, const Floats& g, int tokens, float epsilon) {

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include <lowrank/cuda/choose.hpp>
 #include <lowrank/cuda/packed.hpp>
 
 namespace device {
@@ -18,6 +19,10 @@ struct LayerResult {
 LayerResult run_layer(const lowrank::cuda::PackedMatrix& base, const Floats& a, const Floats& b, float scale, const Floats& x,
                       const Floats& g, int tokens);
 
+/// W X + adapter · H, or turned, by one path; adapter is B [out, rank], or turned A [rank, in]. Nothing where the device has no such path.
+Floats run_path(const lowrank::cuda::PackedMatrix& base, lowrank::cuda::ProductPath path, bool turned, const Floats& adapter, int rank,
+                const Floats& x, const Floats& h, int tokens);
+
 struct AttentionSizes {
   int heads, kv_heads, head_size, batch, queries, keys;
 };
@@ -25,6 +30,9 @@ struct AttentionResult {
   Floats y, log_sum_exp, dq, dk, dv;
 };
 AttentionResult run_attention(const AttentionSizes& sizes, const Floats& q, const Floats& k, const Floats& v, const Floats& g);
+
+/// Forward alone, as launch_attention chooses: for one query the keys in pieces.
+Floats run_attention_forward(const AttentionSizes& sizes, const Floats& q, const Floats& k, const Floats& v);
 
 struct NormResult {
   Floats y, dx;

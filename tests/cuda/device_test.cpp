@@ -65,6 +65,47 @@ void test_layer(Index in, Index out, Index rank) {
   }
 }
 
+/// Every path of a product, both ways, with an adapter: ragged, and more tiles of the depth than stages.
+template <class Format>
+void test_paths(Index rows, Index cols, Index rank) {
+  using Path = cuda::ProductPath;
+  constexpr std::pair<Path, const char*> paths[] = {{Path::few, "vector units"},          {Path::small, "mma.sync, 64 x 16"},
+                                                    {Path::medium, "mma.sync, 128 x 64"}, {Path::large, "mma.sync, 128 x 128"},
+                                                    {Path::wgmma_64, "wgmma, 64"},        {Path::wgmma_128, "wgmma, 128"},
+                                                    {Path::wgmma_256, "wgmma, 256"},      {Path::slices, "slices"}};
+  const auto q = quantize<Format>(Weight<float>(random_matrix(cols, rows, 1).transpose()));
+  Weight<float> w(rows, cols);
+  q.source().decode(0, rows, 0, cols, w.data(), cols);
+  const auto packed = cuda::pack(q.source());
+  for (const bool turned : {false, true})
+    for (const Index tokens : {3, 300}) {
+      const Index in = turned ? rows : cols, out = turned ? cols : rows;
+      const auto x = random_matrix(in, tokens, 2), h = random_matrix(rank, tokens, 3);
+      const Weight<float> factor = turned ? random_matrix(out, rank, 4).transpose() : random_matrix(rank, out, 4).transpose();
+      const Activation<float> expected =
+          turned ? Activation<float>(w.transpose() * x + factor.transpose() * h) : Activation<float>(w * x + factor * h);
+      for (const auto& [path, name] : paths) {
+        const auto y = device::run_path(packed, path, turned, numbers(factor), static_cast<int>(rank), numbers(x), numbers(h),
+                                        static_cast<int>(tokens));
+        const std::string what = concat("product on ", Format::name, turned ? ", turned, " : ", ", tokens, " tokens: ", name);
+        if (y.empty())
+          std::printf("not here: %s\n", what.c_str());
+        else
+          expect(is_near(y, expected, 0x1p-6), what);
+      }
+    }
+}
+
+void test_decode(const AttentionShape& shape, Index keys) {
+  const Index width = shape.heads * shape.head_size, kv_width = shape.kv_heads * shape.head_size;
+  const auto q = random_matrix(width, shape.batch, 1, 3), k = random_matrix(kv_width, shape.batch * keys, 2),
+             v = random_matrix(kv_width, shape.batch * keys, 3);
+  const auto n = [](Index i) { return static_cast<int>(i); };
+  const auto y = device::run_attention_forward({n(shape.heads), n(shape.kv_heads), n(shape.head_size), n(shape.batch), 1, n(keys)},
+                                               numbers(q), numbers(k), numbers(v));
+  expect(is_near(y, attention_forward(q, k, v, shape).y, 1e-4), concat("one query over ", keys, " keys, heads of ", shape.head_size));
+}
+
 void test_attention(const AttentionShape& shape, Index queries, Index keys) {
   const Index width = shape.heads * shape.head_size, kv_width = shape.kv_heads * shape.head_size, tokens = shape.batch * queries;
   const auto q = random_matrix(width, tokens, 1, 3), k = random_matrix(kv_width, shape.batch * keys, 2),
@@ -119,6 +160,10 @@ int main() {
   test_layer<Q4_1>(96, 130, 8);
   test_layer<Q8_0>(576, 320, 8);
   test_layer<Nf4<64>>(40, 40, 8);  // rows that hold no whole chunks: bfloat16
+  test_paths<Nf4<64>>(330, 576, 16);
+  test_paths<Q8_0>(330, 576, 8);
+  test_decode({8, 2, 128, 2}, 3000);
+  test_decode({5, 1, 256, 1}, 700);
   test_attention({4, 2, 32, 2}, 65, 70);
   test_attention({3, 1, 64, 1}, 130, 130);
   test_attention({2, 2, 128, 1}, 70, 100);

@@ -8,15 +8,11 @@
 #include <lowrank/cuda/product_few.hpp>
 #include <lowrank/cuda/product_many.hpp>
 #include <lowrank/cuda/product_wgmma.hpp>
+#include <lowrank/cuda/scratch.hpp>
 #include <lowrank/cuda/slices.hpp>
+#include <lowrank/error.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::cuda {
-
-/// Scratch for partial sums; products are cut into no more pieces of the depth than it holds.
-struct Scratch {
-  float* data = nullptr;
-  Index size = 0;
-};
 
 /// Pieces of the depth that give every multiprocessor two blocks, of at least four tiles each, within the scratch.
 inline int splits_of(Index blocks, Index depth_tiles, Index outputs, Index multiprocessors, const Scratch& scratch) {

@@ -3,6 +3,7 @@
 /// A product by way of a plain matrix product of bfloat16: W is decoded slice by slice into a buffer that stays in the L2 cache.
 
 #include <lowrank/cuda/product.hpp>
+#include <lowrank/error.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::cuda {
 

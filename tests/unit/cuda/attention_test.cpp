@@ -1,4 +1,4 @@
-#include <lowrank/cuda/attention_backward.hpp>
+#include <lowrank/cuda/attention_launch.hpp>
 #include <lowrank/ops/attention.hpp>
 
 #include "cuda_support.hpp"
@@ -70,7 +70,70 @@ void check(const AttentionShape& shape, Index queries, Index keys) {
   CHECK(difference(all, 2 * size_q + rows + size_k, backward.dv) < 0x1p-7);
 }
 
+/// A launcher on the model that claims many multiprocessors, so that the keys are cut into as many pieces as the scratch holds.
+struct Launch {
+  Machine& machine;
+  int launches = 0;
+
+  int multiprocessors() const { return 132; }
+  template <class Kernel>
+  void operator()(const Kernel& kernel) {
+    ++launches;
+    launch(machine, kernel);
+  }
+};
+
+cuda::AttentionArrays arrays_of(const AttentionShape& shape, Index queries, Index keys) {
+  cuda::AttentionArrays a;
+  a.heads = static_cast<int>(shape.heads), a.kv_heads = static_cast<int>(shape.kv_heads), a.head_size = static_cast<int>(shape.head_size);
+  a.batch = static_cast<int>(shape.batch), a.queries = static_cast<int>(queries), a.keys = static_cast<int>(keys);
+  return a;
+}
+
+/// One query over a cache, in fp32, by the kernels that launch_attention picks.
+void check_decode(const AttentionShape& shape, Index keys, Index room, int launches) {
+  CAPTURE(keys);
+  CAPTURE(shape.head_size);
+  const Index width = shape.heads * shape.head_size, kv_width = shape.kv_heads * shape.head_size;
+  const auto q = rounded_matrix(width, shape.batch, 1, 3), k = rounded_matrix(kv_width, shape.batch * keys, 2),
+             v = rounded_matrix(kv_width, shape.batch * keys, 3);
+  const auto expected = attention_forward(Activation<double>(q.cast<double>()), Activation<double>(k.cast<double>()),
+                                          Activation<double>(v.cast<double>()), shape);
+  const auto all = on_every_schedule([&](Machine& machine) {
+    const auto size = static_cast<std::size_t>(q.size()), rows = static_cast<std::size_t>(shape.heads * shape.batch);
+    std::vector<float> out(size + rows), scratch(static_cast<std::size_t>(room));
+    cuda::AttentionArrays a = arrays_of(shape, 1, keys);
+    a.q = q.data(), a.k = k.data(), a.v = v.data(), a.y = out.data(), a.log_sum_exp = out.data() + size;
+    Launch launcher{machine};
+    cuda::launch_attention(launcher, a, {scratch.data(), room});
+    CHECK(launcher.launches == launches);
+    return out;
+  });
+  CHECK(difference(all, 0, expected.y) < (launches == 2 ? 1e-5 : 0x1p-8));
+  CHECK(difference(all, static_cast<std::size_t>(q.size()), expected.log_sum_exp) < 1e-6);
+}
+
 }  // namespace
+
+TEST_CASE("one query over a cache: keys in pieces, heads that share them, every head size") {
+  check_decode({1, 1, 32, 1}, 1, 1 << 12, 2);
+  check_decode({8, 2, 64, 2}, 700, 1 << 16, 2);
+  check_decode({5, 1, 100, 1}, 530, 1 << 16, 2);
+  check_decode({2, 1, 256, 1}, 1100, 1 << 16, 2);
+  check_decode({4, 2, 24, 3}, 3, 0, 1);  // no scratch: the kernel for many queries
+  check_decode({2, 1, 200, 1}, 70, 0, 1);
+}
+
+TEST_CASE("attention refuses heads that its kernels have no room for") {
+  Machine machine;
+  Launch launcher{machine};
+  CHECK_THROWS_WITH_AS(cuda::launch_attention(launcher, arrays_of({2, 2, 33, 1}, 1, 1)), doctest::Contains("heads of 33"), ShapeError);
+  CHECK_THROWS_AS(cuda::launch_attention(launcher, arrays_of({2, 2, 258, 1}, 1, 1)), ShapeError);
+  CHECK_THROWS_AS(cuda::launch_attention_backward(launcher, arrays_of({2, 2, 256, 1}, 1, 1)), ShapeError);
+  CHECK_THROWS_AS(cuda::launch_attention(launcher, arrays_of({3, 2, 32, 1}, 1, 1)), ShapeError);
+  CHECK_THROWS_AS(cuda::launch_attention(launcher, arrays_of({2, 2, 32, 1}, 2, 1)), ShapeError);
+  CHECK(launcher.launches == 0);
+}
 
 TEST_CASE("attention and its gradients: ragged sizes, shared key heads, batches, a cache") {
   check<32>({1, 1, 32, 1}, 1, 1);

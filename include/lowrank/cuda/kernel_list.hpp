@@ -6,6 +6,7 @@
 #include <variant>
 
 #include <lowrank/cuda/attention_backward.hpp>
+#include <lowrank/cuda/attention_decode.hpp>
 #include <lowrank/cuda/elementwise.hpp>
 #include <lowrank/cuda/linear.hpp>
 #include <lowrank/cuda/loss.hpp>
@@ -36,7 +37,10 @@ using ProductKernels =
                ProductWgmma<Bits, false, WgmmaTile<128>>, ProductWgmma<Bits, false, WgmmaTile<256>>,
                ProductWgmma<Bits, true, WgmmaTile<64>>, ProductWgmma<Bits, true, WgmmaTile<128>>, ProductWgmma<Bits, true, WgmmaTile<256>>>;
 template <int Size>
-using AttentionKernels = KernelList<AttentionForwardKernel<Size>, AttentionBackwardKeys<Size>, AttentionBackwardQueries<Size>>;
+using AttentionOnly = KernelList<AttentionForwardKernel<Size>, AttentionDecode<Size>, AttentionDecodeCombine<Size>>;  // for inference
+template <int Size>
+using AttentionKernels = KernelList<AttentionForwardKernel<Size>, AttentionDecode<Size>, AttentionDecodeCombine<Size>,
+                                    AttentionBackwardKeys<Size>, AttentionBackwardQueries<Size>>;
 using OtherKernels =
     KernelList<DecodeSlice<4>, DecodeSlice<8>, AddBias, ToBfloat16, FromBfloat16, SumPartials, OuterProduct, SumOuter, RmsNormForward,
                RmsNormBackward, RmsNormWeightGradient, SwigluForward, SwigluBackward, AddScaled, Scale, AddToColumns, SumColumns, Rope,
@@ -44,7 +48,8 @@ using OtherKernels =
 
 }  // namespace detail
 
-using AnyKernel = detail::Joined<detail::ProductKernels<4>, detail::ProductKernels<8>, detail::ProductKernels<16>,
-                                 detail::AttentionKernels<64>, detail::AttentionKernels<128>, detail::OtherKernels>::type;
+using AnyKernel =
+    detail::Joined<detail::ProductKernels<4>, detail::ProductKernels<8>, detail::ProductKernels<16>, detail::AttentionKernels<32>,
+                   detail::AttentionKernels<64>, detail::AttentionKernels<128>, detail::AttentionOnly<256>, detail::OtherKernels>::type;
 
 }  // namespace lowrank::inline LOWRANK_ABI::cuda

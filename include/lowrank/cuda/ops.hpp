@@ -5,6 +5,7 @@
 
 #include <lowrank/autograd/parameter.hpp>
 #include <lowrank/cuda/array.hpp>
+#include <lowrank/cuda/attention_launch.hpp>
 #include <lowrank/ops/attention.hpp>
 #include <lowrank/ops/rope.hpp>
 
@@ -145,11 +146,9 @@ namespace detail {
 inline AttentionArrays attention_arrays(const char* operation, const DeviceActivation& q, const DeviceActivation& k,
                                         const DeviceActivation& v, const AttentionShape& shape) {
   const auto [heads, kv_heads, size, batch] = shape;
-  check<ShapeError>(size > 0 && size % 2 == 0 && size <= 128, operation, "head_size is ", size,
-                    "; on a GPU it must be even and at most 128: use the CPU for this model");
-  check<ShapeError>(heads > 0 && kv_heads > 0 && heads % kv_heads == 0 && batch > 0 && q.rows() == heads * size &&
-                        k.rows() == kv_heads * size && v.rows() == k.rows() && v.cols() == k.cols() && q.cols() % batch == 0 &&
-                        k.cols() % batch == 0 && k.cols() >= q.cols(),
+  check<ShapeError>(heads > 0 && kv_heads > 0 && size > 0 && batch > 0 && q.rows() == heads * size && k.rows() == kv_heads * size &&
+                        v.rows() == k.rows() && v.cols() == k.cols() && q.cols() % batch == 0 && k.cols() % batch == 0 &&
+                        k.cols() >= q.cols(),
                     operation, "q is [", q.rows(), ", ", q.cols(), "], k [", k.rows(), ", ", k.cols(), "], v [", v.rows(), ", ", v.cols(),
                     "] for ", heads, " heads on ", kv_heads, " of ", size, " numbers and ", batch, " sequences; q is [heads · head_size, ",
                     "tokens], k and v [kv_heads · head_size, keys]");
@@ -160,26 +159,17 @@ inline AttentionArrays attention_arrays(const char* operation, const DeviceActiv
   return a;
 }
 
-template <int Size>
-void launch_attention_backward(Machine& machine, const AttentionArrays& a) {
-  machine.launch(AttentionDelta{a});
-  machine.launch(AttentionBackwardKeys<Size>{a});
-  machine.launch(AttentionBackwardQueries<Size>{a});
-}
-
 }  // namespace detail
 
-/// Causal attention; see attention_forward of ops/attention.hpp. Throws ShapeError.
+/// Causal attention; see attention_forward of ops/attention.hpp. Heads are even, at most 256 wide here and 128 in the backward pass. Throws
+/// ShapeError.
 inline DeviceAttentionForward attention_forward(const DeviceActivation& q, const DeviceActivation& k, const DeviceActivation& v,
                                                 const AttentionShape& shape, Compute = Compute::bf16) {
   AttentionArrays a = detail::attention_arrays("attention_forward", q, k, v, shape);
   DeviceAttentionForward result{DeviceActivation(q.rows(), q.cols()), DeviceActivation(shape.heads, q.cols())};
   a.y = result.y.data(), a.log_sum_exp = result.log_sum_exp.data();
-  if (q.size() == 0) return result;
-  if (shape.head_size <= 64)
-    q.machine().launch(AttentionForwardKernel<64>{a});
-  else
-    q.machine().launch(AttentionForwardKernel<128>{a});
+  Launch launch(q.machine());
+  launch_attention(launch, a, q.machine().scratch());
   return result;
 }
 
@@ -193,11 +183,8 @@ inline DeviceAttentionGradients attention_backward(const DeviceActivation& q, co
   a.y = const_cast<float*>(y.data()), a.log_sum_exp = const_cast<float*>(log_sum_exp.data());  // read only
   a.g = g.data(), a.delta = delta.data();
   a.dq = gradients.dq.data(), a.dk = gradients.dk.data(), a.dv = gradients.dv.data();
-  if (q.size() == 0) return gradients;
-  if (shape.head_size <= 64)
-    detail::launch_attention_backward<64>(q.machine(), a);
-  else
-    detail::launch_attention_backward<128>(q.machine(), a);
+  Launch launch(q.machine());
+  launch_attention_backward(launch, a);
   return gradients;
 }
 

@@ -73,18 +73,18 @@ class StateReader {
 
   QuantState read(std::string_view quant_type) const {
     refuse_unknown();
-    require(value("quant_type") == quant_type, "quant_type", quant_type, ", as in the tensor's name");
+    require(json::is_text(value("quant_type"), {quant_type}), "quant_type", quant_type, ", as in the tensor's name");
     const auto block = json::as_index(value("blocksize"));
     require(block && quant::is_block_size(*block), "blocksize", "a power of two from 32 to 4096");
     const json::Json dtype = value("dtype");
-    require(dtype == "float32" || dtype == "bfloat16" || dtype == "float16", "dtype", "float32, bfloat16 or float16");
+    require(json::is_text(dtype, {"float32", "bfloat16", "float16"}), "dtype", "float32, bfloat16 or float16");
     const auto [rows, cols] = shape();
     const bool is_nested = state_.contains("nested_offset") || state_.contains("nested_blocksize") || state_.contains("nested_dtype");
     return {std::string(quant_type), *block, rows, cols, dtype.get<std::string>(), is_nested, is_nested ? nested_offset() : 0.0f};
   }
 
  private:
-  json::Json value(const char* key) const { return state_.value(key, json::Json()); }
+  json::Json value(const char* key) const { return json::member(state_, key); }
   template <class... Parts>
   void require(bool condition, const char* key, const Parts&... expected) const {
     check<FormatError>(condition, "bitsandbytes", at_, " quant_state: ", key, " is ", json::excerpt(value(key)), " but must be ",
@@ -106,7 +106,7 @@ class StateReader {
   }
   float nested_offset() const {
     require(json::as_index(value("nested_blocksize")) == DoubleQuant::nested_block, "nested_blocksize", DoubleQuant::nested_block);
-    require(value("nested_dtype") == "float32", "nested_dtype", "float32");
+    require(json::is_text(value("nested_dtype"), {"float32"}), "nested_dtype", "float32");
     const json::Json offset = value("nested_offset");
     require(offset.is_number() && std::abs(offset.get<double>()) <= std::numeric_limits<float>::max(), "nested_offset", "a finite number");
     return offset.get<float>();
@@ -194,21 +194,23 @@ QuantizedMatrix<Format> load_as(const safetensors::File& file, const std::string
 }
 
 namespace detail {
-template <std::size_t I = 0>
-AnyMatrix load_matching(const QuantState& state, const safetensors::File& file, const std::string& prefix) {
-  using Format = typename FormatOf<std::variant_alternative_t<I, AnyMatrix>>::type;
+template <class Matrices, std::size_t I = 0>
+Matrices load_matching(const QuantState& state, const safetensors::File& file, const std::string& prefix) {
+  using Format = typename FormatOf<std::variant_alternative_t<I, Matrices>>::type;
   if (state.quant_type == Format::quant_type && state.block == Format::block && state.is_nested == Format::Scales::is_double_quantized)
     return load_as<Format>(file, prefix);
-  if constexpr (I + 1 < std::variant_size_v<AnyMatrix>)
-    return load_matching<I + 1>(state, file, prefix);
+  if constexpr (I + 1 < std::variant_size_v<Matrices>)
+    return load_matching<Matrices, I + 1>(state, file, prefix);
   else
     fail<FormatError>("bitsandbytes", where(file, prefix), ": no format with blocks of ", state.block);
 }
 }  // namespace detail
 
-/// The 4-bit weight of a layer in whatever format the file has it. Throws FormatError.
-inline AnyMatrix load(const safetensors::File& file, const std::string& prefix) {
-  return detail::load_matching(quant_state(file, prefix), file, prefix);
+/// The 4-bit weight of a layer in whatever format the file has it, as a variant of QuantizedMatrix: of all of them, or of those that a
+/// program knows, load<std::variant<…>>. Throws FormatError.
+template <class Matrices = AnyMatrix>
+Matrices load(const safetensors::File& file, const std::string& prefix) {
+  return detail::load_matching<Matrices>(quant_state(file, prefix), file, prefix);
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI::bitsandbytes

@@ -89,7 +89,9 @@ std::vector<StoredTensor> tensors(const QuantizedMatrix<Format>& w, const std::s
 }
 
 /// The same for a weight in whatever format `load` found.
-inline std::vector<StoredTensor> tensors(const AnyMatrix& w, const std::string& prefix, std::string_view dtype = "float32") {
+template <class... Formats>
+std::vector<StoredTensor> tensors(const std::variant<QuantizedMatrix<Formats>...>& w, const std::string& prefix,
+                                  std::string_view dtype = "float32") {
   return std::visit([&](const auto& matrix) { return tensors(matrix, prefix, dtype); }, w);
 }
 

@@ -1,6 +1,9 @@
 #pragma once
 
+#include <algorithm>
 #include <functional>
+#include <initializer_list>
+#include <limits>
 #include <optional>
 #include <set>
 #include <string>
@@ -83,6 +86,18 @@ inline std::optional<Index> as_index(const Json& value) {
   const auto number = value.get<std::uint64_t>();
   if (number > static_cast<std::uint64_t>(std::numeric_limits<Index>::max())) return std::nullopt;
   return static_cast<Index>(number);
+}
+
+/// The member of that name, or null. This and the next say with few templates what nlohmann-json's own operators do: each of those costs a
+/// compiler as much as a small header.
+inline Json member(const Json& object, const char* key) {
+  const auto found = object.find(key);
+  return found == object.end() ? Json() : *found;
+}
+
+/// Whether a value is that text, or one of them.
+inline bool is_text(const Json& value, std::initializer_list<std::string_view> texts) {
+  return value.is_string() && std::find(texts.begin(), texts.end(), value.get_ref<const std::string&>()) != texts.end();
 }
 
 /// The start of a value's text, for errors.

@@ -48,15 +48,16 @@ class ConfigReader {
 
   Config read() const {
     Config config;
-    const Json type = config_.value("fine_tune_type", Json("lora"));
-    require(type == "lora" || type == "dora", "fine_tune_type", type, "lora or dora; full copies of the weights are no adapter");
-    config.is_dora = type == "dora" || config_.value("use_dora", Json(false)) == true;
+    const Json type = json::member(config_, "fine_tune_type"), use_dora = json::member(config_, "use_dora");
+    require(!config_.contains("fine_tune_type") || json::is_text(type, {"lora", "dora"}), "fine_tune_type", type,
+            "lora or dora; full copies of the weights are no adapter");
+    config.is_dora = json::is_text(type, {"dora"}) || (use_dora.is_boolean() && use_dora.get<bool>());
     const char* const layers_key = config_.contains("num_layers") ? "num_layers" : "lora_layers";  // the latter until 2024
-    const Json layers = config_.value(layers_key, Json());
+    const Json layers = json::member(config_, layers_key);
     const auto count = json::as_index(layers);
-    require(count || layers == -1, layers_key, layers, "a whole number of at least -1");
+    require(count || (layers.is_number_integer() && layers.get<std::int64_t>() == -1), layers_key, layers, "a whole number of at least -1");
     config.layers = count.value_or(-1);
-    if (const Json model = config_.value("model", Json()); model.is_string()) config.model = model.get<std::string>();
+    if (const Json model = json::member(config_, "model"); model.is_string()) config.model = model.get<std::string>();
     read_parameters(config);
     return config;
   }
@@ -66,21 +67,24 @@ class ConfigReader {
     check<FormatError>(condition, "mlx", file_, ": ", key, " is ", json::excerpt(value), " but must be ", expected);
   }
   void read_parameters(Config& config) const {
-    const Json parameters = config_.value("lora_parameters", Json());
+    const Json parameters = json::member(config_, "lora_parameters");
     require(parameters.is_object(), "lora_parameters", parameters, "an object of rank, scale and dropout");
     constexpr std::array known{"rank", "scale", "dropout", "keys"};
     for (const auto& [key, value] : parameters.items())
       check<FormatError>(std::find(known.begin(), known.end(), key) != known.end(), "mlx", file_, ": lora_parameters has the key ",
                          name_text(key), ", which is not supported and may change what the adapter computes");
-    const Json rank = parameters.value("rank", Json()), scale = parameters.value("scale", Json()),
-               dropout = parameters.value("dropout", Json(0.0));
+    const Json rank = json::member(parameters, "rank"), scale = json::member(parameters, "scale");
     const auto number = json::as_index(rank);
     require(number && *number > 0 && *number <= std::numeric_limits<std::int32_t>::max(), "rank", rank, "a positive whole number");
-    require(scale.is_number() && std::isfinite(scale.get<double>()) && scale != 0, "scale", scale, "a finite number other than 0");
-    require(dropout.is_number() && dropout >= 0 && dropout < 1, "dropout", dropout, "at least 0 and below 1");
+    require(scale.is_number() && std::isfinite(scale.get<double>()) && std::abs(scale.get<double>()) > 0, "scale", scale,
+            "a finite number other than 0");
+    if (parameters.contains("dropout")) {
+      const Json dropout = json::member(parameters, "dropout");
+      config.dropout = dropout.is_number() ? dropout.get<double>() : -1;
+      require(config.dropout >= 0 && config.dropout < 1, "dropout", dropout, "at least 0 and below 1");
+    }
     config.rank = *number;
     config.scale = scale.get<double>();
-    config.dropout = dropout.get<double>();
   }
 
   std::string file_;

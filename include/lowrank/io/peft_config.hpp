@@ -25,8 +25,8 @@ class ConfigReader {
 
   LoraConfig read() const {
     LoraConfig config;
-    check<FormatError>(config_.value("peft_type", Json()) == "LORA", "peft", file_, ": peft_type is ",
-                       json::excerpt(config_.value("peft_type", Json())), " but only LORA is read");
+    const Json type = json::member(config_, "peft_type");
+    check<FormatError>(json::is_text(type, {"LORA"}), "peft", file_, ": peft_type is ", json::excerpt(type), " but only LORA is read");
     config.rank = whole("r", config.rank);
     config.alpha = number("lora_alpha", config.alpha);
     config.dropout = number("lora_dropout", config.dropout);
@@ -145,12 +145,13 @@ bool is_among(const Keys& keys, std::string_view key) {
 
 /// Null, false and what is empty switch a feature off, known or not.
 inline bool is_off(const Json& value) {
-  return value.is_null() || value == false || ((value.is_array() || value.is_object()) && value.empty()) || value == "";
+  if (value.is_boolean()) return !value.get<bool>();
+  return value.is_null() || ((value.is_array() || value.is_object()) && value.empty()) || json::is_text(value, {""});
 }
 
 /// Initialisations that leave the base as it is; the others need the base they changed.
 inline bool keeps_base(const Json& init) {
-  return init.is_boolean() || init.is_null() || init == "gaussian" || init == "eva" || init == "orthogonal";
+  return init.is_boolean() || init.is_null() || json::is_text(init, {"gaussian", "eva", "orthogonal"});
 }
 
 inline void refuse_unsupported(const Json& config, const std::string& file) {
@@ -166,24 +167,12 @@ inline void refuse_unsupported(const Json& config, const std::string& file) {
 
 /// What PEFT writes for a fresh adapter.
 inline Json default_config() {
-  Json config = {{"peft_type", "LORA"},
-                 {"r", 8},
-                 {"lora_alpha", 8},
-                 {"lora_dropout", 0.0},
-                 {"bias", "none"},
-                 {"fan_in_fan_out", false},
-                 {"inference_mode", true},
-                 {"init_lora_weights", true},
-                 {"lora_bias", false},
-                 {"use_dora", false},
-                 {"use_rslora", false},
-                 {"loftq_config", Json::object()},
-                 {"rank_pattern", Json::object()},
-                 {"alpha_pattern", Json::object()}};
-  for (const char* key : {"auto_mapping", "base_model_name_or_path", "exclude_modules", "layers_pattern", "layers_to_transform",
-                          "modules_to_save", "revision", "target_modules", "task_type"})
-    config[key] = nullptr;
-  return config;
+  return json::parse(R"({
+    "peft_type": "LORA", "r": 8, "lora_alpha": 8, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": false, "inference_mode": true,
+    "init_lora_weights": true, "lora_bias": false, "use_dora": false, "use_rslora": false, "loftq_config": {}, "rank_pattern": {},
+    "alpha_pattern": {}, "auto_mapping": null, "base_model_name_or_path": null, "exclude_modules": null, "layers_pattern": null,
+    "layers_to_transform": null, "modules_to_save": null, "revision": null, "target_modules": null, "task_type": null})",
+                     "peft", "the default configuration");
 }
 
 inline Json to_json(const ModuleNames& names) {
@@ -227,7 +216,7 @@ inline LoraConfig parse_config(std::string_view text, const std::string& file) {
 inline std::string config_text(const LoraConfig& config) {
   using detail::to_json;
   json::Json out = config.json.empty() ? detail::default_config() : json::Json::object();
-  for (const auto& [key, value] : config.json) out[key] = json::Json::parse(value);
+  for (const auto& [key, value] : config.json) out[key] = json::parse(value, "peft", "the adapter's own configuration");
   const LoraConfig before = config.json.empty() ? LoraConfig{} : parse_config(out.dump(), "the adapter's own configuration");
   const auto put = [&](const char* key, const auto& was, const auto& is) {
     if (was != is) out[key] = to_json(is);

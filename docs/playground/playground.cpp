@@ -211,8 +211,8 @@ FOR_THE_PAGE const double* spectrum(int true_rank, double noise) {
   return p.svd.s.data();
 }
 
-// Relative errors of rank 0 … n, three times n + 1: the floor, √(Σ_{i>r} s_i²) / ‖Δ‖; measured, ‖Δ - Δ_r‖ / ‖Δ‖; with r random directions
-// Q in place of the best ones, ‖Δ - Q Qᵀ Δ‖ / ‖Δ‖.
+// Relative errors of rank 0 … n, three times n + 1: the floor, √(Σ_{i>r} s_i²) / ‖Δ‖; measured, ‖Δ - Δ_r‖ / ‖Δ‖; with r random
+// directions Q in place of the best ones, ‖Δ - Q Qᵀ Δ‖ / ‖Δ‖.
 FOR_THE_PAGE const double* errors() {
   Playground& p = playground();
   const lowrank::Svd& svd = p.svd;

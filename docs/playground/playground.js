@@ -106,7 +106,8 @@ function listen() {
     const key = control.dataset.key;
     if (control.type === 'range') control.max = choices[key].length - 1;
     const read = () => {
-      set(key, control.type === 'range' ? choices[key][control.value] : control.type === 'checkbox' ? Number(control.checked) : Number(control.value));
+      const given = control.type === 'checkbox' ? control.checked : control.value;
+      set(key, control.type === 'range' ? choices[key][given] : Number(given));
       showControls();
     };
     control.addEventListener('input', read);
@@ -172,7 +173,8 @@ function chart(id, x, y, xLabel, yLabel) {
     line(points, kind) { body += `<polyline class="${kind}" points="${points.map(([a, b]) => number(px(a)) + ',' + number(py(b))).join(' ')}"/>`; },
     dot(a, b, kind = '', radius = 3) { body += `<circle class="dot ${kind}" cx="${number(px(a))}" cy="${number(py(b))}" r="${radius}"/>`; },
     bar(a, b, half, kind) {
-      body += `<rect class="bar ${kind}" x="${number(px(a - half))}" width="${number(px(a + half) - px(a - half))}" y="${number(py(b))}" height="${number(py(0) - py(b))}"/>`;
+      body += `<rect class="bar ${kind}" x="${number(px(a - half))}" width="${number(px(a + half) - px(a - half))}"`
+        + ` y="${number(py(b))}" height="${number(py(0) - py(b))}"/>`;
     },
     vertical(a) { body += `<line class="here" x1="${px(a)}" x2="${px(a)}" y1="${top_}" y2="${height - bottom}"/>`; },
     show(text) {
@@ -199,7 +201,8 @@ function drawTask() {
   const {spectrum, errors} = view, r = state.r;
   const bars = chart('spectrum', {min: 0, max: 65, ticks: [1, 8, 16, 32, 48, 64]}, linear(spectrum[0] * 1.05), 'i', 'singular value');
   spectrum.forEach((s, i) => bars.bar(i + 1, s, 0.38, i < r ? 'kept' : ''));
-  bars.show(`Singular values of Delta: the first is ${short(spectrum[0])}, number ${r} is ${short(spectrum[r - 1])}, the next ${short(spectrum[r])}.`);
+  bars.show(`Singular values of Delta: the first is ${short(spectrum[0])}, number ${r} is ${short(spectrum[r - 1])}, `
+    + `the next ${short(spectrum[r])}.`);
 
   const curve = chart('error', ranks, linear(1), 'rank r', 'relative error');
   curve.vertical(r);
@@ -207,7 +210,8 @@ function drawTask() {
   curve.line(errors.floor.map((e, i) => [i, e]), 'floor');
   errors.measured.forEach((e, i) => { if (i % 2 === 0 || i < 16) curve.dot(i, e, '', 1.8); });
   curve.dot(r, errors.measured[r], 'here', 5);
-  curve.show(`Relative error by rank: at rank ${r} it is ${short(errors.measured[r])}, the floor is ${short(errors.floor[r])}, random directions leave ${short(errors.random[r])}.`);
+  curve.show(`Relative error by rank: at rank ${r} it is ${short(errors.measured[r])}, the floor is ${short(errors.floor[r])}, `
+    + `random directions leave ${short(errors.random[r])}.`);
   byId('floor').textContent = errors.floor[r].toFixed(6);
   byId('measured').textContent = errors.measured[r].toFixed(6);
   byId('random').textContent = errors.random[r].toFixed(6);
@@ -224,11 +228,13 @@ function drawTraining() {
   curve.show(losses.length ? `Loss after ${losses.length} steps: ${short(last)}; the floor is ${short(floors[r])}.` : 'Training has not begun.');
 
   const all = [...floors.slice(1, 33), ...sweep.done.map(([, loss]) => loss)];
-  const byRank = chart('by-rank', {min: 0, max: 33, ticks: [1, 4, 8, 16, 24, 32]}, decades([...all.map(v => Math.max(v, 1e-10)), start]), 'rank r', 'loss');
+  const byRank = chart('by-rank', {min: 0, max: 33, ticks: [1, 4, 8, 16, 24, 32]},
+    decades([...all.map(v => Math.max(v, 1e-10)), start]), 'rank r', 'loss');
   byRank.vertical(r);
   byRank.line(floors.slice(1, 33).map((loss, i) => [i + 1, loss]), 'floor');
   sweep.done.forEach(([rank, loss]) => byRank.dot(rank, loss, '', 3.5));
-  byRank.show(sweep.done.length ? 'Loss after training, by rank: ' + sweep.done.map(([rank, loss]) => `${rank}: ${short(loss)}`).join(', ') + '.' : 'Training has not begun.');
+  const list = sweep.done.map(([rank, loss]) => `${rank}: ${short(loss)}`).join(', ');
+  byRank.show(list ? `Loss after training, by rank: ${list}.` : 'Training has not begun.');
   byId('scale').textContent = short(state.rs ? state.alpha / Math.sqrt(r) : state.alpha / r);
   byId('trained').textContent = `${r * 2 * n}; W has ${n * n}`;
   byId('step').textContent = `${losses.length} of ${steps}`;
@@ -262,11 +268,14 @@ function drawBits() {
   paint('codes', i => (table[codes[i]] - middle) / (reach - middle), 'The 4-bit code of each weight, coloured by the value that it stands for.');
   paint('rest', i => Math.abs(weights[i] - stored[i]) / largest, `The error of each weight; the largest is ${short(largest)}.`);
   const full = Math.max(0.2, worst);
-  paint('blocks', i => blockErrors[Math.floor(i / size)] / full, `Error of ${blocks} blocks of ${size} weights: the median is ${short(mean)}, the worst ${short(worst)}.`);
-  byId('blocks-caption').textContent = `Error of ${blocks === 1 ? 'the one block' : `the ${blocks} blocks of ${size}`}: median ${short(mean)}, worst ${short(worst)}`;
+  paint('blocks', i => blockErrors[Math.floor(i / size)] / full,
+    `Error of ${blocks} blocks of ${size} weights: the median is ${short(mean)}, the worst ${short(worst)}.`);
+  const which = blocks === 1 ? 'the one block' : `the ${blocks} blocks of ${size}`;
+  byId('blocks-caption').textContent = `Error of ${which}: median ${short(mean)}, worst ${short(worst)}`;
 
   const order = range(0, 15).sort((a, b) => table[a] - table[b]), low = Math.min(...table), high = Math.max(...table), pad = (high - low) * 0.04;
-  const used = chart('levels', {min: low - pad, max: high + pad, ticks: [low, (low + high) / 2, high]}, linear(Math.max(...counts) * 1.05), 'value of the code', 'weights');
+  const used = chart('levels', {min: low - pad, max: high + pad, ticks: [low, (low + high) / 2, high]},
+    linear(Math.max(...counts) * 1.05), 'value of the code', 'weights');
   order.forEach(code => used.bar(table[code], counts[code], (high - low) * 0.014, 'kept'));
   used.show('How many weights take each value: ' + order.map(code => `${short(table[code])}: ${counts[code]}`).join(', ') + '.');
   byId('relative').textContent = summary[0].toFixed(6);

@@ -6,10 +6,12 @@ names=$(mktemp) && trap 'rm -f "$names" "$names".*' EXIT
 wrong=0
 
 # Functions and variables that a linker sees; the rest has numbers of the compiler's own in its names.
-for object in "$folder_object" "$single_object"; do "$nm" "$object" | awk '$2 ~ /^[TWVuBD]$/ { print $2, $3 }' | LC_ALL=C sort > "$names.$(basename "$(dirname "$object")")"; done
-set -- "$names".*
-echo "$(wc -l < "$1") and $(wc -l < "$2") symbols"
-[ $# = 2 ] && [ "$(wc -l < "$1")" -gt 1000 ] && diff "$1" "$2" | head -n 20 && cmp -s "$1" "$2" || wrong=1
+symbols() { "$nm" "$1" | awk '$2 ~ /^[TWVuBD]$/ { print $2, $3 }' | LC_ALL=C sort; }
+symbols "$folder_object" > "$names.folder"
+symbols "$single_object" > "$names.single"
+echo "$(wc -l < "$names.folder") and $(wc -l < "$names.single") symbols"
+[ "$(wc -l < "$names.folder")" -gt 1000 ] || wrong=1
+diff "$names.folder" "$names.single" > "$names.difference" || { head -n 20 "$names.difference"; wrong=1; }
 
 # expect COUNT FLAGS…: how often the kernels' choice and Eigen's decomposition are defined.
 expect() {

@@ -6,7 +6,7 @@
 namespace lowrank::inline LOWRANK_ABI::cuda {
 
 /// A block's share of a product on wgmma: 128 rows × 64, 128 or 256 tokens, over depths of 64; a warpgroup takes 64 rows and all tokens.
-/// The widest has a multiprocessor for itself, of the others two fit.
+/// The widest has a multiprocessor for itself, of the others two fit with codes of 4 or 8 bits.
 template <int Tokens>
 struct WgmmaTile {
   static constexpr int rows = 128, tokens = Tokens, depth = 64, threads = 2 * warpgroup_size, stages = Tokens == 256 ? 4 : 3;

@@ -49,18 +49,12 @@ class GpuHeap : public Heap {
   int device_;
 };
 
-class RecordedGraph : public RecordedWork {
- public:
-  RecordedGraph(cudaGraphExec_t graph, cudaStream_t stream) : graph_(graph), stream_(stream) {}
-  ~RecordedGraph() override { cudaGraphExecDestroy(graph_); }
-  RecordedGraph(const RecordedGraph&) = delete;
-  RecordedGraph& operator=(const RecordedGraph&) = delete;
+struct RecordedGraph : RecordedWork {
+  explicit RecordedGraph(const Stream& of) : stream(of) {}
+  void run() override { graph.launch(stream); }
 
-  void run() override { expect_success(cudaGraphLaunch(graph_, stream_), "recording: run"); }
-
- private:
-  cudaGraphExec_t graph_;
-  cudaStream_t stream_;
+  const Stream& stream;
+  StepGraph graph;
 };
 
 }  // namespace detail
@@ -94,16 +88,12 @@ class Gpu : public Machine {
   }
   void begin_recording() override {
     stream_.synchronize();
-    expect_success(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal), "recording: begin");
+    StepGraph::begin(stream_);
   }
   std::unique_ptr<RecordedWork> end_recording() override {
-    cudaGraph_t recorded = nullptr;
-    expect_success(cudaStreamEndCapture(stream_.get(), &recorded), "recording: end");
-    cudaGraphExec_t ready = nullptr;
-    const cudaError_t status = cudaGraphInstantiate(&ready, recorded, 0);
-    cudaGraphDestroy(recorded);
-    expect_success(status, "recording: end");
-    return std::make_unique<detail::RecordedGraph>(ready, stream_.get());
+    auto work = std::make_unique<detail::RecordedGraph>(stream_);
+    work->graph.end(stream_);
+    return work;
   }
   /// Pinned, as a graph's copies need it.
   std::shared_ptr<std::byte> host_memory(std::size_t bytes) override {

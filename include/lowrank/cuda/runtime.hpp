@@ -184,15 +184,23 @@ class StepGraph {
   /// Records what step() puts into the stream, without running it.
   template <class Step>
   void record(const Stream& stream, const Step& step) {
-    expect_success(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal), "graph: begin");
-    cudaGraph_t recorded = nullptr;
+    begin(stream);
     try {
       step();
     } catch (...) {
-      cudaStreamEndCapture(stream.get(), &recorded);
-      if (recorded) cudaGraphDestroy(recorded);
+      cudaGraph_t abandoned = nullptr;
+      cudaStreamEndCapture(stream.get(), &abandoned);
+      if (abandoned) cudaGraphDestroy(abandoned);
       throw;
     }
+    end(stream);
+  }
+  /// The two halves of record().
+  static void begin(const Stream& stream) {
+    expect_success(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal), "graph: begin");
+  }
+  void end(const Stream& stream) {
+    cudaGraph_t recorded = nullptr;
     expect_success(cudaStreamEndCapture(stream.get(), &recorded), "graph: end");
     StepGraph made;
     const cudaError_t status = cudaGraphInstantiate(&made.graph_, recorded, 0);

@@ -54,29 +54,37 @@ std::string crossing_text(double rank, double largest) {
   return rank <= 0 ? "below 1" : std::isinf(rank) ? format("above %.0f", largest) : format("%.0f", rank);
 }
 
-std::string crossover_html(const Results& results) {
+HtmlTable crossover_table(const Results& results, Index d) {
   HtmlTable table(
-      {"layer", "T", "5 %: FLOPs", "roofline", "measured", "10 %: FLOPs", "roofline", "measured", "25 %: FLOPs", "roofline", "measured"});
-  for (const Index d : values_of(results, &Row::d))
-    for (const auto& base : values_of(results, &Row::base))
-      for (const Index t : values_of(results, &Row::tokens)) {
-        const Curve measured = curve(results, "layer", "forward", base, "lora", d, t, "over_bare");
-        const Curve predicted = curve(results, "layer", "forward", base, "lora", d, t, "predicted_over_bare");
-        if (measured.ranks.size() < 2) continue;
-        std::vector<std::string> row{format("%s %ld", base.c_str(), static_cast<long>(d)), integer(t)};
-        const double size = static_cast<double>(d), largest = measured.ranks.back();
-        for (const double share : shares) {
-          row.push_back(format("%.0f", crossover_rank(size, size, share)));
-          row.push_back(crossing_text(lasting_crossing(predicted.ranks, predicted.values, 1 + share), largest));
-          row.push_back(crossing_text(lasting_crossing(measured.ranks, measured.values, 1 + share), largest));
-        }
-        table.add(row);
+      {"base", "T", "5 %: FLOPs", "roofline", "measured", "10 %: FLOPs", "roofline", "measured", "25 %: FLOPs", "roofline", "measured"});
+  for (const auto& base : values_of(results, &Row::base))
+    for (const Index t : values_of(results, &Row::tokens)) {
+      const Curve measured = curve(results, "layer", "forward", base, "lora", d, t, "over_bare");
+      const Curve predicted = curve(results, "layer", "forward", base, "lora", d, t, "predicted_over_bare");
+      if (measured.ranks.size() < 2) continue;
+      std::vector<std::string> row{base, integer(t)};
+      const double size = static_cast<double>(d), largest = measured.ranks.back();
+      for (const double share : shares) {
+        row.push_back(format("%.0f", crossover_rank(size, size, share)));
+        row.push_back(crossing_text(lasting_crossing(predicted.ranks, predicted.values, 1 + share), largest));
+        row.push_back(crossing_text(lasting_crossing(measured.ranks, measured.values, 1 + share), largest));
       }
-  return heading("Crossover ranks") +
-         paragraph(
-             "The rank from which an unmerged update makes a forward pass 5, 10 or 25 % dearer than the bare base. By FLOPs alone it is "
-             "the share times m n / (m + n); the roofline counts bytes, too.") +
-         table.str();
+      table.add(row);
+    }
+  return table;
+}
+
+std::string crossover_html(const Results& results) {
+  std::string html =
+      heading("Crossover ranks") +
+      paragraph(
+          "The rank from which an unmerged update makes a forward pass 5, 10 or 25 % dearer than the bare base. By FLOPs alone "
+          "it is the share times m n / (m + n); the roofline counts bytes, too.");
+  const auto sizes = values_of(results, &Row::d);
+  html += paragraph(format("d = %ld:", static_cast<long>(sizes.back()))) + crossover_table(results, sizes.back()).str();
+  for (const Index d : sizes)
+    if (d != sizes.back()) html += details(format("d = %ld", static_cast<long>(d)), crossover_table(results, d).str());
+  return html;
 }
 
 std::string break_even_html(const Results& results) {
@@ -259,9 +267,10 @@ std::vector<std::string> lessons(const Results& results) {
     for (const Index rank : {Index{8}, Index{512}}) {
       const double measured = measured_break_even(results, base, d, tokens.back(), rank), size = static_cast<double>(d);
       if (std::isnan(measured)) continue;
-      said.push_back(format("Merging rank %ld into %s, d = %ld, pays after %s tokens (batches of %ld); counted in FLOPs after %.0f.",
-                            static_cast<long>(rank), base, static_cast<long>(d), number(measured, "%.0f").c_str(),
-                            static_cast<long>(tokens.back()), break_even_tokens(size, size)));
+      const std::string pays = std::isinf(measured) ? "does not pay: unmerged is no slower" : format("pays after %.0f tokens", measured);
+      said.push_back(format("Merging rank %ld into %s, d = %ld, %s (T = %ld a pass); counted in FLOPs it pays after %.0f.",
+                            static_cast<long>(rank), base, static_cast<long>(d), pays.c_str(), static_cast<long>(tokens.back()),
+                            break_even_tokens(size, size)));
     }
   const Row *step = find(results, "layer", "step", "fp32", "lora", d, tokens.back(), 8),
             *full = find(results, "layer", "step", "fp32", "full", d, tokens.back(), d);

@@ -113,10 +113,10 @@ int main(int argc, char** argv) {
   using namespace rank_tradeoff;
   CLI::App app("What a rank costs and what it brings: forward, backward, step, merge, swap, bytes and loss, each beside its prediction.");
   Options options;
-  std::string model;
+  std::string model, out = "rank_tradeoff";
   app.add_flag("--quick", options.quick, "3 minutes: fewer sizes, ranks, bases and steps");
   app.add_option("--model", model, "a further model for the quality part: smollm2, or the path of a .gguf file");
-  app.add_option("--out", options.out, "folder for rank_tradeoff.json, .csv and .html")->capture_default_str();
+  app.add_option("--out", out, "folder for rank_tradeoff.json, .csv and .html")->capture_default_str();
   app.add_option("--only", options.only, "one half of the run")->check(CLI::IsMember({"speed", "quality"}));
   app.add_option("--budget", options.seconds, "seconds that the run may take; default: 1680, with --quick 165")->check(CLI::PositiveNumber);
   std::string before, after;
@@ -129,6 +129,7 @@ int main(int argc, char** argv) {
   try {
     if (comparison->parsed()) return compare(before, after, alpha), 0;
     options.model = find_model(model);
+    options.out = out;
     run(options);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());

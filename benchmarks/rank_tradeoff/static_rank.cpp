@@ -14,7 +14,7 @@ using lowrank::Weight;
 
 template <class Layer, class X>
 Sample forward_sample(int count, const Layer& layer, const X& x) {
-  static volatile float sink;
+  [[maybe_unused]] static volatile float sink = 0;
   return sample(count, [&] { sink = layer(x)(0, 0); });
 }
 
@@ -53,8 +53,7 @@ void all_static(Results& results) {
   using Base = lowrank::Linear<float, D, D>;
   const auto w = benchmarks::random_matrix<Weight<float>>(D, D, 1);
   const lowrank::LoraOptions options{.rank = Rank, .alpha = 16};
-  const lowrank::LoraLinear<Base, Rank> fixed{Base(typename std::remove_cvref_t<decltype(std::declval<Base>().weight().value)>(w)),
-                                              options};
+  const lowrank::LoraLinear<Base, Rank> fixed{Base(Weight<float, D, D>(w)), options};
   const lowrank::LoraLinear<lowrank::Linear<float>> dynamic{lowrank::Linear<float>(w), options};
   const auto x = benchmarks::random_matrix<Activation<float>>(D, Tokens, 2);
   const Eigen::Matrix<float, D, Tokens> fixed_x = x;

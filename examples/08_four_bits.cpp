@@ -1,6 +1,6 @@
 // Chapter 8: sixteen values and a scale a block. Which sixteen depends on the weights, and the block on what bits may cost.
 #include <lowrank/quant/double_quant.hpp>
-#include <lowrank/quant/error.hpp>
+#include <lowrank/quant/matrix.hpp>
 #include <lowrank/quant/nf4.hpp>
 
 #include <support/chapter.hpp>

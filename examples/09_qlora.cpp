@@ -5,7 +5,7 @@
 #include <lowrank/nn/quantized_linear.hpp>
 #include <lowrank/ops/decompose.hpp>
 #include <lowrank/optim/adamw.hpp>
-#include <lowrank/quant/dequantize.hpp>
+#include <lowrank/quant/matrix.hpp>
 #include <lowrank/quant/nf4.hpp>
 
 #include <support/chapter.hpp>

@@ -7,7 +7,7 @@
 #include <lowrank/nn/forward_together.hpp>
 #include <lowrank/nn/update_ranges.hpp>
 #include <lowrank/quant/nf4.hpp>
-#include <lowrank/quant/quantized_matrix.hpp>
+#include <lowrank/quant/matrix.hpp>
 
 namespace {
 

@@ -6,7 +6,7 @@
 
 #include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/quant/nf4.hpp>
-#include <lowrank/quant/quantized_matrix.hpp>
+#include <lowrank/quant/matrix.hpp>
 
 #include <transformer/load_folder.hpp>
 #include <transformer/load_gguf.hpp>

@@ -8,7 +8,7 @@
 #include <lowrank/io/gguf_write.hpp>
 #include <lowrank/quant/q4_1.hpp>
 #include <lowrank/quant/q8_0.hpp>
-#include <lowrank/quant/quantized_matrix.hpp>
+#include <lowrank/quant/matrix.hpp>
 
 #include <transformer/adapters.hpp>
 #include <transformer/open_adapter.hpp>

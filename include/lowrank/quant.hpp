@@ -7,6 +7,7 @@
 #include <lowrank/quant/error.hpp>
 #include <lowrank/quant/fp4.hpp>
 #include <lowrank/quant/iq4.hpp>
+#include <lowrank/quant/matrix.hpp>
 #include <lowrank/quant/mxfp4.hpp>
 #include <lowrank/quant/nf4.hpp>
 #include <lowrank/quant/q4_0.hpp>

@@ -5,7 +5,7 @@
 #include <lowrank/nn/lora_linear.hpp>
 #include <lowrank/nn/quantized_linear.hpp>
 #include <lowrank/optim/adamw.hpp>
-#include <lowrank/quant/dequantize.hpp>
+#include <lowrank/quant/matrix.hpp>
 #include <lowrank/quant/double_quant.hpp>
 #include <lowrank/quant/nf4.hpp>
 

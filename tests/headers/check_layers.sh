@@ -21,10 +21,30 @@ find . -name '*.hpp' | sed 's|^\./||' | LC_ALL=C sort | awk -v table="$1/tests/l
     for (i = 1; i <= count; ++i) visit(list[i])
     state[file] = 2
   }
+  function reaches(file, target,   i, count, list) {
+    if (file == target) return 1
+    if (seen[file]++) return 0
+    count = split(includes[file], list, " ")
+    for (i = 1; i <= count; ++i) if (reaches(list[i], target)) return 1
+    return 0
+  }
+  function check_apart(rule,   i, j, count, word, exempt) {  # HEADER PATH... [but PATH...]
+    count = split(rule, word, " ")
+    if (!(word[1] in present)) complain("layers.txt: apart names lowrank/" word[1] ", which is not there")
+    for (i = 2; i <= count && word[i] != "but"; ++i) {}
+    for (j = i + 1; j <= count; ++j) exempt[word[j]] = 1
+    for (i = i - 1; i >= 2; --i)
+      for (j = 1; j <= total; ++j) {
+        if (index(files[j], word[i]) != 1 || files[j] == word[1] || files[j] in exempt) continue
+        split("", seen)
+        if (reaches(files[j], word[1])) complain("lowrank/" files[j] " includes lowrank/" word[1] " by some way, from which it must be apart")
+      }
+  }
   BEGIN {
     while ((getline line < table) > 0) {
       count = split(line, word, " ")
       if (word[1] == "layer") { ++depth; for (i = 2; i <= count; ++i) layer[word[i]] = depth }
+      if (word[1] == "apart") { sub(/^apart +/, "", line); apart[++aparts] = line }
       if (word[1] == "allow") { allow[word[2]] = " "; for (i = 3; i <= count; ++i) allow[word[2]] = allow[word[2]] word[i] " " }
     }
     if (!depth) complain("no layers in " table)
@@ -32,6 +52,7 @@ find . -name '*.hpp' | sed 's|^\./||' | LC_ALL=C sort | awk -v table="$1/tests/l
   {
     file = $0
     files[++total] = file
+    present[file] = 1
     if (!layer_of(file)) complain("lowrank/" file " belongs to no layer of tests/layers.txt")
     first = ""; region = 0
     while ((getline line < file) > 0) {
@@ -58,6 +79,7 @@ find . -name '*.hpp' | sed 's|^\./||' | LC_ALL=C sort | awk -v table="$1/tests/l
     visit("lowrank.hpp")
     for (i = 1; i <= total; ++i)
       if (state[files[i]] != 2 && files[i] !~ /^(cuda|dist|mpi|separate)[.\/]/) complain("lowrank.hpp does not reach lowrank/" files[i])
+    for (i = 1; i <= aparts; ++i) check_apart(apart[i])
     print total " headers, " depth " layers, " wrong + 0 " violations"
     exit wrong > 0
   }'

@@ -7,8 +7,7 @@
 
 #include <lowrank/nn/init.hpp>
 #include <lowrank/ops/decompose.hpp>
-#include <lowrank/quant/dequantize.hpp>
-#include <lowrank/quant/quantized_matrix.hpp>
+#include <lowrank/quant/matrix.hpp>
 
 /// Beginnings of an update beyond a drawn A and B = 0. Those that are not zero move part of the weight into the adapter: the base becomes
 /// W - s B A, so that the layer begins as it was, and to_plain_update gives the trained adapter for the weight as it was before.

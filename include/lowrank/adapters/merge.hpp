@@ -10,7 +10,7 @@
 #include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/nn/linear.hpp>
 #include <lowrank/nn/lora_linear.hpp>
-#include <lowrank/quant/quantized_matrix.hpp>
+#include <lowrank/quant/matrix.hpp>
 
 /// Merging: W' = W + s B A, for DoRA diag(m / n) (W + s B A), stored in some format. The sum is formed in fp32 a window at a time and
 /// rounded once; no dense copy of W or of the update is made.

@@ -13,9 +13,8 @@
 #include <lowrank/io/adapter_parts.hpp>
 #include <lowrank/io/gguf.hpp>
 #include <lowrank/io/gguf_write.hpp>
-#include <lowrank/quant/dequantize.hpp>
+#include <lowrank/quant/matrix.hpp>
 #include <lowrank/quant/q8_0.hpp>
-#include <lowrank/quant/quantized_matrix.hpp>
 
 /// GGUF adapters, which llama.cpp adds to a GGUF model: W becomes W + alpha / r · B A.
 ///

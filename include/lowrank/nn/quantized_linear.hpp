@@ -1,8 +1,7 @@
 #pragma once
 
 #include <lowrank/nn/frozen_linear.hpp>
-#include <lowrank/quant/dequantize.hpp>
-#include <lowrank/quant/quantized_matrix.hpp>
+#include <lowrank/quant/matrix.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -6,7 +6,6 @@
 #include <type_traits>
 
 #include <lowrank/core/buffer.hpp>
-#include <lowrank/core/matrix.hpp>
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/kernels/quantize.hpp>
 #include <lowrank/quant/quantized_matrix.hpp>
@@ -116,25 +115,6 @@ void dequantize_into(const QuantizedMatrix<Format>& q, std::span<Element> out) {
   check<ShapeError>(out.size() == static_cast<std::size_t>(q.rows() * q.cols()), "dequantize_into", "out has ", out.size(),
                     " elements but the matrix is [", q.rows(), ", ", q.cols(), "]; give it rows * cols");
   quant::decode_matrix(q, out.data(), q.cols());
-}
-
-/// The same into a row-major Eigen matrix, map or block of float [out, in].
-template <class Format>
-void dequantize_into(const QuantizedMatrix<Format>& q, Eigen::Ref<Weight<float>, 0, Eigen::OuterStride<>> out) {
-  check<ShapeError>(out.rows() == q.rows() && out.cols() == q.cols(), "dequantize_into", "out is [", out.rows(), ", ", out.cols(),
-                    "] but the matrix is [", q.rows(), ", ", q.cols(), "]; their shapes must agree");
-  quant::decode_matrix(q, out.data(), out.outerStride());
-}
-
-/// The matrix in fp32 [out, in]: exactly what decode writes and every product multiplies with.
-///
-/// The memory is fresh, and touching it the first time costs more than decoding does; dequantize_into can reuse it.
-template <class Format>
-Weight<float> dequantize(const QuantizedMatrix<Format>& q) {
-  Weight<float> w(q.rows(), q.cols());
-  detail::prefer_large_pages(w.data(), static_cast<std::size_t>(w.size()) * sizeof(float));
-  quant::decode_matrix(q, w.data(), w.cols());
-  return w;
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <vector>
 
-#include <lowrank/core/matrix.hpp>
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/quant/quantized_matrix.hpp>
 
@@ -49,13 +48,6 @@ QuantizationError quantization_error(const Weights& w, const QuantizedMatrix<For
           .max_abs = total.largest,
           .relative = total.error == 0 ? 0 : std::sqrt(total.error / total.signal),
           .bits_per_weight = 8.0 * static_cast<double>(q.bytes()) / size};
-}
-
-/// The same for an Eigen matrix of float or double.
-template <class Derived, class Format>
-QuantizationError quantization_error(const Eigen::DenseBase<Derived>& w, const QuantizedMatrix<Format>& q) {
-  const quant::RowMajorRef<Derived> ref(w.derived());
-  return quantization_error(quant::dense<Derived>(ref), q);
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -3,7 +3,6 @@
 #include <concepts>
 #include <utility>
 
-#include <lowrank/core/matrix.hpp>
 #include <lowrank/kernels/blocks.hpp>
 #include <lowrank/kernels/source.hpp>
 #include <lowrank/quant/format.hpp>
@@ -53,18 +52,6 @@ class QuantizedMatrix {
   Storage storage_;
 };
 
-namespace quant {
-/// A row-major matrix seen in place, rows any distance apart; another expression is evaluated once.
-template <class Derived>
-using RowMajorRef = Eigen::Ref<const Weight<typename Derived::Scalar>, 0, Eigen::OuterStride<>>;
-
-/// Such a matrix as a source.
-template <class Derived>
-DenseSource<typename Derived::Scalar> dense(const RowMajorRef<Derived>& w) {
-  return {w.data(), w.rows(), w.cols(), w.outerStride()};
-}
-}  // namespace quant
-
 /// Quantizes a source of weights [out, in] (dense in any precision, or another quantized matrix); they are rounded to fp32 first.
 ///
 /// Throws ValueError that names the first weight that is not finite. The same bytes for any number of threads.
@@ -83,13 +70,6 @@ QuantizedMatrix<Format> quantize(const Weights& w, const Search& search) {
                     "a search of ", search.points, " points from ", search.lowest, " to ", search.highest,
                     " of the largest magnitude; give at least 1 point and bounds in (0, 2], the lowest first");
   return QuantizedMatrix<Format>(Format::Storage::encode(w, search.fractions()));
-}
-
-/// The same for an Eigen matrix of float or double.
-template <class Format, class Derived, class... Rule>
-QuantizedMatrix<Format> quantize(const Eigen::DenseBase<Derived>& w, const Rule&... rule) {
-  const quant::RowMajorRef<Derived> ref(w.derived());
-  return quantize<Format>(quant::dense<Derived>(ref), rule...);
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

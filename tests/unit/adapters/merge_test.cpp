@@ -7,7 +7,7 @@
 #include <lowrank/nn/dora_linear.hpp>
 #include <lowrank/nn/init.hpp>
 #include <lowrank/nn/quantized_linear.hpp>
-#include <lowrank/quant/dequantize.hpp>
+#include <lowrank/quant/matrix.hpp>
 #include <lowrank/quant/double_quant.hpp>
 #include <lowrank/quant/nf4.hpp>
 #include <lowrank/quant/q4_1.hpp>

@@ -8,7 +8,7 @@
 #include <lowrank/nn/embedding_lora.hpp>
 #include <lowrank/nn/update_ranges.hpp>
 #include <lowrank/quant/nf4.hpp>
-#include <lowrank/quant/quantized_matrix.hpp>
+#include <lowrank/quant/matrix.hpp>
 
 using namespace lowrank;
 

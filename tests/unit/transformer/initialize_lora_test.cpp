@@ -3,7 +3,7 @@
 #include <limits>
 
 #include <lowrank/quant/q8_0.hpp>
-#include <lowrank/quant/quantized_matrix.hpp>
+#include <lowrank/quant/matrix.hpp>
 
 #include <transformer/initialize.hpp>
 #include <transformer/initialize_lora.hpp>

@@ -5,8 +5,7 @@
 #if defined(SINGLE_HEADER)
 #include "lowrank.hpp"
 #else
-#include <lowrank/quant/dequantize.hpp>
-#include <lowrank/quant/error.hpp>
+#include <lowrank/quant/matrix.hpp>
 #include <lowrank/quant/nf4.hpp>
 #endif
 

@@ -10,9 +10,11 @@
 namespace lowrank::inline LOWRANK_ABI {
 
 namespace quant {
+/// A row-major matrix seen in place, rows any distance apart; another expression is evaluated once.
 template <class Derived>
 using RowMajorRef = Eigen::Ref<const Weight<typename Derived::Scalar>, 0, Eigen::OuterStride<>>;
 
+/// Such a matrix as a source.
 template <class Derived>
 DenseSource<typename Derived::Scalar> dense(const RowMajorRef<Derived>& w) {
   return {w.data(), w.rows(), w.cols(), w.outerStride()};

@@ -50,10 +50,10 @@ void same_sizes(const char* name, const Base& base, Index tokens, Results& resul
 
 template <int D, int Rank, int Tokens>
 void all_static(Results& results) {
-  using Base = lowrank::Linear<float, D, D>;
+  using FixedLinear = lowrank::Linear<float, D, D>;
   const auto w = benchmarks::random_matrix<Weight<float>>(D, D, 1);
   const lowrank::LoraOptions options{.rank = Rank, .alpha = 16};
-  const lowrank::LoraLinear<Base, Rank> fixed{Base(Weight<float, D, D>(w)), options};
+  const lowrank::LoraLinear<FixedLinear, Rank> fixed{FixedLinear(Weight<float, D, D>(w)), options};
   const lowrank::LoraLinear<lowrank::Linear<float>> dynamic{lowrank::Linear<float>(w), options};
   const auto x = benchmarks::random_matrix<Activation<float>>(D, Tokens, 2);
   const Eigen::Matrix<float, D, Tokens> fixed_x = x;

@@ -31,6 +31,11 @@ inline std::string reason(const Row& row, const Experiments& e, double measured,
                100 * std::min(1.0, e.tiny / t)));
   if (row.rank > 0 && row.rank < 16 && sixteen > 0 && t > 0.85 * sixteen && t < 1.18 * sixteen)
     say(format("small rank: rank 16 takes %.2f times as long, so the kernels' work does not shrink below about 16 rows", sixteen / t));
+  const bool was_disturbed = e.one_thread > 0 && e.one_thread < 0.8 * measured;  // fewer threads cannot be faster by so much
+  if (was_disturbed)
+    say(format("the machine was busy: the same again, on one thread even, took %.0f %% of this time; measure when it is idle",
+               100 * e.one_thread / measured));
+  if (was_disturbed) return text;
   if (e.one_thread > 0 && e.one_thread < 1.35 * measured)
     say(format("serial part: one thread takes only %.2f times as long as all", e.one_thread / measured));
   const double bytes_time = row.work.bytes / peaks.bandwidth, flops_time = row.work.flops / peak;

@@ -46,7 +46,8 @@ inline std::string details(const std::string& summary, const std::string& html) 
 }
 inline std::string figures(const std::vector<support::Plot>& plots) {
   std::string html = "<div class=\"figures\">\n";
-  for (const auto& plot : plots) html += "<figure>" + plot.svg() + "</figure>\n";
+  for (const auto& plot : plots)
+    if (!plot.empty()) html += "<figure>" + plot.svg() + "</figure>\n";
   return html + "</div>\n";
 }
 

@@ -97,6 +97,7 @@ Row bytes_row(Bench& bench, Updates& update, const Batch& batch) {
   const double d = static_cast<double>(bench.d), r = static_cast<double>(update.rank()), t = static_cast<double>(tokens);
   const bool dora = update.method() == "dora";
   const double trained = 2 * r * d + (dora ? d : 0);
+  const double optimizer_bytes = static_cast<double>(update.optimizer().bytes());  // gradients exist from here on, too
   lowrank::Tape<float> tape;
   const auto input = tape.variable(batch.x);
   const double before = allocated();
@@ -114,7 +115,7 @@ Row bytes_row(Bench& bench, Updates& update, const Batch& batch) {
   put("base_bytes", static_cast<double>(bench.bare.first().weight_bytes()), d * d * bits_a_weight(bench.base) / 8);
   put("adapter_bytes", numbers, 4 * trained);
   put("gradient_bytes", gradients, 4 * trained);
-  put("optimizer_bytes", static_cast<double>(update.optimizer().bytes()), 8 * trained);
+  put("optimizer_bytes", optimizer_bytes, 8 * trained);
   put("kept_bytes", kept, 4 * t * (d + r) + (dora ? 4 * t * d : 0));  // Y and H, DoRA's unscaled Y besides; X is its maker's
   return row;
 }

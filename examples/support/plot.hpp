@@ -43,6 +43,8 @@ class Plot {
     add("", std::move(x), std::move(y), 'b');
   }
 
+  bool empty() const { return series_.empty(); }
+  /// The picture; at least one series must be there.
   std::string svg() const {
     std::string picture = head() + grid();
     for (std::size_t i = 0; i < series_.size(); ++i) picture += draw(series_[i], colour(i)) + legend(i);

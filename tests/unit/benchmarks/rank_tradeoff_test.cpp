@@ -87,6 +87,7 @@ TEST_CASE("a reason follows the experiments") {
   CHECK(reason(row, {.tiny = 8e-5, .hot = 1e-4, .one_thread = 2e-4}, 1e-4, 0, 2e11, peaks).find("fixed cost") != std::string::npos);
   CHECK(reason(row, {.tiny = 1e-6, .hot = 4e-5, .one_thread = 2e-4}, 1e-4, 0, 2e11, peaks).find("memory:") != std::string::npos);
   CHECK(reason(row, {.tiny = 1e-6, .hot = 1e-4, .one_thread = 1.1e-4}, 1e-4, 0, 2e11, peaks).find("serial") != std::string::npos);
+  CHECK(reason(row, {.tiny = 1e-6, .hot = 4e-5, .one_thread = 5e-5}, 1e-4, 0, 2e11, peaks).find("busy") != std::string::npos);
   CHECK(reason(row, {.tiny = 1e-6, .hot = 1e-4, .one_thread = 2e-4}, 1e-4, 1.05e-4, 2e11, peaks).find("small rank") != std::string::npos);
   CHECK(reason(row, {.tiny = 1e-6, .hot = 1e-4, .one_thread = 2e-4}, 1e-4, 2e-4, 2e11, peaks).find("small rank") == std::string::npos);
 }

@@ -21,6 +21,7 @@ int main() {
   const double level = 0.7229568362236023;  // the entry of NF4's table next to 1.5 / 2 (Dettmers et al. 2023, appendix E)
   std::printf("lowrank %d.%d.%d: -2 is stored as %.7g, 1.5 as %.7g, error %.7g\n", LOWRANK_VERSION_MAJOR, LOWRANK_VERSION_MINOR,
               LOWRANK_VERSION_PATCH, static_cast<double>(d(7, 0)), static_cast<double>(d(7, 63)), error);
-  const bool right = d(7, 0) == -2.0f && std::abs(static_cast<double>(d(7, 63)) - 2 * level) < 1e-6 && std::abs(error - (1.5 - 2 * level)) < 1e-6;
+  const bool right =
+      d(7, 0) == -2.0f && std::abs(static_cast<double>(d(7, 63)) - 2 * level) < 1e-6 && std::abs(error - (1.5 - 2 * level)) < 1e-6;
   return right ? 0 : 1;
 }

@@ -46,6 +46,7 @@ class CountingGpu : public cuda::Machine {
   void launch(const cuda::AnyKernel&) override {}
   void copy(const std::byte*, std::byte*, std::size_t) override {}
   void clear(std::byte*, std::size_t) override {}
+  void synchronize() override {}
   void download(const std::byte*, void* to, std::size_t bytes) override { std::memset(to, 0, bytes); }
 
  protected:

@@ -58,6 +58,7 @@ class ModelGpu : public lowrank::cuda::Machine {
   void clear(std::byte* to, std::size_t bytes) override {
     run_or_record([=] { std::memset(to, 0, bytes); });
   }
+  void synchronize() override {}
   void download(const std::byte* from, void* to, std::size_t bytes) override {
     if (recorded_) throw std::logic_error("a recorded step waits for the device");
     std::memcpy(to, from, bytes);

@@ -77,6 +77,7 @@ class Gpu : public Machine {
     expect_success(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_.get()), "copy");
   }
   void clear(std::byte* to, std::size_t bytes) override { expect_success(cudaMemsetAsync(to, 0, bytes, stream_.get()), "clear"); }
+  void synchronize() override { stream_.synchronize(); }
   void download(const std::byte* from, void* to, std::size_t bytes) override {
     expect_success(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_.get()), "download");
     stream_.synchronize();

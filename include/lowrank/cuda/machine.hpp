@@ -102,6 +102,8 @@ class Machine : public std::enable_shared_from_this<Machine> {
   virtual void launch(const AnyKernel& kernel) = 0;
   virtual void copy(const std::byte* from, std::byte* to, std::size_t bytes) = 0;
   virtual void clear(std::byte* to, std::size_t bytes) = 0;
+  /// Waits for all work so far.
+  virtual void synchronize() = 0;
   /// Copies to the host and waits for it.
   virtual void download(const std::byte* from, void* to, std::size_t bytes) = 0;
 
@@ -223,6 +225,7 @@ class Recording {
   Recording& operator=(const Recording&) = delete;
 
   void run() {
+    if (!staging_.sources.empty()) machine_->synchronize();  // the run before this one may still read them
     for (const auto& source : staging_.sources) std::memcpy(source.to, source.from, source.bytes);
     work_->run();
   }

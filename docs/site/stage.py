@@ -19,6 +19,8 @@ class Stage:
         """The page of a file of the repository, as a path in PAGES."""
         if path == "README.md":
             return "index.md"
+        if path.startswith("docs/playground/"):
+            return "playground.md"  # which docs/build.sh writes
         if path.startswith("docs/"):
             return path.removeprefix("docs/")
         page = "files/" + path.replace("/", "-") + ("" if path.endswith(".md") or self.text_of(path) is None else ".md")

@@ -206,8 +206,8 @@ Matrices load_matching(const QuantState& state, const safetensors::File& file, c
 }
 }  // namespace detail
 
-/// The 4-bit weight of a layer in whatever format the file has it, as a variant of QuantizedMatrix: of all of them, or of those that a
-/// program knows, load<std::variant<…>>. Throws FormatError.
+/// The 4-bit weight of a layer in whatever format the file has it, as a variant of QuantizedMatrix: of all of them, or, with a
+/// variant of fewer for Matrices, of those that a program knows. Throws FormatError.
 template <class Matrices = AnyMatrix>
 Matrices load(const safetensors::File& file, const std::string& prefix) {
   return detail::load_matching<Matrices>(quant_state(file, prefix), file, prefix);

@@ -132,7 +132,7 @@ std::string merge_html(const Results& results) {
   }
   return heading("Merge and swap") + details(format("Merging: %d rows", table.rows()), table.str()) +
          paragraph("A swap is a change of a pointer; what it costs is that the new factors come from memory: 4 r (m + n) bytes.") +
-         swaps.str();
+         (swaps.rows() > 0 ? swaps.str() : "");
 }
 
 std::string static_html(const Results& results) {

@@ -86,7 +86,9 @@ void run(Options options) {
   results.peaks = measure_peaks();
   if (options.quick) {
     results.skipped.push_back(
-        "--quick: layers of 4096, T = 8 and 512, bf16 and Q4_1 bases, ranks 2, 4, 16, 32, 128 and 256; fewer ranks and steps on the model");
+        "--quick: layers of 4096, T = 8 and 512, bf16 and Q4_1 bases, ranks 2, 4, 16, 32, 128 and 256, so rsLoRA's speed and the swap, "
+        "which "
+        "are measured at 16, too; fewer ranks and steps on the model");
   }
   const double share = !options.quality ? 0.95 : options.model.empty() ? 0.52 : 0.35;
   if (options.speed) {

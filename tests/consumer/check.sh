@@ -1,5 +1,5 @@
 #!/bin/sh
-# A project of its own, in a folder of its own, builds with the library and runs: 
+# A project of its own, in a folder of its own, builds with the library and runs:
 # sh check.sh WAY ROOT BUILD CXX CMAKE EIGEN_DIR EIGEN_INCLUDE
 # WAY: a folder beside this file, or pkg_config, single_header, without_eigen. An installed copy is moved before it is used, and nothing that
 # was built may name ROOT.

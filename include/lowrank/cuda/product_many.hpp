@@ -56,17 +56,17 @@ struct ProductMany : ProductTiles<Bits, Turned, Tile> {
     Sums sums = {};
     ChunkScale by[Tiles::of_thread];
     LOWRANK_CUDA_UNROLL
-    for (int ahead = 0; ahead + 1 < stages; ++ahead) fetch_tile(t, s, at, at.first + ahead);
+    for (int ahead = 0; ahead + 1 < stages; ++ahead) this->fetch_tile(t, s, at, at.first + ahead);
     this->read_scales(t, at, at.first, by);
     t.wait(Pending<stages - 2>{});
     t.sync();
-    decode_tile(t, s, at, at.first, by);
+    this->decode_tile(t, s, at, at.first, by);
     this->read_scales(t, at, at.first + 1, by);
     for (int tile = at.first; tile < at.last; ++tile) {
       t.wait(Pending<stages - 3>{});  // tile + 1 has landed
       t.sync();                       // for all; and nobody reads tile − 1 any more
-      fetch_tile(t, s, at, tile + stages - 1);
-      decode_tile(t, s, at, tile + 1, by);
+      this->fetch_tile(t, s, at, tile + stages - 1);
+      this->decode_tile(t, s, at, tile + 1, by);
       this->read_scales(t, at, tile + 2, by);
       multiply(t, s, at, tile, sums);
     }
@@ -74,17 +74,6 @@ struct ProductMany : ProductTiles<Bits, Turned, Tile> {
   }
 
  private:
-  template <class Simt>
-  LOWRANK_DEVICE void fetch_tile(Simt& t, Shared& s, const Place& at, int tile) const {
-    const int slot = (tile - at.first) % stages;
-    this->fetch(t, at, tile, s.codes[slot], s.right[slot]);
-  }
-  template <class Simt>
-  LOWRANK_DEVICE void decode_tile(Simt& t, Shared& s, const Place& at, int tile, const ChunkScale (&by)[Tiles::of_thread]) const {
-    const int count = tile - at.first;
-    this->decode(t, at, tile, s.table, s.codes[count % stages], by, s.left[count % 2]);
-  }
-
   template <class Simt>
   LOWRANK_DEVICE void multiply(Simt& t, const Shared& s, const Place& at, int tile, Sums& sums) const {
     const int row = t.warp() % Tile::row_warps * Tile::warp_rows, token = t.warp() / Tile::row_warps * Tile::warp_tokens;

@@ -60,6 +60,19 @@ struct ProductTiles {
     return tile < at.base_tiles ? product.x.depth - tile * Tile::depth : at.adapter.depth - (tile - at.base_tiles) * Tile::depth;
   }
 
+  /// Starts the copies of a tile into its slot of the kernel's shared memory: codes and right have slots that take turns, left has two.
+  template <class Simt, class Shared>
+  LOWRANK_DEVICE void fetch_tile(Simt& t, Shared& s, const Place& at, int tile) const {
+    const int slot = (tile - at.first) % slots_of<Shared>;
+    fetch(t, at, tile, s.codes[slot], s.right[slot]);
+  }
+  /// Decodes a tile that has landed.
+  template <class Simt, class Shared>
+  LOWRANK_DEVICE void decode_tile(Simt& t, Shared& s, const Place& at, int tile, const ChunkScale (&by)[of_thread]) const {
+    const int count = tile - at.first;
+    decode(t, at, tile, s.table, s.codes[count % slots_of<Shared>], by, s.left[count % 2]);
+  }
+
   /// Starts the copies of a tile, as one group, an empty one after the last tile.
   template <class Simt>
   LOWRANK_DEVICE void fetch(Simt& t, const Place& at, int tile, Codes& codes, Word4* right) const {
@@ -110,6 +123,9 @@ struct ProductTiles {
   }
 
  private:
+  template <class Shared>
+  static constexpr int slots_of = sizeof(Shared::codes) / sizeof(Codes);
+
   /// Row and chunk of the left matrix that a tile's chunk is.
   struct Chunk {
     int row, chunk;

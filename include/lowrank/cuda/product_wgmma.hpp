@@ -53,18 +53,18 @@ struct ProductWgmma : ProductTiles<Bits, Turned, Tile> {
     Sums sums = {};
     ChunkScale by[Tiles::of_thread];
     LOWRANK_CUDA_UNROLL
-    for (int ahead = 0; ahead + 1 < stages; ++ahead) fetch_tile(t, s, at, at.first + ahead);
+    for (int ahead = 0; ahead + 1 < stages; ++ahead) this->fetch_tile(t, s, at, at.first + ahead);
     this->read_scales(t, at, at.first, by);
     t.wait(Pending<stages - 2>{});
-    decode_tile(t, s, at, at.first, by);
+    this->decode_tile(t, s, at, at.first, by);
     this->read_scales(t, at, at.first + 1, by);
     for (int tile = at.first; tile < at.last; ++tile) {
       t.fence_async();
       t.sync();  // tile lies in shared memory, and nobody multiplies tile − 1 any more
       multiply(t, s, at, tile, sums);
-      fetch_tile(t, s, at, tile + stages - 1);
+      this->fetch_tile(t, s, at, tile + stages - 1);
       t.wait(Pending<stages - 2>{});  // this thread's copies of tile + 1 have landed
-      decode_tile(t, s, at, tile + 1, by);
+      this->decode_tile(t, s, at, tile + 1, by);
       this->read_scales(t, at, tile + 2, by);
       t.wgmma_wait(sums);
     }
@@ -72,17 +72,6 @@ struct ProductWgmma : ProductTiles<Bits, Turned, Tile> {
   }
 
  private:
-  template <class Simt>
-  LOWRANK_DEVICE void fetch_tile(Simt& t, Shared& s, const Place& at, int tile) const {
-    const int slot = (tile - at.first) % stages;
-    this->fetch(t, at, tile, s.codes[slot], s.right[slot]);
-  }
-  template <class Simt>
-  LOWRANK_DEVICE void decode_tile(Simt& t, Shared& s, const Place& at, int tile, const ChunkScale (&by)[Tiles::of_thread]) const {
-    const int count = tile - at.first;
-    this->decode(t, at, tile, s.table, s.codes[count % stages], by, s.left[count % 2]);
-  }
-
   /// Queues a tile's products. The left tile is two slabs of 64 rows, one a warpgroup: K-major, or turned M-major.
   template <class Simt>
   LOWRANK_DEVICE void multiply(Simt& t, const Shared& s, const Place& at, int tile, Sums& sums) const {

@@ -15,7 +15,7 @@ using namespace lowrank;
 
 namespace {
 
-/// Milliseconds a call, median of five rounds of as many calls as take 20 ms.
+/// Milliseconds a call, median of five rounds of as many calls as take 5 ms.
 template <class Call>
 double milliseconds(const cuda::Stream& stream, const Call& call) {
   cuda::Event start, stop;
@@ -27,7 +27,7 @@ double milliseconds(const cuda::Stream& stream, const Call& call) {
     return static_cast<double>(stop.milliseconds_since(start)) / count;
   };
   round(2);
-  const int count = static_cast<int>(std::clamp(20 / std::max(1e-3, round(2)), 3.0, 2000.0));
+  const int count = static_cast<int>(std::clamp(5 / std::max(1e-3, round(2)), 3.0, 500.0));
   std::vector<double> times;
   for (int i = 0; i < 5; ++i) times.push_back(round(count));
   std::sort(times.begin(), times.end());

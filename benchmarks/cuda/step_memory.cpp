@@ -8,17 +8,12 @@
 /// context of some hundred MB) comes on top.
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 
-#include <lowrank/quant.hpp>
-
-#include <transformer/adapters.hpp>
-#include <transformer/train.hpp>
+#include "shaped_model.hpp"
 
 namespace {
 
-using namespace lowrank;
-using transformer::Llama;
+using namespace shaped;
 
 /// Addresses without memory behind them.
 class CountingHeap : public cuda::Heap {
@@ -71,71 +66,40 @@ AnyMatrix bfloat16_zeros(Index out, Index in) {
   return AnyMatrix(StoredMatrix<bfloat16>(out, in, Buffer::allocate(static_cast<std::size_t>(out * in) * sizeof(bfloat16))));
 }
 
-Parameter<float> ones(Index n) {
-  Parameter<float> parameter;
-  parameter.value.setOnes(n, 1);
-  parameter.trainable = false;
-  return parameter;
-}
-
-/// A model whose layers share their weights on the host; on the device each has its own.
-Llama zero_model(const transformer::LlamaConfig& c) {
-  Llama model;
-  model.config = c;
-  model.embedding = AdaptedLinear(AnyLinear(bfloat16_zeros(c.vocabulary, c.hidden)));
-  model.separate_head = AdaptedLinear(AnyLinear(bfloat16_zeros(c.vocabulary, c.hidden)));
-  const AnyLinear q(four_bits(c.query_width(), c.hidden)), kv(four_bits(c.kv_width(), c.hidden)), o(four_bits(c.hidden, c.query_width())),
-      up(four_bits(c.intermediate, c.hidden)), down(four_bits(c.hidden, c.intermediate));
-  for (Index i = 0; i < c.layers; ++i) model.blocks.push_back({ones(c.hidden), ones(c.hidden), q, kv, kv, o, up, up, down});
-  model.final_norm = ones(c.hidden);
-  model.set_compute(Compute::bf16);
-  return model;
-}
-
 struct Bytes {
   std::size_t weights = 0, peak = 0;
 };
 
-Bytes bytes_of_step(transformer::LlamaConfig config, Index layers, Index sequences, Index tokens, Index rank) {
-  config.layers = layers;
-  Llama model = zero_model(config);
-  LoraConfig lora;
-  lora.rank = rank;
-  lora.target_modules = transformer::parse_targets("all-linear");
-  transformer::LoraSet set = transformer::new_lora(model, lora, LoraInit::kaiming, 0);
+Bytes bytes_of_step(Shape shape, Index layers) {
+  shape.config.layers = layers;
+  Llama model = make_model(shape.config, four_bits, bfloat16_zeros);
+  transformer::LoraSet set = make_updates(model, shape.rank);
   const auto heap = std::make_shared<CountingHeap>();
   cuda::Use use(std::make_shared<CountingGpu>(heap));
   for (Index slot = 0; slot < model.slots(); ++slot) cuda::on_device(model.layer(slot).base);
   cuda::on_device(model.embedding.base);
   const std::size_t weights = heap->now;
-  const std::vector<transformer::Example> examples(static_cast<std::size_t>(sequences),
-                                                   {std::vector<std::int32_t>(static_cast<std::size_t>(tokens + 1)), 1});
   const auto parameters = transformer::parameters(model, set);
   AdamW<float> optimizer(parameters);
-  transformer::train<Cuda>(model, &set, optimizer, parameters, examples,
-                           {.steps = 3, .batch = sequences, .recompute = transformer::Recompute::always}, [](const auto&) {});
+  transformer::train<Cuda>(model, &set, optimizer, parameters, make_examples(shape, shape.sequences),
+                           {.steps = 3, .batch = shape.sequences, .recompute = transformer::Recompute::always}, [](const auto&) {});
   return {weights, heap->peak};
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const auto number = [&](int i, Index otherwise) { return i < argc ? static_cast<Index>(std::strtoll(argv[i], nullptr, 10)) : otherwise; };
-  transformer::LlamaConfig config;
-  config.hidden = number(1, 8192), config.intermediate = number(2, 22016), config.heads = number(3, 64), config.kv_heads = number(4, 64);
-  const Index layers = number(5, 80), sequences = number(7, 1), tokens = number(8, 512), rank = number(9, 16);
-  config.vocabulary = number(6, 32000), config.head_size = config.hidden / config.heads, config.context = tokens;
-  config.rope.head_size = config.head_size;
+  const Shape shape = read_shape(argc, argv);
+  const Index layers = shape.config.layers;
   // From two layers on: what a step leaves free is used by the next layer.
-  const Bytes two = bytes_of_step(config, 2, sequences, tokens, rank), three = bytes_of_step(config, 3, sequences, tokens, rank),
-              four = bytes_of_step(config, 4, sequences, tokens, rank);
+  const Bytes two = bytes_of_step(shape, 2), three = bytes_of_step(shape, 3), four = bytes_of_step(shape, 4);
   const auto extended = [&](std::size_t at_two, std::size_t at_three, Index to) {
     return static_cast<double>(at_two) + (static_cast<double>(at_three) - static_cast<double>(at_two)) * static_cast<double>(to - 2);
   };
   const double check = static_cast<double>(four.peak) / extended(two.peak, three.peak, 4);
   std::printf("weights %.2f GB, peak of a step %.2f GB (%ld layers of %ld, %ld x %ld tokens, rank %ld)\n",
               extended(two.weights, three.weights, layers) * 1e-9, extended(two.peak, three.peak, layers) * 1e-9, static_cast<long>(layers),
-              static_cast<long>(config.hidden), static_cast<long>(sequences), static_cast<long>(tokens), static_cast<long>(rank));
+              static_cast<long>(shape.config.hidden), static_cast<long>(shape.sequences), static_cast<long>(shape.tokens), static_cast<long>(shape.rank));
   std::printf("counted with 2, 3 and 4 layers: %.3f, %.3f, %.3f GB; the last is %.4f of the line through the others\n",
               static_cast<double>(two.peak) * 1e-9, static_cast<double>(three.peak) * 1e-9, static_cast<double>(four.peak) * 1e-9, check);
 }

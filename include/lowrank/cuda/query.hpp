@@ -32,6 +32,7 @@ struct Driver {
   using Name = int (*)(char* name, int length, int device);
   using Attribute = int (*)(int* value, int attribute, int device);
   using Memory = int (*)(std::size_t* bytes, int device);
+  using MemoryInfo = int (*)(std::size_t* free, std::size_t* total);
 
   Init init = nullptr;
   Count count = nullptr;
@@ -39,6 +40,7 @@ struct Driver {
   Name name = nullptr;
   Attribute attribute = nullptr;
   Memory memory = nullptr;
+  MemoryInfo memory_info = nullptr;
 
   Driver() {
     void* const library = ::dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);  // stays open: a driver is not meant to be unloaded
@@ -49,6 +51,7 @@ struct Driver {
     find(library, "cuDeviceGetName", name);
     find(library, "cuDeviceGetAttribute", attribute);
     find(library, "cuDeviceTotalMem_v2", memory);
+    find(library, "cuMemGetInfo_v2", memory_info);
   }
 
   bool works() const { return init && count && get && name && attribute && memory && init(0) == 0; }
@@ -94,6 +97,19 @@ inline bool is_available() {
   for (const DeviceInfo& device : devices())
     if (device.major >= 8) return true;
   return false;
+}
+
+/// Bytes of a device's memory, of all programs on it.
+struct MemoryUse {
+  std::size_t free = 0, total = 0;
+};
+
+/// The memory of the GPU that this thread uses (open_gpu); zeros where it uses none.
+inline MemoryUse memory_use() {
+  static const detail::Driver driver;
+  MemoryUse use;
+  if (driver.memory_info == nullptr || driver.memory_info(&use.free, &use.total) != 0) return {};
+  return use;
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI::cuda

@@ -117,7 +117,7 @@ const char* name_of(Path path) {
 }
 
 bool applies(Path path, bool turned, int tokens, const cuda::DeviceTraits& device) {
-  if (path == Path::few) return !turned && tokens <= 4;
+  if (path == Path::few) return !turned && tokens <= 8;
   if (path == Path::wgmma_64 || path == Path::wgmma_128 || path == Path::wgmma_256) return device.has_wgmma;
   return true;
 }

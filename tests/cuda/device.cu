@@ -43,7 +43,7 @@ using PathLauncher = cuda::Launcher;
 
 bool has_path(cuda::ProductPath path, bool turned, int tokens, const cuda::DeviceTraits& device) {
   using Path = cuda::ProductPath;
-  if (path == Path::few) return !turned && tokens <= 4;
+  if (path == Path::few) return !turned && tokens <= 8;
   if (path == Path::slices) return device.has_blas;
   return device.has_wgmma || (path != Path::wgmma_64 && path != Path::wgmma_128 && path != Path::wgmma_256);
 }

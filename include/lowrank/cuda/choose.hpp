@@ -6,7 +6,7 @@ namespace lowrank::inline LOWRANK_ABI::cuda {
 
 /// The ways to compute Y = W X + adapter · H.
 enum class ProductPath {
-  few,     ///< ProductFew: vector units, weights read once
+  few,     ///< ProductFew: mma.sync without tiles, weights read once
   small,   ///< ProductMany on mma.sync, tiles of 64 × 16
   medium,  ///< 128 × 64
   large,   ///< 128 × 128
@@ -35,10 +35,10 @@ struct DeviceTraits {
 /// this library does not: from 256 on.
 constexpr Index slices_from(int capability_major) { return capability_major >= 10 ? 256 : capability_major == 9 ? 2048 : 1024; }
 
-/// The path for a product of `rows` outputs a token, turned or not. Few tokens go through the vector units, few rows (A X of a low-rank
+/// The path for a product of `rows` outputs a token, turned or not. Few tokens go through ProductFew, few rows (A X of a low-rank
 /// layer) through the smallest tile; on wgmma the widest tile that still gives every multiprocessor a block.
 constexpr ProductPath choose_product(Index rows, Index tokens, bool turned, const DeviceTraits& device) {
-  if (!turned && tokens <= 4) return ProductPath::few;
+  if (!turned && tokens <= 8) return ProductPath::few;
   if (tokens <= 32 || rows <= 64) return ProductPath::small;
   if (device.has_blas && tokens >= slices_from(device.capability_major)) return ProductPath::slices;
   if (!device.has_wgmma) return tokens <= 512 ? ProductPath::medium : ProductPath::large;

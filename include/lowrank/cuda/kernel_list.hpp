@@ -31,7 +31,7 @@ struct Joined<KernelList<First...>, KernelList<Second...>, Rest...> : Joined<Ker
 
 template <int Bits>
 using ProductKernels =
-    KernelList<ProductFew<Bits, 1>, ProductFew<Bits, 2>, ProductFew<Bits, 4>, ProductMany<Bits, false, SmallTile>,
+    KernelList<ProductFew<Bits, 2>, ProductFew<Bits, 4>, ProductFew<Bits, 8>, ProductMany<Bits, false, SmallTile>,
                ProductMany<Bits, false, MediumTile>, ProductMany<Bits, false, LargeTile>, ProductMany<Bits, true, SmallTile>,
                ProductMany<Bits, true, MediumTile>, ProductMany<Bits, true, LargeTile>, ProductWgmma<Bits, false, WgmmaTile<64>>,
                ProductWgmma<Bits, false, WgmmaTile<128>>, ProductWgmma<Bits, false, WgmmaTile<256>>,
@@ -41,10 +41,10 @@ using AttentionOnly = KernelList<AttentionForwardKernel<Size>, AttentionDecode<S
 template <int Size>
 using AttentionKernels = KernelList<AttentionForwardKernel<Size>, AttentionDecode<Size>, AttentionDecodeCombine<Size>,
                                     AttentionBackwardKeys<Size>, AttentionBackwardQueries<Size>>;
-using OtherKernels =
-    KernelList<DecodeSlice<4>, DecodeSlice<8>, AddBias, ToBfloat16, FromBfloat16, SumPartials, OuterProduct, SumOuter, RmsNormForward,
-               RmsNormBackward, RmsNormWeightGradient, SwigluForward, SwigluBackward, AddScaled, Scale, AddToColumns, SumColumns, Rope,
-               EmbeddingForward, AttentionDelta, CrossEntropySlice, AddToTotal, StoreShare, SquaredSums, ClipFactor, AdamWUpdate>;
+using OtherKernels = KernelList<DecodeSlice<4>, DecodeSlice<8>, DecodeSlice<16>, AddBias, ToBfloat16, FromBfloat16, SumPartials,
+                                OuterProduct, SumOuter, RmsNormForward, RmsNormBackward, RmsNormWeightGradient, SwigluForward,
+                                SwigluBackward, AddScaled, Scale, AddToColumns, SumColumns, Rope, EmbeddingForward, AttentionDelta,
+                                CrossEntropySlice, AddToTotal, StoreShare, SquaredSums, ClipFactor, AdamWUpdate>;
 
 }  // namespace detail
 

@@ -71,15 +71,26 @@ inline const PackedView& on_device(const AnyLinear& layer) {
 class Rounded {
  public:
   Rounded() = default;
-  /// factor · x, `count` rows of `cols` numbers.
-  Rounded(Machine& machine, const float* x, Index count, Index cols, float factor = 1) : count_(detail::narrow(count)) {
-    rows_.cols = detail::narrow(cols);
+  /// factor · x, `count` rows of `cols` numbers, with room for `room` more behind each.
+  Rounded(Machine& machine, const float* x, Index count, Index cols, float factor = 1, Index room = 0) : count_(detail::narrow(count)) {
+    rows_.cols = detail::narrow(cols), rows_.room = detail::narrow(room);
     memory_ = machine.reserve(static_cast<std::size_t>(count * rows_.stride()) * sizeof(bfloat16));
     rows_.data = reinterpret_cast<bfloat16*>(memory_.get());
     Launch launch(machine);
     rows_.fill(launch, x, count_, factor);
   }
-  explicit Rounded(const DeviceActivation& x) : Rounded(x.machine(), x.data(), x.cols(), x.rows()) {}
+  explicit Rounded(const DeviceActivation& x, Index room = 0) : Rounded(x.machine(), x.data(), x.cols(), x.rows(), 1, room) {}
+
+  /// x in the rows of `front`, so many numbers into its room.
+  Rounded(const Rounded& front, Index at, const DeviceActivation& x) : memory_(front.memory_), count_(front.count_) {
+    rows_.cols = detail::narrow(x.rows());
+    rows_.data = front.rows_.data + round_up(front.rows_.cols, chunk_size) + at;
+    rows_.room = detail::narrow(front.rows_.stride() - rows_.stride());
+    Launch launch(x.machine());
+    rows_.fill(launch, x.data(), count_);
+  }
+  /// Room that so many numbers take.
+  static Index room_of(Index cols) { return round_up(cols, chunk_size); }
 
   /// The rows as the columns of an activation again.
   DeviceActivation widened() const {
@@ -154,8 +165,8 @@ struct LayerRecord {
   std::shared_ptr<const Rounded> x;  ///< where A is trained
   Rounded h;
 
-  /// y = W X + b + s B (A X).
-  DeviceActivation forward(const std::shared_ptr<const Rounded>& input, Index tokens, Machine& machine) {
+  /// y = W X + b + s B (A X); A X comes to lie in the rows of X, `place` numbers into their room.
+  DeviceActivation forward(const std::shared_ptr<const Rounded>& input, Index place, Index tokens, Machine& machine) {
     const PackedView& w = cuda::on_device(use.layer->base);
     Parameter<float>& bias = use.layer->base.bias();
     const float* const added = bias.empty() ? nullptr : cuda::on_device(bias).value();
@@ -163,7 +174,7 @@ struct LayerRecord {
     LoraWeights<float>& u = *use.update;
     a = Rounded(machine, cuda::on_device(u.a).value(), u.rank(), u.a.cols());
     b = Rounded(machine, cuda::on_device(u.b).value(), u.b.rows(), u.rank(), u.scale);
-    h = Rounded(product<false>(machine, a.view(), *input, tokens));                  // A X   [r, T]
+    h = Rounded(*input, place, product<false>(machine, a.view(), *input, tokens));   // A X   [r, T]
     DeviceActivation y = product<false>(machine, w, *input, tokens, &b, &h, added);  // [W | s B] [X ; A X]
     if (u.a.needs_grad()) x = input;
     if (!u.bias.empty()) machine.launch(AddToColumns{cuda::on_device(u.bias).value(), u.scale, narrow(y.rows()), narrow(tokens), y.data()});
@@ -175,7 +186,7 @@ struct LayerRecord {
     const DeviceActivation& g = flow.gradient();
     Machine& machine = g.machine();
     add_bias_gradient(use.layer->base.bias(), g, 1);
-    const Rounded g16(g);
+    const Rounded g16(g, use.update ? Rounded::room_of(use.update->rank()) : 0);
     const PackedView& w = cuda::on_device(use.layer->base);
     if (!use.update) {
       if (flow.needs(0)) flow.add(0, product<true>(machine, w, g16, g.cols()));
@@ -183,7 +194,7 @@ struct LayerRecord {
     }
     LoraWeights<float>& update = *use.update;
     add_bias_gradient(update.bias, g, update.scale);
-    const Rounded u(product<true>(machine, b.view(), g16, g.cols()));                                  // s Bᵀ G   [r, T]
+    const Rounded u(g16, 0, product<true>(machine, b.view(), g16, g.cols()));                          // s Bᵀ G   [r, T]
     if (flow.needs(0)) flow.add(0, product<true>(machine, w, g16, g.cols(), &a, &u));                  // Wᵀ G + Aᵀ U
     if (update.a.needs_grad()) add_outer_gradient(machine, update.a, u, *x, g.cols(), 1);              // U Xᵀ
     if (update.b.needs_grad()) add_outer_gradient(machine, update.b, g16, h, g.cols(), update.scale);  // s G (A X)ᵀ
@@ -216,13 +227,17 @@ inline std::vector<Var<float, Cuda>> forward_together(std::span<const LayerUse> 
     detail::check_input("linear", x.rows(), x.cols(), use.layer->in_features());
     cuda::detail::check_use_here(use, x.tape() != nullptr);
   }
-  const auto input = std::make_shared<const cuda::Rounded>(x.value());
+  Index room = 0, place = 0;
+  for (const LayerUse& use : uses)
+    if (use.update) room += cuda::Rounded::room_of(use.update->rank());
+  const auto input = std::make_shared<const cuda::Rounded>(x.value(), room);
   std::vector<Var<float, Cuda>> outputs;
   for (const LayerUse& use : uses) {
     auto layer = std::make_shared<cuda::detail::LayerRecord>();
     layer->use = use;
     const bool trains = use.layer->base.bias().needs_grad() || (use.update && use.update->needs_grad());
-    auto y = layer->forward(input, x.cols(), x.value().machine());
+    auto y = layer->forward(input, place, x.cols(), x.value().machine());
+    if (use.update) place += cuda::Rounded::room_of(use.update->rank());
     auto output = record(
         std::move(y), {x}, [layer](auto& flow) { layer->backward(flow); }, trains);
     outputs.push_back(std::move(output).kept_as(use.layer->base.compute()));

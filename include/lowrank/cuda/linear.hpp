@@ -39,9 +39,9 @@ void launch_tiles(Launch& launch, const Product& p, const Scratch& scratch) {
 
 template <int Bits, class Launch>
 void launch_few(Launch& launch, const Product& p) {
-  if (p.tokens == 1) return launch(ProductFew<Bits, 1>{p});
-  if (p.tokens == 2) return launch(ProductFew<Bits, 2>{p});
-  launch(ProductFew<Bits, 4>{p});
+  if (p.tokens <= 2) return launch(ProductFew<Bits, 2>{p});
+  if (p.tokens <= 4) return launch(ProductFew<Bits, 4>{p});
+  launch(ProductFew<Bits, 8>{p});
 }
 
 template <bool Turned, int Bits, class Launch>
@@ -72,13 +72,13 @@ void launch_product(Launch& launch, const Product& p, ProductPath path, const Sc
 }  // namespace detail
 
 /// The product by a given path, for measuring; multiply below chooses. Throws ValueError for a path that the product or the device has not:
-/// `few` takes up to 4 tokens and is not turned, wgmma and slices need a launcher that has them, slices a base and no token tiles.
+/// `few` takes up to 8 tokens and is not turned, wgmma and slices need a launcher that has them, slices a base and no token tiles.
 template <bool Turned, class Launch>
 void multiply_by(Launch& launch, ProductPath path, const Product& p, const Scratch& scratch) {
   const DeviceTraits device = traits_of(launch);
   const bool is_wgmma = path == ProductPath::wgmma_64 || path == ProductPath::wgmma_128 || path == ProductPath::wgmma_256;
-  check<ValueError>(path != ProductPath::few || (!Turned && p.tokens <= 4 && !p.tiles), "multiply", p.tokens,
-                    Turned ? " tokens turned" : " tokens", " by the kernel for at most 4 that are not turned and not tiled");
+  check<ValueError>(path != ProductPath::few || (!Turned && p.tokens <= 8 && !p.tiles), "multiply", p.tokens,
+                    Turned ? " tokens turned" : " tokens", " by the kernel for at most 8 that are not turned and not tiled");
   check<ValueError>((!is_wgmma || device.has_wgmma) && (path != ProductPath::slices || (device.has_blas && p.base.codes && !p.tiles)),
                     "multiply", "a path that this device, launcher or product has not; let multiply choose");
   if (p.rows == 0 || p.tokens == 0) return;
@@ -117,8 +117,9 @@ void add_outer(Launch& launch, OuterProduct outer, const Scratch& scratch) {
 struct BrainRows {
   bfloat16* data = nullptr;  ///< rows of whole chunks
   int cols = 0;
+  int room = 0;  ///< numbers behind a row, for columns of other operands
 
-  constexpr Index stride() const { return round_up(cols, chunk_size); }
+  constexpr Index stride() const { return round_up(cols, chunk_size) + room; }
   constexpr Operand operand() const { return {data, stride(), cols}; }
   PackedView view(int rows) const {
     PackedView v;

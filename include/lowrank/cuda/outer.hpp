@@ -72,7 +72,7 @@ struct OuterProduct {
   LOWRANK_DEVICE void fetch_side(Simt& t, const Operand& x, int first, int token, Word4* to) const {
     for (int i = t.thread(); i < depth * (tile / 8); i += most_threads) {
       const int row = i / (tile / 8), column = first + i % (tile / 8) * 8;
-      const bool is_inside = token + row < tokens && column < x.stride;
+      const bool is_inside = token + row < tokens && column < x.width();
       t.copy_async(to + row * (stride / 8) + i % (tile / 8), is_inside ? x.data + (token + row) * x.stride + column : x.data,
                    is_inside ? 16 : 0);
     }

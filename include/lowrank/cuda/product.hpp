@@ -7,11 +7,15 @@
 namespace lowrank::inline LOWRANK_ABI::cuda {
 
 /// Activations of a product, [depth, tokens]: token t is the row of bfloat16 at data + t · stride. stride is a multiple of 32, data a
-/// multiple of 16 bytes, numbers past the depth are zero. ToBfloat16 makes one.
+/// multiple of 16 bytes, numbers past the depth are zero up to the next multiple of 32. ToBfloat16 makes one. Behind them a row may have
+/// room for another operand's columns: A x lies well behind x, where one plain product reads both (cuda/slices.hpp).
 struct Operand {
   const bfloat16* data = nullptr;
   Index stride = 0;
   int depth = 0;
+
+  /// Numbers of a row that are the operand's own.
+  constexpr Index width() const { return round_up(depth, chunk_size); }
 };
 
 /// The low-rank columns that a product adds to its base: rows of bfloat16, laid out as an Operand's. For Y = W X + s B H it is s B
@@ -80,8 +84,8 @@ struct SumPartials {
   }
 };
 
-/// out[i · stride + k] = bfloat16(factor · x[i · ldx + k]) for k < cols, 0 up to the stride: an Operand or an AdapterView from numbers.
-/// A thread two numbers; grid: rows · stride / 512.
+/// out[i · stride + k] = bfloat16(factor · x[i · ldx + k]) for k < cols, 0 up to the next multiple of 32: an Operand or an AdapterView from
+/// numbers. A thread four numbers; grid: rows · width / 1024.
 struct ToBfloat16 {
   static constexpr int most_threads = 256;
   const float* x = nullptr;
@@ -91,15 +95,26 @@ struct ToBfloat16 {
   bfloat16* out = nullptr;
   Index stride = 0;
 
-  LaunchShape shape() const { return {.x = static_cast<unsigned>(ceil_div(rows * stride / 2, most_threads)), .threads = most_threads}; }
+  constexpr Index width() const { return round_up(cols, chunk_size); }
+  LaunchShape shape() const { return {.x = static_cast<unsigned>(ceil_div(rows * width() / 4, most_threads)), .threads = most_threads}; }
 
   template <class Simt>
   LOWRANK_DEVICE void operator()(Simt& t) const {
-    const Index pair = static_cast<Index>(t.block_x()) * most_threads + t.thread(), row = pair / (stride / 2), k = pair % (stride / 2) * 2;
+    const Index four = static_cast<Index>(t.block_x()) * most_threads + t.thread(), row = four / (width() / 4),
+                k = four % (width() / 4) * 4;
     if (row >= rows) return;
     const float* const from = x + row * ldx + k;
-    const float a = k < cols ? factor * from[0] : 0.0f, b = k + 1 < cols ? factor * from[1] : 0.0f;
-    *reinterpret_cast<std::uint32_t*>(out + row * stride + k) = bfloat16_pair(a, b);
+    Float4 four_of = {};
+    if (ldx % 4 == 0 && k + 4 <= cols && reinterpret_cast<std::uintptr_t>(x) % sizeof(Float4) == 0) {
+      four_of = *reinterpret_cast<const Float4*>(from);
+    } else {
+      LOWRANK_CUDA_UNROLL
+      for (int i = 0; i < 4; ++i)
+        if (k + i < cols) four_of.number[i] = from[i];
+    }
+    auto* const to = reinterpret_cast<std::uint32_t*>(out + row * stride + k);
+    to[0] = bfloat16_pair(factor * four_of.number[0], factor * four_of.number[1]);
+    to[1] = bfloat16_pair(factor * four_of.number[2], factor * four_of.number[3]);
   }
 };
 

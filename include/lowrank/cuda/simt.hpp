@@ -64,6 +64,11 @@ struct alignas(16) Word4 {
   std::uint32_t word[4];
 };
 
+/// Four neighbours at a multiple of 16 bytes.
+struct alignas(16) Float4 {
+  float number[4];
+};
+
 /// How many groups of asynchronous copies may still be under way.
 template <int Count>
 struct Pending {};

@@ -7,8 +7,10 @@
 
 namespace lowrank::inline LOWRANK_ABI::cuda {
 
-/// out[i · stride + j] = W(row + i, 32 chunk + j) as bfloat16, for `rows` rows and stride / 32 chunks. A thread a chunk; grid: chunks /
-/// 256.
+/// A slice of [W | adapter], or of it turned, as rows of bfloat16, `stride` apart: what a plain product reads.
+///
+/// Row i, chunk j of the slice is chunk (row + i, chunk + j) of W where W has one. The adapter's begin at `adapter_at`, counted in columns
+/// from W's first, or in rows when turned; between W and the adapter, and past both, are zeros. A thread a chunk; grid: chunks / 256.
 template <int Bits>
 struct DecodeSlice {
   static constexpr int most_threads = 256, words = Bits / 4;
@@ -16,6 +18,9 @@ struct DecodeSlice {
   int row = 0, rows = 0, chunk = 0;
   bfloat16* out = nullptr;
   Index stride = 0;
+  AdapterView adapter;
+  int adapter_at = 0;
+  bool turned = false;
 
   LaunchShape shape() const {
     return {.x = static_cast<unsigned>(ceil_div(rows * (stride / chunk_size), most_threads)),
@@ -28,15 +33,26 @@ struct DecodeSlice {
     float* const table = &shared_as<float>(t);
     if (t.thread() < 16) table[t.thread()] = w.table[t.thread()];
     t.sync();
-    const Index index = static_cast<Index>(t.block_x()) * most_threads + t.thread(), across = stride / chunk_size;
+    const int index = t.block_x() * most_threads + t.thread(), across = static_cast<int>(stride / chunk_size);
     if (index >= rows * across) return;
-    const Index from = (row + index / across) * w.chunks + chunk + index % across;
+    const int from_row = row + index / across, from_chunk = chunk + index % across;
+    Word4* const to = reinterpret_cast<Word4*>(out) + static_cast<Index>(index) * (chunk_size / 8);
+    if (from_row >= w.rows || from_chunk >= w.chunks) return copy_adapter(from_row, from_chunk, to);
+    const Index from = static_cast<Index>(from_row) * w.chunks + from_chunk;
     Word4 codes[words];
+    LOWRANK_CUDA_UNROLL
     for (int i = 0; i < words; ++i) codes[i] = t.stream(w.codes + from * words + i);
     const ChunkScale by = scale_of(w, from);
-    Word4* const to = reinterpret_cast<Word4*>(out) + index * (chunk_size / 8);
     LOWRANK_CUDA_UNROLL
     for (int part = 0; part < 4; ++part) to[part] = decode_bfloat16<Bits>(codes, part, table, by);
+  }
+
+ private:
+  LOWRANK_DEVICE void copy_adapter(int from_row, int from_chunk, Word4* to) const {
+    const int i = turned ? from_row - adapter_at : from_row, j = turned ? from_chunk : from_chunk - adapter_at / chunk_size;
+    const bool is_inside = i >= 0 && j >= 0 && i < (turned ? adapter.depth : adapter.rows) && j * chunk_size < adapter.stride;
+    const Word4* const from = reinterpret_cast<const Word4*>(adapter.data + (is_inside ? i * adapter.stride + j * chunk_size : 0));
+    for (int part = 0; part < 4; ++part) to[part] = is_inside ? from[part] : Word4{};
   }
 };
 
@@ -81,34 +97,50 @@ struct SliceBuffer {
 
 namespace detail {
 
+/// Where h begins in the rows of x, counted in numbers, if it lies there (Operand::room), else 0.
+inline int adapter_place(const Product& p) {
+  if (p.adapter.depth == 0 || p.h.stride != p.x.stride || p.h.data <= p.x.data) return 0;
+  const Index at = p.h.data - p.x.data, end = at + round_up(p.adapter.depth, chunk_size);
+  return at % chunk_size == 0 && at >= round_up(p.x.depth, chunk_size) && end <= p.x.stride ? static_cast<int>(at) : 0;
+}
+
 /// Outputs a slice: what the buffer holds, whole chunks when turned. Throws ShapeError where it holds not even one.
-inline int slice_rows(const Product& p, bool turned, const SliceBuffer& buffer) {
-  const Index width = turned ? p.base.rows : p.base.chunks * chunk_size, unit = turned ? chunk_size : 1;
-  const Index count = buffer.size / (width > 0 ? width : 1) / unit * unit;
+inline int slice_rows(const Product& p, bool turned, Index width, const SliceBuffer& buffer) {
+  const Index unit = turned ? chunk_size : 1, count = buffer.size / (width > 0 ? width : 1) / unit * unit;
   check<ShapeError>(count > 0, "multiply: slices", "a buffer of ", buffer.size, " numbers holds no slice of a matrix [", p.base.rows, ", ",
                     p.base.cols, "]; it takes at least ", width * unit);
-  return static_cast<int>(count < p.rows ? count : p.rows);
+  if (count >= p.rows) return p.rows;
+  const Index slices = ceil_div(p.rows, count);  // of nearly one size, in multiples of 128 where there is room
+  const Index even = round_up(ceil_div(p.rows, slices), 128);
+  return static_cast<int>(even < count ? even : count);
 }
 
 }  // namespace detail
 
 /// Y = W X + adapter · H, or turned, by a plain product: multiply(DenseProduct). A slice holds some of the outputs and all of the depth:
-/// rows of W, or turned columns, so no sum is cut. A base of bfloat16 is its own slice. Not for token tiles.
+/// rows of W, or turned columns, so no sum is cut. Where H lies in the rows of X, the adapter's columns are more of the depth; elsewhere
+/// they are a product of their own, which reads and writes Y once more. A base of bfloat16 without such columns is its own slice. Not for
+/// token tiles.
 template <bool Turned, int Bits, class Launch, class Multiply>
 void multiply_slices(Launch& launch, const Multiply& multiply, const Product& p, const SliceBuffer& buffer) {
-  const int step = Bits == 16 ? p.rows : detail::slice_rows(p, Turned, buffer);
+  const int place = detail::adapter_place(p);
+  const bool is_own_slice = Bits == 16 && place == 0;
+  const Index whole = static_cast<Index>(p.base.chunks) * chunk_size;
+  const int depth = place > 0 ? place + static_cast<int>(round_up(p.adapter.depth, 16)) : p.x.depth;
+  const Index width = Turned ? depth : place > 0 ? round_up(depth, chunk_size) : whole;
+  const int step = is_own_slice ? p.rows : detail::slice_rows(p, Turned, width, buffer);
   for (int first = 0; first < p.rows; first += step) {
     const int count = p.rows - first < step ? p.rows - first : step;
-    const Index whole = static_cast<Index>(p.base.chunks) * chunk_size, stride = Turned && Bits != 16 ? round_up(count, chunk_size) : whole;
-    DenseProduct dense{Turned, count, p.tokens, p.x.depth, buffer.data, stride, p.x.data, p.x.stride, p.y + first, p.ldy, p.accumulate};
-    if constexpr (Bits == 16)
-      dense.left = reinterpret_cast<const bfloat16*>(p.base.codes);
+    const Index stride = is_own_slice ? whole : Turned ? round_up(count, chunk_size) : width;
+    DenseProduct dense{Turned, count, p.tokens, depth, buffer.data, stride, p.x.data, p.x.stride, p.y + first, p.ldy, p.accumulate};
+    if (is_own_slice)
+      dense.left = reinterpret_cast<const bfloat16*>(p.base.codes) + (Turned ? first : first * whole);
     else if constexpr (Turned)
-      launch(DecodeSlice<Bits>{p.base, 0, p.base.rows, first / chunk_size, buffer.data, stride});
+      launch(DecodeSlice<Bits>{p.base, 0, depth, first / chunk_size, buffer.data, stride, p.adapter, place, true});
     else
-      launch(DecodeSlice<Bits>{p.base, first, count, 0, buffer.data, stride});
+      launch(DecodeSlice<Bits>{p.base, first, count, 0, buffer.data, stride, p.adapter, place, false});
     multiply(dense);
-    if (p.adapter.depth == 0) continue;
+    if (p.adapter.depth == 0 || place > 0) continue;
     dense.left = p.adapter.data + (Turned ? first : first * p.adapter.stride);
     dense.left_stride = p.adapter.stride;
     dense.right = p.h.data, dense.right_stride = p.h.stride, dense.depth = p.adapter.depth;

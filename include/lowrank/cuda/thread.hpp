@@ -138,9 +138,16 @@ class DeviceThread {
 #undef LOWRANK_SUMS_64
 #undef LOWRANK_SUMS_128
 
+/// Blocks that a multiprocessor must have room for: `least_blocks` of kernels that say it.
+template <class Kernel>
+constexpr int least_blocks() {
+  if constexpr (requires { Kernel::least_blocks; }) return Kernel::least_blocks;
+  return 1;
+}
+
 /// The entry of every kernel. One that needs wgmma is empty but on sm_90a; has_wgmma_code tells whether it can be launched.
 template <class Kernel>
-__global__ void __launch_bounds__(Kernel::most_threads) run_kernel(const __grid_constant__ Kernel kernel) {
+__global__ void __launch_bounds__(Kernel::most_threads, least_blocks<Kernel>()) run_kernel(const __grid_constant__ Kernel kernel) {
   if constexpr (LOWRANK_HAS_WGMMA || !UsesWgmma<Kernel>) {
     DeviceThread t;
     kernel(t);

@@ -67,4 +67,28 @@ struct Rows {
   cuda::AdapterView adapter(bool turned = false) const { return {data(), stride, turned ? rows : cols, turned ? cols : rows}; }
 };
 
+/// x and h in the same rows, h `gap` numbers behind x, where other columns may lie.
+struct JoinedRows {
+  std::vector<cuda::Word4> memory;
+  cuda::Operand x, h;
+
+  JoinedRows(simt_test::Machine& machine, const Rows& front, const Rows& back, Index gap) {
+    const Index at = round_up(front.cols, 32) + gap, stride = at + round_up(back.cols, 32);
+    const std::vector<float> others = random_numbers(front.rows * stride, 9);
+    memory.resize(static_cast<std::size_t>(front.rows * stride / 8));
+    auto* const data = reinterpret_cast<bfloat16*>(memory.data());
+    launch(machine, cuda::ToBfloat16{others.data(), stride, front.rows, static_cast<int>(stride), 1, data, stride});
+    const auto put = [&](const Rows& rows, bfloat16* to) {
+      std::vector<float> numbers;
+      for (Index i = 0; i < rows.rows; ++i)
+        for (Index k = 0; k < rows.cols; ++k) numbers.push_back(rows.at(i, k));
+      launch(machine, cuda::ToBfloat16{numbers.data(), rows.cols, rows.rows, rows.cols, 1, to, stride});
+    };
+    put(front, data);
+    put(back, data + at);
+    x = {data, stride, front.cols};
+    h = {data + at, stride, back.cols};
+  }
+};
+
 }  // namespace cuda_test

@@ -193,6 +193,8 @@ class Thread {
     return *global;
   }
 
+  void allow_next() const {}
+  void wait_for_previous() const {}
   std::uint32_t shared_address(const void* shared) const { return m_.products_.address_of(shared); }
   void fence_async() const { m_.products_.fence_async(index_); }
   void wgmma_fence() const {

@@ -17,6 +17,7 @@ namespace lowrank::inline LOWRANK_ABI::cuda {
 template <int Bits, int Tokens>
 struct ProductFew {
   static constexpr int most_threads = 512, least_blocks = 2, strip = 16, chunks_at_once = 4, pairs = (Tokens + 1) / 2, words = Bits / 4;
+  static constexpr bool starts_early = true, is_frozen = Bits != 16;  // codes are read before x is there; bfloat16 may be A, just rounded
   Product product;
 
   struct Shared {
@@ -36,18 +37,19 @@ struct ProductFew {
     Shared& s = shared_as<Shared>(t);
     Sums sums = {};
     const PackedView& w = product.base;
-    if (w.codes) {
-      Piece<Bits> first;
-      fetch(t, w, t.warp(), first);
-      if constexpr (Bits == 4) fill_levels(t, s);
-      t.sync();
-      add_matrix<Bits>(t, s, w, product.x, first, sums);
-    }
+    Piece<Bits> first;
+    t.allow_next();
+    if constexpr (is_frozen) fetch(t, w, t.warp(), first);
+    if constexpr (Bits == 4) fill_levels(t, s);
+    t.sync();
+    t.wait_for_previous();
+    if constexpr (!is_frozen) fetch(t, w, t.warp(), first);
+    add_matrix<Bits>(t, s, w, product.x, first, sums);
     if (product.adapter.depth > 0) {
       const PackedView columns = view_of(product.adapter);
-      Piece<16> first;
-      fetch(t, columns, t.warp(), first);
-      add_matrix<16>(t, s, columns, product.h, first, sums);
+      Piece<16> of_adapter;
+      fetch(t, columns, t.warp(), of_adapter);
+      add_matrix<16>(t, s, columns, product.h, of_adapter, sums);
     }
     store(t, s, sums);
   }

@@ -154,9 +154,17 @@ class Launcher {
       expect_success(
           cudaFuncSetAttribute(run_kernel<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes)),
           "launch: shared memory");
-    run_kernel<Kernel>
-        <<<dim3(shape.x, shape.y, shape.z), static_cast<unsigned>(shape.threads), shape.shared_bytes, stream_->get()>>>(kernel);
-    expect_success(cudaGetLastError(), "launch");
+    cudaLaunchAttribute early{};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(shape.x, shape.y, shape.z);
+    config.blockDim = dim3(static_cast<unsigned>(shape.threads));
+    config.dynamicSmemBytes = shape.shared_bytes;
+    config.stream = stream_->get();
+    config.attrs = &early;
+    config.numAttrs = StartsEarly<Kernel> && capability_major_ >= 9 ? 1 : 0;
+    expect_success(cudaLaunchKernelEx(&config, run_kernel<Kernel>, kernel), "launch");
   }
 
  private:

@@ -19,6 +19,7 @@
 ///   void commit(); void wait(Pending<N>);                                            // all but the last N committed groups have landed
 ///   Word4 stream(const Word4* global);                                               // 16 bytes that are read once
 ///   std::uint32_t shared_address(const void* shared);                                // its address in the window of shared memory
+///   void allow_next(); void wait_for_previous();                                     // see starts_early below
 ///
 /// and, on sm_90a, products of a warpgroup that run beside the threads (cuda/wgmma.hpp has their layouts):
 ///
@@ -78,6 +79,13 @@ struct LaunchShape {
   unsigned x = 1, y = 1, z = 1;
   int threads = 128;
   std::size_t shared_bytes = 0;
+};
+
+/// Kernels that say `starts_early` may begin, on sm_90 and newer, while the kernel before them ends: until wait_for_previous() they touch
+/// nothing but memory that no kernel writes, such as weights. allow_next() lets the kernel behind them begin likewise.
+template <class Kernel>
+concept StartsEarly = requires {
+  requires Kernel::starts_early;
 };
 
 template <class T, class Simt>

@@ -10,10 +10,11 @@ namespace lowrank::inline LOWRANK_ABI::cuda {
 /// A slice of [W | adapter], or of it turned, as rows of bfloat16, `stride` apart: what a plain product reads.
 ///
 /// Row i, chunk j of the slice is chunk (row + i, chunk + j) of W where W has one. The adapter's begin at `adapter_at`, counted in columns
-/// from W's first, or in rows when turned; between W and the adapter, and past both, are zeros. A thread a chunk; grid: chunks / 256.
+/// from W's first, or in rows when turned; between W and the adapter, and past both, are zeros. A block a row, a thread 16 bytes of it at a
+/// time.
 template <int Bits>
 struct DecodeSlice {
-  static constexpr int most_threads = 256, words = Bits / 4;
+  static constexpr int most_threads = 128, words = Bits / 4, parts_of_chunk = chunk_size / 8;
   PackedView w;
   int row = 0, rows = 0, chunk = 0;
   bfloat16* out = nullptr;
@@ -23,9 +24,7 @@ struct DecodeSlice {
   bool turned = false;
 
   LaunchShape shape() const {
-    return {.x = static_cast<unsigned>(ceil_div(rows * (stride / chunk_size), most_threads)),
-            .threads = most_threads,
-            .shared_bytes = 16 * sizeof(float)};
+    return {.x = static_cast<unsigned>(stride > 0 ? rows : 0), .threads = most_threads, .shared_bytes = 16 * sizeof(float)};
   }
 
   template <class Simt>
@@ -33,26 +32,22 @@ struct DecodeSlice {
     float* const table = &shared_as<float>(t);
     if (t.thread() < 16) table[t.thread()] = w.table[t.thread()];
     t.sync();
-    const int index = t.block_x() * most_threads + t.thread(), across = static_cast<int>(stride / chunk_size);
-    if (index >= rows * across) return;
-    const int from_row = row + index / across, from_chunk = chunk + index % across;
-    Word4* const to = reinterpret_cast<Word4*>(out) + static_cast<Index>(index) * (chunk_size / 8);
-    if (from_row >= w.rows || from_chunk >= w.chunks) return copy_adapter(from_row, from_chunk, to);
-    const Index from = static_cast<Index>(from_row) * w.chunks + from_chunk;
-    Word4 codes[words];
-    LOWRANK_CUDA_UNROLL
-    for (int i = 0; i < words; ++i) codes[i] = t.stream(w.codes + from * words + i);
-    const ChunkScale by = scale_of(w, from);
-    LOWRANK_CUDA_UNROLL
-    for (int part = 0; part < 4; ++part) to[part] = decode_bfloat16<Bits>(codes, part, table, by);
+    const int from_row = row + t.block_x(), parts = static_cast<int>(stride / 8);
+    Word4* const to = reinterpret_cast<Word4*>(out + t.block_x() * stride);
+    for (int part = t.thread(); part < parts; part += most_threads) {
+      const int from_chunk = chunk + part / parts_of_chunk, in_chunk = part % parts_of_chunk;
+      const bool is_base = from_row < w.rows && from_chunk < w.chunks;
+      const Index from = is_base ? static_cast<Index>(from_row) * w.chunks + from_chunk : 0;
+      to[part] = is_base ? decode_bfloat16<Bits>(w.codes + from * words, in_chunk, table, scale_of(w, from))
+                         : adapter_part(from_row, from_chunk, in_chunk);
+    }
   }
 
  private:
-  LOWRANK_DEVICE void copy_adapter(int from_row, int from_chunk, Word4* to) const {
+  LOWRANK_DEVICE Word4 adapter_part(int from_row, int from_chunk, int part) const {
     const int i = turned ? from_row - adapter_at : from_row, j = turned ? from_chunk : from_chunk - adapter_at / chunk_size;
     const bool is_inside = i >= 0 && j >= 0 && i < (turned ? adapter.depth : adapter.rows) && j * chunk_size < adapter.stride;
-    const Word4* const from = reinterpret_cast<const Word4*>(adapter.data + (is_inside ? i * adapter.stride + j * chunk_size : 0));
-    for (int part = 0; part < 4; ++part) to[part] = is_inside ? from[part] : Word4{};
+    return is_inside ? reinterpret_cast<const Word4*>(adapter.data + i * adapter.stride + j * chunk_size)[part] : Word4{};
   }
 };
 

@@ -101,6 +101,14 @@ class DeviceThread {
 
   LOWRANK_DEVICE std::uint32_t shared_address(const void* shared) const { return address(shared); }
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  LOWRANK_DEVICE void allow_next() const { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+  LOWRANK_DEVICE void wait_for_previous() const { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+#else
+  LOWRANK_DEVICE void allow_next() const {}
+  LOWRANK_DEVICE void wait_for_previous() const {}
+#endif
+
 #if LOWRANK_HAS_WGMMA
   LOWRANK_DEVICE void fence_async() const { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
   LOWRANK_DEVICE void wgmma_fence() const { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }

@@ -94,7 +94,9 @@ const arrays = {spectrum: 'view.spectrum', errors: '[...view.errors.floor, ...vi
   weights: 'Array.from(view.weights)', stored: 'Array.from(view.stored)', codes: 'Array.from(view.codes)', levels: 'view.levels',
   block_errors: 'view.blockErrors', floors: 'view.floors', losses: 'view.losses'};
 // Largest difference as a share of the largest number of the array. WebAssembly runs the library's scalar kernels, so with those the native
-// program must give the same bits, 400 training steps included. Its default kernels sum in another order, which losses in float show.
+// program must give the same bits, 400 training steps included: in double are only operations that IEEE 754 rounds; log, cos and pow, which
+// each C library rounds in its own way, become floats, where these settings do not show it. Its default kernels sum in another order, which
+// losses in float show.
 function distance(ours, theirs) {
   if (ours.length !== theirs.length) return Infinity;
   const largest = Math.max(...theirs.map(Math.abs));

@@ -78,6 +78,21 @@ inline Bidiagonal bidiagonalize(Eigen::MatrixXd m) {
   return b;
 }
 
+/// √(f² + g²) for numbers whose squares do not overflow, the nearest number in all but 2 of 1000 cases: Borges 2019, "An improved
+/// algorithm for hypot(a, b)". std::hypot is each C library's own: musl's, which WebAssembly has, misses the nearest in 1 of 8, and the
+/// singular vectors of many rotations are up to ten times less orthonormal.
+inline double length_of(double f, double g) {
+  const double x = std::max(std::abs(f), std::abs(g)), y = std::min(std::abs(f), std::abs(g));
+  if (y == 0) return x;
+  if (x < 0x1p-480) return length_of(x * 0x1p600, y * 0x1p600) / 0x1p600;  // the squares would lose their digits
+  const double h = std::sqrt(x * x + y * y);
+  const bool is_flat = h > 2 * y;
+  const double d = h - (is_flat ? x : y);
+  const double excess =  // h² − x² − y²
+      is_flat ? 2 * d * (x - 2 * y) + ((4 * d - y) * y + d * d) : x * (2 * d - x) + (d - 2 * (x - y)) * d;
+  return h - excess / (2 * h);
+}
+
 /// The QR algorithm on a bidiagonal matrix.
 class BidiagonalIteration {
  public:
@@ -122,7 +137,7 @@ class BidiagonalIteration {
     }
     if (least <= epsilon * most) return 0;
     const double a = d(last - 1), b = d(last), c = e(last - 1);
-    const double value = 2 * std::abs(a * b) / (std::hypot(a + b, c) + std::hypot(a - b, c)), ratio = value / d(first);
+    const double value = 2 * std::abs(a * b) / (length_of(a + b, c) + length_of(a - b, c)), ratio = value / d(first);
     return ratio * ratio < epsilon ? 0 : value;
   }
 
@@ -177,7 +192,7 @@ class BidiagonalIteration {
 
   /// cos · f + sin · g = length, cos · g − sin · f = 0.
   static Rotation rotation(double f, double g, double& length) {
-    length = std::hypot(f, g);
+    length = length_of(f, g);
     return length == 0 ? Rotation{1, 0} : Rotation{f / length, g / length};
   }
 

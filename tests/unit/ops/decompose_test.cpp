@@ -133,6 +133,14 @@ TEST_CASE("thin_svd and thin_qr scale with the matrix, to the largest and smalle
   }
 }
 
+TEST_CASE("thin_svd: the length that a rotation keeps has all its digits where the squares would have none") {
+  for (const double unit : {1.0, 0x1p-479, 0x1p-481, 0x1p-700, 0x1p-1000}) {
+    CHECK(detail::length_of(3 * unit, -4 * unit) == 5 * unit);
+    CHECK(detail::length_of(0, -unit) == unit);
+  }
+  CHECK(detail::length_of(0, 0) == 0);
+}
+
 TEST_CASE("thin_svd of zeros has orthonormal factors all the same") {
   for (const auto& [rows, cols] : {std::pair<Index, Index>{1, 1}, {6, 6}, {9, 4}, {4, 9}}) {
     const Svd svd = thin_svd(Eigen::MatrixXd::Zero(rows, cols));

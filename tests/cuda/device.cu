@@ -45,7 +45,7 @@ bool has_path(cuda::ProductPath path, bool turned, int tokens, const cuda::Devic
   using Path = cuda::ProductPath;
   if (path == Path::few) return !turned && tokens <= 8;
   if (path == Path::slices) return device.has_blas;
-  return device.has_wgmma || (path != Path::wgmma_64 && path != Path::wgmma_128 && path != Path::wgmma_256);
+  return device.has_wgmma || (path != Path::wgmma_64 && path != Path::wgmma_128);
 }
 
 /// Numbers as rows of bfloat16, in arrays of the session: two to a float.

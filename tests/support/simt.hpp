@@ -193,6 +193,12 @@ class Thread {
     return *global;
   }
 
+  std::uint32_t permute_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t selector) const {
+    const std::uint64_t both = static_cast<std::uint64_t>(b) << 32 | a;
+    std::uint32_t result = 0;
+    for (int i = 0; i < 4; ++i) result |= static_cast<std::uint32_t>(both >> (8 * (selector >> (4 * i) & 7u)) & 0xffu) << (8 * i);
+    return result;
+  }
   void allow_next() const {}
   void wait_for_previous() const {}
   std::uint32_t shared_address(const void* shared) const { return m_.products_.address_of(shared); }

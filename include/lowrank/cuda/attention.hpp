@@ -34,15 +34,34 @@ namespace detail {
 
 inline constexpr int attention_threads = 128, attention_rows = 64, warp_rows = 16;
 
-/// Tokens of one head as rows of bfloat16 in shared memory, [rows, Size], zero past the head and past the last token.
-template <int Size, class Simt>
-LOWRANK_DEVICE void load_head(Simt& t, const float* from, Index step, int head_size, int tokens, int rows, bfloat16* to) {
-  constexpr int pairs = Size / 2;
-  for (int i = t.thread(); i < rows * pairs; i += t.threads()) {
-    const int row = i / pairs, column = i % pairs * 2;
-    const bool is_inside = row < tokens && column < head_size;
-    const float* const pair = from + (is_inside ? row * step + column : 0);
-    *reinterpret_cast<std::uint32_t*>(to + row * (Size + 8) + column) = is_inside ? bfloat16_pair(pair[0], pair[1]) : 0u;
+/// Tokens of one head as rows of bfloat16 in shared memory, [Rows, Size], zero past the head and past the last token. Eight loads of a
+/// thread are under way at a time.
+template <int Size, int Rows, class Simt>
+LOWRANK_DEVICE void load_head(Simt& t, const float* from, Index step, int head_size, int tokens, bfloat16* to) {
+  constexpr int fours = Size / 4, all = Rows * fours / attention_threads, together = all < 8 ? all : 8;
+  static_assert(all * attention_threads == Rows * fours && all % together == 0, "every thread copies as many");
+  const bool is_whole = head_size == Size && reinterpret_cast<std::uintptr_t>(from) % sizeof(Float4) == 0;
+  for (int first = 0; first < all; first += together) {
+    Float4 four[together];
+    LOWRANK_CUDA_UNROLL
+    for (int n = 0; n < together; ++n) {
+      const int i = t.thread() + (first + n) * attention_threads, row = i / fours, column = i % fours * 4;
+      four[n] = {};
+      if (row >= tokens) continue;
+      const float* const numbers = from + row * step + column;
+      if (is_whole)
+        four[n] = *reinterpret_cast<const Float4*>(numbers);
+      else
+        for (int k = 0; k < 4; ++k)
+          if (column + k < head_size) four[n].number[k] = numbers[k];
+    }
+    LOWRANK_CUDA_UNROLL
+    for (int n = 0; n < together; ++n) {
+      const int i = t.thread() + (first + n) * attention_threads, row = i / fours, column = i % fours * 4;
+      auto* const pair = reinterpret_cast<std::uint32_t*>(to + row * (Size + 8) + column);
+      pair[0] = bfloat16_pair(four[n].number[0], four[n].number[1]);
+      pair[1] = bfloat16_pair(four[n].number[2], four[n].number[3]);
+    }
   }
 }
 
@@ -130,13 +149,13 @@ struct AttentionForwardKernel {
     const int head = t.block_y(), sequence = t.block_z(), kv_head = head / a.group();
     const int query = (static_cast<int>(ceil_div(a.queries, block)) - 1 - t.block_x()) * block, first = t.warp() * detail::warp_rows;
     const Index query_step = static_cast<Index>(a.heads) * a.head_size, key_step = static_cast<Index>(a.kv_heads) * a.head_size;
-    detail::load_head<Size>(t, a.q + a.query_at(sequence, head, query), query_step, a.head_size, a.queries - query, block, s.q);
+    detail::load_head<Size, block>(t, a.q + a.query_at(sequence, head, query), query_step, a.head_size, a.queries - query, s.q);
     float sums[Size / 8][4] = {}, largest[2] = {-INFINITY, -INFINITY}, total[2] = {};
     const int end = detail::smaller(a.keys, query + block + a.offset());
     for (int key = 0; key < end; key += block) {
       t.sync();
-      detail::load_head<Size>(t, a.k + a.key_at(sequence, kv_head, key), key_step, a.head_size, a.keys - key, block, s.k);
-      detail::load_head<Size>(t, a.v + a.key_at(sequence, kv_head, key), key_step, a.head_size, a.keys - key, block, s.v);
+      detail::load_head<Size, block>(t, a.k + a.key_at(sequence, kv_head, key), key_step, a.head_size, a.keys - key, s.k);
+      detail::load_head<Size, block>(t, a.v + a.key_at(sequence, kv_head, key), key_step, a.head_size, a.keys - key, s.v);
       t.sync();
       float p[block / 8][4];
       detail::multiply_rows<Size, block>(t, s.q + first * stride, s.k, p);

@@ -25,8 +25,8 @@ struct AttentionBackwardKeys {
     Shared& s = shared_as<Shared>(t);
     const int key = t.block_x() * block, kv_head = t.block_y(), sequence = t.block_z(), first = t.warp() * detail::warp_rows;
     const Index key_step = static_cast<Index>(a.kv_heads) * a.head_size;
-    detail::load_head<Size>(t, a.k + a.key_at(sequence, kv_head, key), key_step, a.head_size, a.keys - key, block, s.k);
-    detail::load_head<Size>(t, a.v + a.key_at(sequence, kv_head, key), key_step, a.head_size, a.keys - key, block, s.v);
+    detail::load_head<Size, block>(t, a.k + a.key_at(sequence, kv_head, key), key_step, a.head_size, a.keys - key, s.k);
+    detail::load_head<Size, block>(t, a.v + a.key_at(sequence, kv_head, key), key_step, a.head_size, a.keys - key, s.v);
     float dk[Size / 8][4] = {}, dv[Size / 8][4] = {};
     const int begin = key > a.offset() ? (key - a.offset()) / step * step : 0;  // queries before it see none of these keys
     for (int head = kv_head * a.group(); head < (kv_head + 1) * a.group(); ++head)
@@ -49,8 +49,8 @@ struct AttentionBackwardKeys {
   LOWRANK_DEVICE void load_queries(Simt& t, Shared& s, int sequence, int head, int query) const {
     const Index query_step = static_cast<Index>(a.heads) * a.head_size, at = a.query_at(sequence, head, query);
     t.sync();
-    detail::load_head<Size>(t, a.q + at, query_step, a.head_size, a.queries - query, step, s.q);
-    detail::load_head<Size>(t, a.g + at, query_step, a.head_size, a.queries - query, step, s.g);
+    detail::load_head<Size, step>(t, a.q + at, query_step, a.head_size, a.queries - query, s.q);
+    detail::load_head<Size, step>(t, a.g + at, query_step, a.head_size, a.queries - query, s.g);
     for (int i = t.thread(); i < step; i += t.threads()) {
       const bool is_inside = query + i < a.queries;
       s.log_sum_exp[i] = is_inside ? a.log_sum_exp[a.row_at(sequence, head, query + i)] : 0.0f;
@@ -94,8 +94,8 @@ struct AttentionBackwardQueries {
     const int query = t.block_x() * block, head = t.block_y(), sequence = t.block_z(), kv_head = head / a.group();
     const int first = t.warp() * detail::warp_rows;
     const Index query_step = static_cast<Index>(a.heads) * a.head_size, key_step = static_cast<Index>(a.kv_heads) * a.head_size;
-    detail::load_head<Size>(t, a.q + a.query_at(sequence, head, query), query_step, a.head_size, a.queries - query, block, s.q);
-    detail::load_head<Size>(t, a.g + a.query_at(sequence, head, query), query_step, a.head_size, a.queries - query, block, s.g);
+    detail::load_head<Size, block>(t, a.q + a.query_at(sequence, head, query), query_step, a.head_size, a.queries - query, s.q);
+    detail::load_head<Size, block>(t, a.g + a.query_at(sequence, head, query), query_step, a.head_size, a.queries - query, s.g);
     float log_sum_exp[2] = {}, delta[2] = {}, dq[Size / 8][4] = {};
     for (int r = 0; r < 2; ++r) {
       const int row = query + first + t.lane() / 4 + 8 * r;
@@ -106,8 +106,8 @@ struct AttentionBackwardQueries {
     const int end = detail::smaller(a.keys, query + block + a.offset());
     for (int key = 0; key < end; key += step) {
       t.sync();
-      detail::load_head<Size>(t, a.k + a.key_at(sequence, kv_head, key), key_step, a.head_size, a.keys - key, step, s.k);
-      detail::load_head<Size>(t, a.v + a.key_at(sequence, kv_head, key), key_step, a.head_size, a.keys - key, step, s.v);
+      detail::load_head<Size, step>(t, a.k + a.key_at(sequence, kv_head, key), key_step, a.head_size, a.keys - key, s.k);
+      detail::load_head<Size, step>(t, a.v + a.key_at(sequence, kv_head, key), key_step, a.head_size, a.keys - key, s.v);
       t.sync();
       float p[step / 8][4], ds[step / 8][4];
       detail::multiply_rows<Size, step>(t, s.q + first * stride, s.k, p);

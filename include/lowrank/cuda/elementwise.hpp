@@ -13,6 +13,8 @@ template <class Simt>
 LOWRANK_DEVICE Index flat_index(Simt& t) {
   return static_cast<Index>(t.block_x()) * 256 + t.thread();
 }
+/// A thread four numbers.
+inline LaunchShape fours_shape(Index count) { return flat_shape(ceil_div(count, 4)); }
 /// σ(x), kept at σ(−80) below −80, as in ops/activation.hpp.
 LOWRANK_DEVICE float sigmoid(float x) { return 1.0f / (1.0f + std::exp(-std::fmax(x, -80.0f))); }
 
@@ -25,12 +27,15 @@ struct SwigluForward {
   Index size = 0;
   float* y = nullptr;
 
-  LaunchShape shape() const { return detail::flat_shape(size); }
+  LaunchShape shape() const { return detail::fours_shape(size); }
 
   template <class Simt>
   LOWRANK_DEVICE void operator()(Simt& t) const {
-    const Index i = detail::flat_index(t);
-    if (i < size) y[i] = gate[i] * detail::sigmoid(gate[i]) * up[i];
+    const Index i = 4 * detail::flat_index(t);
+    const Float4 x = load_four(gate, i, size), upper = load_four(up, i, size);
+    Float4 out;
+    for (int n = 0; n < 4; ++n) out.number[n] = x.number[n] * detail::sigmoid(x.number[n]) * upper.number[n];
+    store_four(out, y, i, size);
   }
 };
 
@@ -41,15 +46,20 @@ struct SwigluBackward {
   Index size = 0;
   float *dgate = nullptr, *dup = nullptr;
 
-  LaunchShape shape() const { return detail::flat_shape(size); }
+  LaunchShape shape() const { return detail::fours_shape(size); }
 
   template <class Simt>
   LOWRANK_DEVICE void operator()(Simt& t) const {
-    const Index i = detail::flat_index(t);
-    if (i >= size) return;
-    const float x = gate[i], sigma = detail::sigmoid(x), upper = up[i], gradient = g[i];
-    dgate[i] = gradient * upper * sigma * (1.0f + x * (1.0f - sigma));
-    dup[i] = gradient * x * sigma;
+    const Index i = 4 * detail::flat_index(t);
+    const Float4 gates = load_four(gate, i, size), uppers = load_four(up, i, size), gradients = load_four(g, i, size);
+    Float4 of_gate, of_up;
+    for (int n = 0; n < 4; ++n) {
+      const float x = gates.number[n], sigma = detail::sigmoid(x), gradient = gradients.number[n];
+      of_gate.number[n] = gradient * uppers.number[n] * sigma * (1.0f + x * (1.0f - sigma));
+      of_up.number[n] = gradient * x * sigma;
+    }
+    store_four(of_gate, dgate, i, size);
+    store_four(of_up, dup, i, size);
   }
 };
 
@@ -61,12 +71,15 @@ struct AddScaled {
   Index size = 0;
   float* y = nullptr;
 
-  LaunchShape shape() const { return detail::flat_shape(size); }
+  LaunchShape shape() const { return detail::fours_shape(size); }
 
   template <class Simt>
   LOWRANK_DEVICE void operator()(Simt& t) const {
-    const Index i = detail::flat_index(t);
-    if (i < size) y[i] += factor * x[i];
+    const Index i = 4 * detail::flat_index(t);
+    const Float4 added = load_four(x, i, size);
+    Float4 sum = load_four(y, i, size);
+    for (int n = 0; n < 4; ++n) sum.number[n] += factor * added.number[n];
+    store_four(sum, y, i, size);
   }
 };
 
@@ -132,12 +145,17 @@ struct FromBfloat16 {
   int rows = 0, cols = 0;
   float* y = nullptr;
 
-  LaunchShape shape() const { return detail::flat_shape(static_cast<Index>(rows) * cols); }
+  constexpr int across() const { return (cols + 3) / 4; }
+  LaunchShape shape() const { return detail::flat_shape(static_cast<Index>(rows) * across()); }
 
   template <class Simt>
   LOWRANK_DEVICE void operator()(Simt& t) const {
     const Index i = detail::flat_index(t);
-    if (i < static_cast<Index>(rows) * cols) y[i] = static_cast<float>(x[i / cols * stride + i % cols]);
+    if (i >= static_cast<Index>(rows) * across()) return;
+    const auto [row, four] = divide(i, across());
+    const auto* const pair = reinterpret_cast<const std::uint32_t*>(x + row * stride + 4 * four);
+    store_four({low_bfloat16(pair[0]), high_bfloat16(pair[0]), low_bfloat16(pair[1]), high_bfloat16(pair[1])}, y + row * cols, 4 * four,
+               cols);
   }
 };
 
@@ -157,7 +175,8 @@ struct Rope {
   LOWRANK_DEVICE void operator()(Simt& t) const {
     const Index i = detail::flat_index(t);
     if (i >= static_cast<Index>(tokens) * heads * half) return;
-    const Index j = i % half, head = i / half, angle = head / heads * half + j;  // head counts over all tokens
+    const auto [head, j] = divide(i, half);  // head counts over all tokens
+    const Index angle = divide(head, heads).whole * half + j;
     const Index first = head * 2 * half + (are_neighbours ? 2 * j : j), second = first + (are_neighbours ? 1 : half);
     const float left = x[first], right = x[second], c = cos[angle], s = direction * sin[angle];
     y[first] = left * c - right * s;

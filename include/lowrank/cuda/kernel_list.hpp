@@ -34,8 +34,8 @@ using ProductKernels =
     KernelList<ProductFew<Bits, 2>, ProductFew<Bits, 4>, ProductFew<Bits, 8>, ProductMany<Bits, false, SmallTile>,
                ProductMany<Bits, false, MediumTile>, ProductMany<Bits, false, LargeTile>, ProductMany<Bits, true, SmallTile>,
                ProductMany<Bits, true, MediumTile>, ProductMany<Bits, true, LargeTile>, ProductWgmma<Bits, false, WgmmaTile<64>>,
-               ProductWgmma<Bits, false, WgmmaTile<128>>, ProductWgmma<Bits, false, WgmmaTile<256>>,
-               ProductWgmma<Bits, true, WgmmaTile<64>>, ProductWgmma<Bits, true, WgmmaTile<128>>, ProductWgmma<Bits, true, WgmmaTile<256>>>;
+               ProductWgmma<Bits, false, WgmmaTile<128>>, ProductWgmma<Bits, true, WgmmaTile<64>>,
+               ProductWgmma<Bits, true, WgmmaTile<128>>>;
 template <int Size>
 using AttentionOnly = KernelList<AttentionForwardKernel<Size>, AttentionDecode<Size>, AttentionDecodeCombine<Size>>;  // for inference
 template <int Size>

@@ -39,9 +39,10 @@ void launch_tiles(Launch& launch, const Product& p, const Scratch& scratch) {
 
 template <int Bits, class Launch>
 void launch_few(Launch& launch, const Product& p) {
-  if (p.tokens <= 2) return launch(ProductFew<Bits, 2>{p});
-  if (p.tokens <= 4) return launch(ProductFew<Bits, 4>{p});
-  launch(ProductFew<Bits, 8>{p});
+  const int blocks = 2 * static_cast<int>(launch.multiprocessors());
+  if (p.tokens <= 2) return launch(ProductFew<Bits, 2>{p, blocks});
+  if (p.tokens <= 4) return launch(ProductFew<Bits, 4>{p, blocks});
+  launch(ProductFew<Bits, 8>{p, blocks});
 }
 
 template <bool Turned, int Bits, class Launch>
@@ -60,8 +61,6 @@ void launch_product(Launch& launch, const Product& p, ProductPath path, const Sc
       return launch_tiles<ProductWgmma<Bits, Turned, WgmmaTile<64>>>(launch, p, scratch);
     case ProductPath::wgmma_128:
       return launch_tiles<ProductWgmma<Bits, Turned, WgmmaTile<128>>>(launch, p, scratch);
-    case ProductPath::wgmma_256:
-      return launch_tiles<ProductWgmma<Bits, Turned, WgmmaTile<256>>>(launch, p, scratch);
     case ProductPath::slices:
       if constexpr (requires { launch.slice(); })
         multiply_slices<Turned, Bits>(
@@ -76,7 +75,7 @@ void launch_product(Launch& launch, const Product& p, ProductPath path, const Sc
 template <bool Turned, class Launch>
 void multiply_by(Launch& launch, ProductPath path, const Product& p, const Scratch& scratch) {
   const DeviceTraits device = traits_of(launch);
-  const bool is_wgmma = path == ProductPath::wgmma_64 || path == ProductPath::wgmma_128 || path == ProductPath::wgmma_256;
+  const bool is_wgmma = path == ProductPath::wgmma_64 || path == ProductPath::wgmma_128;
   check<ValueError>(path != ProductPath::few || (!Turned && p.tokens <= 8 && !p.tiles), "multiply", p.tokens,
                     Turned ? " tokens turned" : " tokens", " by the kernel for at most 8 that are not turned and not tiled");
   check<ValueError>((!is_wgmma || device.has_wgmma) && (path != ProductPath::slices || (device.has_blas && p.base.codes && !p.tiles)),

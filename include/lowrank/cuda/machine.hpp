@@ -211,7 +211,7 @@ class Recording {
       try {
         step();
       } catch (...) {
-        machine.end_recording();
+        abandon(machine);
         throw;
       }
       work_ = machine.end_recording();
@@ -231,6 +231,13 @@ class Recording {
   }
 
  private:
+  /// Ends a recording that failed; what CUDA says of it must not hide why it failed.
+  static void abandon(Machine& machine) {
+    try {
+      machine.end_recording();
+    } catch (const Error&) {
+    }
+  }
   void finish() {
     machine_->staging_ = nullptr;
     std::swap(machine_->pool_, pool_);

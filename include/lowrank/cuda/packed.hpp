@@ -44,20 +44,47 @@ struct ChunkScale {
 };
 
 namespace detail {
-LOWRANK_DEVICE float half_value(std::uint16_t bits) {
+LOWRANK_DEVICE float half_value(std::uint32_t bits) {
+#if defined(__CUDA_ARCH__)
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(static_cast<std::uint16_t>(bits)));
+  return value;
+#else
   half h;
-  h.bits = bits;
+  h.bits = static_cast<std::uint16_t>(bits);
   return h;
+#endif
 }
 }  // namespace detail
 
+/// A chunk's scale and offset as they are stored: what is loaded early, and decoded where it is used.
+struct StoredScale {
+  std::uint32_t scale = 0, offset = 0;
+};
+
+/// Of a chunk, counted from the matrix' first, where the scaling is known.
+template <Scaling By>
+LOWRANK_DEVICE StoredScale stored_scale(const PackedView& w, Index chunk) {
+  const Index group = chunk >> w.group_shift;
+  if constexpr (By == Scaling::floats)
+    return {std::bit_cast<std::uint32_t>(w.scales[group]), w.offsets ? std::bit_cast<std::uint32_t>(w.offsets[group]) : 0u};
+  if constexpr (By == Scaling::halves) return {w.half_scales[group], w.half_offsets ? w.half_offsets[group] : 0u};
+  if constexpr (By == Scaling::doubled) return {w.scale_codes[group], std::bit_cast<std::uint32_t>(w.scales[group / 256])};
+  return {};
+}
+template <Scaling By>
+LOWRANK_DEVICE ChunkScale decode_scale(const PackedView& w, StoredScale s) {
+  if constexpr (By == Scaling::floats) return {std::bit_cast<float>(s.scale), std::bit_cast<float>(s.offset)};
+  if constexpr (By == Scaling::halves) return {detail::half_value(s.scale), detail::half_value(s.offset)};
+  if constexpr (By == Scaling::doubled) return {w.scale_map[s.scale] * std::bit_cast<float>(s.offset) + w.scale_offset, 0.0f};
+  return {1.0f, 0.0f};
+}
+
 /// Scale and offset of a chunk, counted from the matrix' first.
 LOWRANK_DEVICE ChunkScale scale_of(const PackedView& w, Index chunk) {
-  const Index group = chunk >> w.group_shift;
-  if (w.scaling == Scaling::floats) return {w.scales[group], w.offsets ? w.offsets[group] : 0.0f};
-  if (w.scaling == Scaling::halves)
-    return {detail::half_value(w.half_scales[group]), w.half_offsets ? detail::half_value(w.half_offsets[group]) : 0.0f};
-  if (w.scaling == Scaling::doubled) return {w.scale_map[w.scale_codes[group]] * w.scales[group / 256] + w.scale_offset, 0.0f};
+  if (w.scaling == Scaling::floats) return decode_scale<Scaling::floats>(w, stored_scale<Scaling::floats>(w, chunk));
+  if (w.scaling == Scaling::halves) return decode_scale<Scaling::halves>(w, stored_scale<Scaling::halves>(w, chunk));
+  if (w.scaling == Scaling::doubled) return decode_scale<Scaling::doubled>(w, stored_scale<Scaling::doubled>(w, chunk));
   return {1.0f, 0.0f};
 }
 
@@ -122,8 +149,8 @@ namespace detail {
 
 inline PackedMatrix packed_frame(const char* operation, Index rows, Index cols, int bits) {
   constexpr Index largest = Index{1} << 30;
-  check<ShapeError>(rows >= 0 && cols >= 0 && rows <= largest && cols <= largest, operation, "a matrix [", rows, ", ", cols,
-                    "] is too large for the device; its sides must be below 2^30");
+  check<ShapeError>(rows >= 0 && cols >= 0 && rows <= largest && cols <= largest && rows * ceil_div(cols, chunk_size) <= largest, operation,
+                    "a matrix [", rows, ", ", cols, "] is too large for the device; it holds at most 2^30 rows, columns, and 32 numbers");
   PackedMatrix packed;
   packed.facts.rows = static_cast<int>(rows);
   packed.facts.cols = static_cast<int>(cols);

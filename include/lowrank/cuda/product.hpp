@@ -100,21 +100,13 @@ struct ToBfloat16 {
 
   template <class Simt>
   LOWRANK_DEVICE void operator()(Simt& t) const {
-    const Index four = static_cast<Index>(t.block_x()) * most_threads + t.thread(), row = four / (width() / 4),
-                k = four % (width() / 4) * 4;
+    const auto [row, four] = divide(static_cast<Index>(t.block_x()) * most_threads + t.thread(), static_cast<int>(width() / 4));
     if (row >= rows) return;
-    const float* const from = x + row * ldx + k;
-    Float4 four_of = {};
-    if (ldx % 4 == 0 && k + 4 <= cols && reinterpret_cast<std::uintptr_t>(x) % sizeof(Float4) == 0) {
-      four_of = *reinterpret_cast<const Float4*>(from);
-    } else {
-      LOWRANK_CUDA_UNROLL
-      for (int i = 0; i < 4; ++i)
-        if (k + i < cols) four_of.number[i] = from[i];
-    }
+    const int k = 4 * four;
+    const Float4 from = load_four(x + row * ldx, k, cols);
     auto* const to = reinterpret_cast<std::uint32_t*>(out + row * stride + k);
-    to[0] = bfloat16_pair(factor * four_of.number[0], factor * four_of.number[1]);
-    to[1] = bfloat16_pair(factor * four_of.number[2], factor * four_of.number[3]);
+    to[0] = bfloat16_pair(factor * from.number[0], factor * from.number[1]);
+    to[1] = bfloat16_pair(factor * from.number[2], factor * from.number[3]);
   }
 };
 

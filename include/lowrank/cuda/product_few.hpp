@@ -6,174 +6,214 @@ namespace lowrank::inline LOWRANK_ABI::cuda {
 
 /// Y = W X + adapter · H for at most `Tokens` tokens: bound by the memory, for each weight is read once.
 ///
-/// A block takes 16 rows; its warps share the depth, 128 columns at a time, and the adapter's columns come after W's. A lane loads one
-/// chunk of 32 neighbours of two rows, 16 bytes of codes each, the next ones under way while it multiplies:
+/// A block takes strips of 16 rows; its warps share the depth, 128 columns at a time, and the adapter's columns come after W's. A lane
+/// loads one chunk of 32 neighbours of two rows, 16 bytes of codes each, the next ones under way while it multiplies:
 ///
-///   codes ──table of pairs──► bfloat16 level ──mma──► Σ level · x of one chunk ──· scale + offset · Σ x──► sums
+///   codes ──table of pairs──► bfloat16 levels ──mma──► Σ level · x of one chunk ──· scale + offset · Σ x──► sums
 ///
 /// The scale of a chunk may differ from its neighbours', so the four chunks that an mma meets must not be added. They are kept apart by x:
-/// column 4 t + j of B is token t where the chunk is j, and zero elsewhere. Levels (−8 … 7, or those of NF4) are rounded to bfloat16,
-/// scales are not. The warps' sums meet in a fixed order. Grid: rows / 16.
+/// column 2 j + t of B is token t where the chunk is j, and zero elsewhere, which gives each lane the sums of its own chunk. Levels
+/// (−8 … 7, or those of NF4) are rounded to bfloat16, scales are not. The warps' sums meet in a fixed order. Grid: `blocks`, or a strip
+/// each.
 template <int Bits, int Tokens>
 struct ProductFew {
-  static constexpr int most_threads = 512, least_blocks = 2, strip = 16, chunks_at_once = 4, pairs = (Tokens + 1) / 2, words = Bits / 4;
-  static constexpr bool starts_early = true, is_frozen = Bits != 16;  // codes are read before x is there; bfloat16 may be A, just rounded
+  static constexpr int most_threads = 512, strip = 16, chunks_at_once = 4, pairs = (Tokens + 1) / 2, words = Bits / 4;
+  static constexpr int least_blocks = pairs == 1 ? 2 : 1;
+  static constexpr bool starts_early = true;
   Product product;
+  int blocks = 0;  ///< at most so many, 0: no limit
 
+  /// Two levels for each byte of codes, in a bank for each lane, 256 bytes apart: byte and lane are the bytes of an address.
   struct Shared {
-    std::uint32_t levels[Bits == 4 ? 256 : 1][warp_size];  ///< two levels for each byte of codes, in a bank for each lane
+    std::uint32_t levels[Bits == 4 ? 256 : 1][2 * warp_size];
     float sums[most_threads / warp_size][strip][2 * pairs];
   };
 
   LaunchShape shape() const {
     const Index groups = ceil_div(product.base.chunks, chunks_at_once), warps = groups < 4 ? 4 : groups < 16 ? groups : 16;
-    return {.x = static_cast<unsigned>(ceil_div(product.rows, strip)),
-            .threads = static_cast<int>(warps) * warp_size,
-            .shared_bytes = sizeof(Shared)};
+    return {.x = static_cast<unsigned>(grid()), .threads = static_cast<int>(warps) * warp_size, .shared_bytes = sizeof(Shared)};
   }
 
   template <class Simt>
   LOWRANK_DEVICE void operator()(Simt& t) const {
-    Shared& s = shared_as<Shared>(t);
-    Sums sums = {};
-    const PackedView& w = product.base;
-    Piece<Bits> first;
     t.allow_next();
-    if constexpr (is_frozen) fetch(t, w, t.warp(), first);
-    if constexpr (Bits == 4) fill_levels(t, s);
-    t.sync();
-    t.wait_for_previous();
-    if constexpr (!is_frozen) fetch(t, w, t.warp(), first);
-    add_matrix<Bits>(t, s, w, product.x, first, sums);
-    if (product.adapter.depth > 0) {
-      const PackedView columns = view_of(product.adapter);
-      Piece<16> of_adapter;
-      fetch(t, columns, t.warp(), of_adapter);
-      add_matrix<16>(t, s, columns, product.h, of_adapter, sums);
-    }
-    store(t, s, sums);
+    const PackedView& w = product.base;
+    if (Bits == 16 || w.scaling == Scaling::none) return run<Scaling::none, false>(t);
+    if (w.scaling == Scaling::doubled) return run<Scaling::doubled, false>(t);
+    if (w.scaling == Scaling::halves) return w.half_offsets ? run<Scaling::halves, true>(t) : run<Scaling::halves, false>(t);
+    w.offsets ? run<Scaling::floats, true>(t) : run<Scaling::floats, false>(t);
   }
 
  private:
-  /// Of rows g and g + 8, tokens c / 2, c / 2 + 2 …, where the lane is 4 g + c.
-  using Sums = float[2][pairs];
+  /// Of rows g and g + 8, tokens 2 p and 2 p + 1, over the chunks of lane 4 g + c, which are c, c + 4 …
+  using Sums = float[pairs][4];
 
-  /// What a lane holds of 16 rows × 128 columns: its chunk of two rows, and the scales of the two chunks whose sums mma gives it.
+  /// A matrix as a lane reads it: where its two rows begin, and the tokens' numbers where its column of B has them, else null.
   template <int B>
+  struct Lane {
+    const Word4* row[2];
+    int first[2];  ///< chunk of the matrix
+    int chunks;
+    const Word4* x[pairs];
+  };
   struct Piece {
-    Word4 codes[2][B / 4];
-    ChunkScale by[2][2];
+    Word4 codes[2][words];
+    StoredScale by[2];
   };
 
-  LOWRANK_DEVICE static PackedView view_of(const AdapterView& a) {
-    PackedView v;
-    v.codes = reinterpret_cast<const Word4*>(a.data);
-    v.rows = a.rows, v.cols = a.depth;
-    v.chunks = static_cast<int>(a.stride / chunk_size);
-    v.bits = 16;
-    return v;
+  LOWRANK_DEVICE int strips() const { return (product.rows + strip - 1) / strip; }
+  LOWRANK_DEVICE int grid() const { return blocks > 0 && blocks < strips() ? blocks : strips(); }
+
+  template <int B, class Simt>
+  LOWRANK_DEVICE Lane<B> lane_of(Simt& t, const Word4* codes, int rows, int chunks, const Operand& x, int at) const {
+    Lane<B> lane;
+    lane.chunks = chunks;
+    for (int r = 0; r < 2; ++r) {
+      const int row = at * strip + t.lane() / 4 + 8 * r;
+      lane.first[r] = row < rows ? row * chunks : 0;  // what another row gives is not stored
+      lane.row[r] = codes + static_cast<Index>(lane.first[r]) * (B / 4);
+    }
+    for (int p = 0; p < pairs; ++p) {
+      const int token = 2 * p + t.lane() / 4 % 2;
+      const bool is_mine = t.lane() / 8 == t.lane() % 4 && token < product.tokens;
+      lane.x[p] = is_mine ? reinterpret_cast<const Word4*>(x.data + token * x.stride) : nullptr;
+    }
+    return lane;
+  }
+
+  template <Scaling By, bool Totals, class Simt>
+  LOWRANK_DEVICE void run(Simt& t) const {
+    Shared& s = shared_as<Shared>(t);
+    const PackedView& w = product.base;
+    const AdapterView& a = product.adapter;
+    Piece piece;
+    if (Bits != 16 && w.chunks > 0)  // codes are read before x is there; bfloat16 may be A, just rounded
+      fetch<By>(t, lane_of<Bits>(t, w.codes, w.rows, w.chunks, product.x, t.block_x()), t.warp(), piece);
+    fill_levels(t, s);
+    t.sync();
+    t.wait_for_previous();
+    for (int at = t.block_x(); at < strips(); at += grid()) {
+      Sums sums = {};
+      const auto lane = lane_of<Bits>(t, w.codes, w.rows, w.chunks, product.x, at);
+      if constexpr (Bits == 16) {
+        add_rows(t, lane, sums);
+      } else if (w.chunks > 0) {
+        if (at != t.block_x()) fetch<By>(t, lane, t.warp(), piece);
+        add_codes<By, Totals>(t, s, lane, piece, sums);
+      }
+      if (a.depth > 0)
+        add_rows(t, lane_of<16>(t, reinterpret_cast<const Word4*>(a.data), a.rows, static_cast<int>(a.stride / chunk_size), product.h, at),
+                 sums);
+      store(t, s, at, sums);
+    }
   }
 
   template <class Simt>
   LOWRANK_DEVICE void fill_levels(Simt& t, Shared& s) const {
-    for (int code = t.warp(); code < 256; code += t.threads() / warp_size)
-      s.levels[code][t.lane()] = bfloat16_pair(product.base.table[code & 15], product.base.table[code >> 4]);
+    if constexpr (Bits == 4)
+      for (int code = t.warp(); code < 256; code += t.threads() / warp_size)
+        s.levels[code][t.lane()] = bfloat16_pair(product.base.table[code & 15], product.base.table[code >> 4]);
   }
 
-  template <int B, class Simt>
-  LOWRANK_DEVICE void fetch(Simt& t, const PackedView& w, int group, Piece<B>& piece) const {
+  /// The lane's chunk of a group, or the last one: what lies past it meets an x of zero.
+  template <Scaling By, class Simt>
+  LOWRANK_DEVICE void fetch(Simt& t, const Lane<Bits>& lane, int group, Piece& piece) const {
+    const int mine = group * chunks_at_once + t.lane() % 4, chunk = mine < lane.chunks ? mine : lane.chunks - 1;
     LOWRANK_CUDA_UNROLL
-    for (int r = 0; r < 2; ++r) {
-      const int row = t.block_x() * strip + t.lane() / 4 + 8 * r, first = group * chunks_at_once, chunk = first + t.lane() % 4;
-      const Index at = static_cast<Index>(row) * w.chunks;
-      const bool is_inside = row < w.rows && chunk < w.chunks;
-      LOWRANK_CUDA_UNROLL
-      for (int i = 0; i < B / 4; ++i) piece.codes[r][i] = is_inside ? t.stream(w.codes + (at + chunk) * (B / 4) + i) : Word4{};
-      LOWRANK_CUDA_UNROLL
-      for (int j = 0; j < 2; ++j) {
-        const int of = first + t.lane() % 2 * 2 + j;
-        piece.by[r][j] = row < w.rows && of < w.chunks ? scale_of(w, at + of) : ChunkScale{};
-      }
-    }
+    for (int i = 0; i < 2 * words; ++i) piece.codes[i % 2][i / 2] = t.stream(lane.row[i % 2] + chunk * words + i / 2);
+    for (int r = 0; r < 2; ++r) piece.by[r] = stored_scale<By>(product.base, lane.first[r] + chunk);
   }
 
-  template <int B, class Simt>
-  LOWRANK_DEVICE void add_matrix(Simt& t, const Shared& s, const PackedView& w, const Operand& x, const Piece<B>& first, Sums& sums) const {
-    const int groups = (w.chunks + chunks_at_once - 1) / chunks_at_once, warps = t.threads() / warp_size;
-    Piece<B> next = first;
+  template <Scaling By, bool Totals, class Simt>
+  LOWRANK_DEVICE void add_codes(Simt& t, const Shared& s, const Lane<Bits>& lane, Piece& piece, Sums& sums) const {
+    const int groups = (lane.chunks + chunks_at_once - 1) / chunks_at_once, warps = t.threads() / warp_size;
     for (int group = t.warp(); group < groups; group += warps) {
-      const Piece<B> piece = next;
-      if (group + warps < groups) fetch(t, w, group + warps, next);
-      float dots[pairs][4] = {}, totals[pairs][4] = {};
-      const bool has_offsets = B == 4 && (w.offsets || w.half_offsets);
-      multiply(t, s, piece, x, group * chunks_at_once + t.lane() % 4, has_offsets, dots, totals);
+      const Piece now = piece;
+      if (group + warps < groups) fetch<By>(t, lane, group + warps, piece);
+      Sums dots = {}, totals = {};
       LOWRANK_CUDA_UNROLL
-      for (int p = 0; p < pairs; ++p) {
-        LOWRANK_CUDA_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          const ChunkScale by = piece.by[i / 2][i % 2];
-          sums[i / 2][p] += by.scale * dots[p][i] + by.offset * totals[p][i];
-        }
+      for (int eight = 0; eight < 4; ++eight) {
+        std::uint32_t a[2][4];
+        for (int r = 0; r < 2; ++r) decode_eight(t, s, now.codes[r], eight, a[r]);
+        multiply<Totals>(t, a, lane.x, lane.chunks, group * chunks_at_once + t.lane() % 4, eight, dots, totals);
+      }
+      for (int r = 0; r < 2; ++r) {
+        const ChunkScale by = decode_scale<By>(product.base, now.by[r]);
+        for (int p = 0; p < pairs; ++p)
+          for (int i = 2 * r; i < 2 * r + 2; ++i) sums[p][i] += by.scale * dots[p][i] + (Totals ? by.offset * totals[p][i] : 0.0f);
       }
     }
   }
 
-  /// dots: Σ level · x of each chunk; totals: Σ x.
-  template <int B, class Simt>
-  LOWRANK_DEVICE void multiply(Simt& t, const Shared& s, const Piece<B>& piece, const Operand& x, int chunk, bool has_offsets,
-                               float (&dots)[pairs][4], float (&totals)[pairs][4]) const {
+  /// Rows of bfloat16, which have no scales: the base, or the adapter's columns.
+  template <class Simt>
+  LOWRANK_DEVICE void add_rows(Simt& t, const Lane<16>& lane, Sums& sums) const {
+    const int groups = (lane.chunks + chunks_at_once - 1) / chunks_at_once;
+    for (int group = t.warp(); group < groups; group += t.threads() / warp_size) {
+      const int mine = group * chunks_at_once + t.lane() % 4, chunk = mine < lane.chunks ? mine : lane.chunks - 1;
+      LOWRANK_CUDA_UNROLL
+      for (int eight = 0; eight < 4; ++eight) {
+        std::uint32_t a[2][4];
+        for (int r = 0; r < 2; ++r) {
+          const Word4 numbers = lane.row[r][chunk * 4 + eight];
+          for (int i = 0; i < 4; ++i) a[r][i] = numbers.word[i];
+        }
+        multiply<false>(t, a, lane.x, lane.chunks, mine, eight, sums, sums);
+      }
+    }
+  }
+
+  /// dots += Σ of eight levels of two rows · x; totals += Σ x.
+  template <bool Totals, class Simt>
+  LOWRANK_DEVICE void multiply(Simt& t, const std::uint32_t (&a)[2][4], const Word4* const (&x)[pairs], int chunks, int chunk, int eight,
+                               Sums& dots, Sums& totals) const {
     constexpr std::uint32_t ones[4] = {0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80};
     LOWRANK_CUDA_UNROLL
-    for (int eight = 0; eight < 4; ++eight) {
-      Word4 input[pairs];
+    for (int p = 0; p < pairs; ++p) {
+      const Word4 input = x[p] && chunk < chunks ? x[p][chunk * 4 + eight] : Word4{};
       LOWRANK_CUDA_UNROLL
-      for (int p = 0; p < pairs; ++p) input[p] = input_of(t, x, 2 * p + t.lane() / 16, chunk * chunk_size + 8 * eight);
-      LOWRANK_CUDA_UNROLL
-      for (int half = 0; half < 2; ++half) {
-        const int pair = 4 * eight + 2 * half;
-        const std::uint32_t a[4] = {pair_of<B>(t, s, piece.codes[0], pair), pair_of<B>(t, s, piece.codes[1], pair),
-                                    pair_of<B>(t, s, piece.codes[0], pair + 1), pair_of<B>(t, s, piece.codes[1], pair + 1)};
-        LOWRANK_CUDA_UNROLL
-        for (int p = 0; p < pairs; ++p) {
-          const std::uint32_t b[2] = {input[p].word[2 * half], input[p].word[2 * half + 1]};
-          t.mma(dots[p], a, b);
-          if (has_offsets) t.mma(totals[p], ones, b);
-        }
+      for (int i = 0; i < 4; i += 2) {
+        const std::uint32_t left[4] = {a[0][i], a[1][i], a[0][i + 1], a[1][i + 1]}, right[2] = {input.word[i], input.word[i + 1]};
+        t.mma(dots[p], left, right);
+        if constexpr (Totals) t.mma(totals[p], ones, right);
       }
     }
   }
 
-  /// Eight numbers of a token for the lane whose column of B is that token and its own chunk.
+  /// Elements 8 eight … 8 eight + 7 of a chunk as pairs of bfloat16, without their scale.
   template <class Simt>
-  LOWRANK_DEVICE Word4 input_of(Simt& t, const Operand& x, int token, int k) const {
-    const bool is_mine = t.lane() / 4 % 4 == t.lane() % 4 && token < product.tokens && k < x.depth;
-    return is_mine ? *reinterpret_cast<const Word4*>(x.data + token * x.stride + k) : Word4{};
-  }
-
-  /// Elements 2 i and 2 i + 1 of a chunk as bfloat16, without their scale.
-  template <int B, class Simt>
-  LOWRANK_DEVICE static std::uint32_t pair_of(Simt& t, const Shared& s, const Word4* chunk, int i) {
-    if constexpr (B == 16) return chunk[i / 4].word[i % 4];
-    if constexpr (B == 4) return s.levels[(chunk->word[i / 4] >> (8 * (i % 4))) & 0xffu][t.lane()];
-    const std::uint32_t both = chunk[i / 8].word[i % 8 / 2] >> (16 * (i % 2));
-    return bfloat16_pair(static_cast<float>(static_cast<std::int8_t>(both & 0xffu)),
-                         static_cast<float>(static_cast<std::int8_t>((both >> 8) & 0xffu)));
-  }
-
-  template <class Simt>
-  LOWRANK_DEVICE void store(Simt& t, Shared& s, const Sums& sums) const {
+  LOWRANK_DEVICE static void decode_eight(Simt& t, const Shared& s, const Word4 (&codes)[words], int eight, std::uint32_t (&pair)[4]) {
     LOWRANK_CUDA_UNROLL
-    for (int i = 0; i < 2 * pairs; ++i) {
-      const float sum = sums[i % 2][i / 2] + t.shuffle_xor(sums[i % 2][i / 2], 1);  // the token's other two chunks
-      if (t.lane() % 2 == 0) s.sums[t.warp()][t.lane() / 4 + i % 2 * 8][i / 2 * 2 + t.lane() % 4 / 2] = sum;
+    for (int i = 0; i < 4; ++i) {
+      if constexpr (Bits == 4) {
+        const auto lane = static_cast<std::uint32_t>(t.lane()) * 4u;
+        const std::uint32_t at = t.permute_bytes(codes[0].word[eight], lane, 0x5504u | static_cast<std::uint32_t>(i) << 4);
+        pair[i] = *reinterpret_cast<const std::uint32_t*>(reinterpret_cast<const std::byte*>(s.levels) + at);
+      } else if constexpr (Bits == 8) {
+        const std::uint32_t both = codes[eight / 2].word[eight % 2 * 2 + i / 2] >> (16 * (i % 2));
+        pair[i] = bfloat16_pair(static_cast<float>(static_cast<std::int8_t>(both & 0xffu)),
+                                static_cast<float>(static_cast<std::int8_t>((both >> 8) & 0xffu)));
+      }
+    }
+  }
+
+  template <class Simt>
+  LOWRANK_DEVICE void store(Simt& t, Shared& s, int at, const Sums& sums) const {
+    LOWRANK_CUDA_UNROLL
+    for (int i = 0; i < 4 * pairs; ++i) {
+      float sum = sums[i / 4][i % 4];  // of the lane's chunks; those of the row's other three follow
+      sum += t.shuffle_xor(sum, 1);
+      sum += t.shuffle_xor(sum, 2);
+      if (t.lane() % 4 == 0) s.sums[t.warp()][t.lane() / 4 + i % 4 / 2 * 8][i / 4 * 2 + i % 2] = sum;
     }
     t.sync();
     for (int i = t.thread(); i < strip * 2 * pairs; i += t.threads()) {
       const int row = i % strip, token = i / strip;
       float sum = 0;
       for (int warp = 0; warp < t.threads() / warp_size; ++warp) sum += s.sums[warp][row][token];
-      if (token < product.tokens) store_output(product, 0, t.block_x() * strip + row, token, sum);
+      if (token < product.tokens) store_output(product, 0, at * strip + row, token, sum);
     }
+    t.sync();  // the next strip's sums come to the same place
   }
 };
 

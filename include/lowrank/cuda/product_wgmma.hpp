@@ -5,12 +5,12 @@
 
 namespace lowrank::inline LOWRANK_ABI::cuda {
 
-/// A block's share of a product on wgmma: 128 rows × 64, 128 or 256 tokens, over depths of 64; a warpgroup takes 64 rows and all tokens.
-/// The widest has a multiprocessor for itself, of the others two fit with codes of 4 or 8 bits.
+/// A block's share of a product on wgmma: 128 rows × 64 or 128 tokens, over depths of 64; a warpgroup takes 64 rows and all tokens.
+/// Two blocks fit a multiprocessor with codes of 4 or 8 bits. 256 tokens, one block, were slower at every size (H200).
 template <int Tokens>
 struct WgmmaTile {
-  static constexpr int rows = 128, tokens = Tokens, depth = 64, threads = 2 * warpgroup_size, stages = Tokens == 256 ? 4 : 3;
-  static_assert(Tokens == 64 || Tokens == 128 || Tokens == 256, "widths that DeviceThread::wgmma has");
+  static constexpr int rows = 128, tokens = Tokens, depth = 64, threads = 2 * warpgroup_size, stages = 3;
+  static_assert(Tokens == 64 || Tokens == 128, "widths that DeviceThread::wgmma has");
 
   static constexpr int word(int row, int part, int height, int) { return swizzled_word(row, part, height); }
 };

@@ -176,7 +176,7 @@ class Launcher {
 /// A training step recorded once and launched as a whole: one call instead of hundreds.
 ///
 /// What a step reads and writes must stay where it is, and numbers that change from step to step must lie in device memory (AdamWNumbers,
-/// ids, targets). Nothing may be allocated while recording, so run the step once before.
+/// ids, targets). What a step allocates while it is recorded is allocated once and must live as long as the graph.
 class StepGraph {
  public:
   StepGraph() = default;
@@ -205,7 +205,7 @@ class StepGraph {
   }
   /// The two halves of record().
   static void begin(const Stream& stream) {
-    expect_success(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal), "graph: begin");
+    expect_success(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeRelaxed), "graph: begin");
   }
   void end(const Stream& stream) {
     cudaGraph_t recorded = nullptr;

@@ -19,6 +19,7 @@
 ///   void commit(); void wait(Pending<N>);                                            // all but the last N committed groups have landed
 ///   Word4 stream(const Word4* global);                                               // 16 bytes that are read once
 ///   std::uint32_t shared_address(const void* shared);                                // its address in the window of shared memory
+///   std::uint32_t permute_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t selector);  // byte i: byte (selector >> 4 i & 7) of a, b
 ///   void allow_next(); void wait_for_previous();                                     // see starts_early below
 ///
 /// and, on sm_90a, products of a warpgroup that run beside the threads (cuda/wgmma.hpp has their layouts):
@@ -69,6 +70,37 @@ struct alignas(16) Word4 {
 struct alignas(16) Float4 {
   float number[4];
 };
+
+LOWRANK_DEVICE bool is_aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % sizeof(Float4) == 0; }
+/// Numbers i … i + 3 of an array of `size`, those past its end zero; one load where they are aligned.
+LOWRANK_DEVICE Float4 load_four(const float* x, Index i, Index size) {
+  if (i + 4 <= size && is_aligned(x + i)) return *reinterpret_cast<const Float4*>(x + i);
+  Float4 four = {};
+  for (int n = 0; n < 4; ++n)
+    if (i + n < size) four.number[n] = x[i + n];
+  return four;
+}
+LOWRANK_DEVICE void store_four(const Float4& four, float* y, Index i, Index size) {
+  if (i + 4 <= size && is_aligned(y + i)) {
+    *reinterpret_cast<Float4*>(y + i) = four;
+    return;
+  }
+  for (int n = 0; n < 4; ++n)
+    if (i + n < size) y[i + n] = four.number[n];
+}
+
+/// i / by and i % by, in 32 bits where they suffice: a division of 64 takes a GPU a hundred instructions.
+struct Quotient {
+  Index whole;
+  int rest;
+};
+LOWRANK_DEVICE Quotient divide(Index i, int by) {
+  if (i <= Index{0xffffffff}) {
+    const auto small = static_cast<std::uint32_t>(i), divisor = static_cast<std::uint32_t>(by);
+    return {static_cast<Index>(small / divisor), static_cast<int>(small % divisor)};
+  }
+  return {i / by, static_cast<int>(i % by)};
+}
 
 /// How many groups of asynchronous copies may still be under way.
 template <int Count>

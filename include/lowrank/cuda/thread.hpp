@@ -13,12 +13,11 @@
 #define LOWRANK_HAS_WGMMA 0
 #endif
 
-// Operands of an instruction that names 32, 64 or 128 sums.
+// Operands of an instruction that names 32 or 64 sums.
 #define LOWRANK_SUMS_8(d, i) \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
 #define LOWRANK_SUMS_32(d, i) LOWRANK_SUMS_8(d, i), LOWRANK_SUMS_8(d, i + 8), LOWRANK_SUMS_8(d, i + 16), LOWRANK_SUMS_8(d, i + 24)
 #define LOWRANK_SUMS_64(d) LOWRANK_SUMS_32(d, 0), LOWRANK_SUMS_32(d, 32)
-#define LOWRANK_SUMS_128(d) LOWRANK_SUMS_64(d), LOWRANK_SUMS_32(d, 64), LOWRANK_SUMS_32(d, 96)
 #define LOWRANK_NAMES_32                                                   \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
   "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
@@ -27,13 +26,6 @@
   ", "                                                                               \
   "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
   "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define LOWRANK_NAMES_128                                                                        \
-  LOWRANK_NAMES_64                                                                               \
-  ", "                                                                                           \
-  "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "             \
-  "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "             \
-  "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
-  "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 #define LOWRANK_WGMMA(width, names, a, b, turned, ...)                                                                                    \
   asm volatile(                                                                                                                           \
       "{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, 1, 0;\n"                                                                        \
@@ -101,6 +93,10 @@ class DeviceThread {
 
   LOWRANK_DEVICE std::uint32_t shared_address(const void* shared) const { return address(shared); }
 
+  LOWRANK_DEVICE std::uint32_t permute_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t selector) const {
+    return __byte_perm(a, b, selector);
+  }
+
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   LOWRANK_DEVICE void allow_next() const { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
   LOWRANK_DEVICE void wait_for_previous() const { asm volatile("griddepcontrol.wait;" ::: "memory"); }
@@ -127,10 +123,6 @@ class DeviceThread {
   LOWRANK_DEVICE void wgmma(float (&sums)[64], std::uint64_t left, std::uint64_t right) const {
     LOWRANK_WGMMA(128, LOWRANK_NAMES_64, 64, 65, 66, LOWRANK_SUMS_64(sums));
   }
-  template <bool ATurned>
-  LOWRANK_DEVICE void wgmma(float (&sums)[128], std::uint64_t left, std::uint64_t right) const {
-    LOWRANK_WGMMA(256, LOWRANK_NAMES_128, 128, 129, 130, LOWRANK_SUMS_128(sums));
-  }
 #endif
 
  private:
@@ -140,11 +132,9 @@ class DeviceThread {
 #undef LOWRANK_WGMMA
 #undef LOWRANK_NAMES_32
 #undef LOWRANK_NAMES_64
-#undef LOWRANK_NAMES_128
 #undef LOWRANK_SUMS_8
 #undef LOWRANK_SUMS_32
 #undef LOWRANK_SUMS_64
-#undef LOWRANK_SUMS_128
 
 /// Blocks that a multiprocessor must have room for: `least_blocks` of kernels that say it.
 template <class Kernel>

@@ -128,15 +128,15 @@ TEST_CASE("the path of a product by its size and the device") {
   const cuda::DeviceTraits a100{108, 8}, h100{132, 9, true}, with_blas{132, 9, true, true}, b200{148, 10, false, true};
   CHECK(choose_product(4096, 4, false, h100) == Path::few);
   CHECK(choose_product(4096, 4, true, h100) == Path::small);
-  CHECK(choose_product(16, 4096, false, with_blas) == Path::small);
+  CHECK(choose_product(4096, 8, false, h100) == Path::few);
+  CHECK(choose_product(16, 4096, false, h100) == Path::small);
+  CHECK(choose_product(16, 4096, false, with_blas) == Path::slices);
   CHECK(choose_product(4096, 512, false, a100) == Path::medium);
   CHECK(choose_product(4096, 513, false, a100) == Path::large);
   CHECK(choose_product(4096, 64, false, h100) == Path::wgmma_64);
-  CHECK(choose_product(14336, 128, false, h100) == Path::wgmma_64);  // 128 wide would leave multiprocessors idle
-  CHECK(choose_product(14336, 256, false, h100) == Path::wgmma_128);
-  CHECK(choose_product(14336, 512, false, h100) == Path::wgmma_256);
+  CHECK(choose_product(14336, 65, false, h100) == Path::wgmma_128);
   CHECK(choose_product(14336, 4096, true, with_blas) == Path::slices);
-  CHECK(choose_product(14336, 1024, true, with_blas) == Path::wgmma_256);
+  CHECK(choose_product(14336, 64, true, with_blas) == Path::wgmma_64);
   CHECK(choose_product(14336, 256, true, b200) == Path::slices);
   Machine machine;
   Launch launch{machine, 1};

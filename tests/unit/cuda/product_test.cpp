@@ -149,9 +149,9 @@ void check_few(Format format, Index rows, Index cols, Index tokens, Index rank) 
   const auto y = on_every_schedule([&](Machine& machine) {
     std::vector<float> result;
     const cuda::Product p = product_of(base, false, x, h, update, result);
-    if (p.base.bits == 4) launch(machine, cuda::ProductFew<4, Tokens>{p});
-    if (p.base.bits == 8) launch(machine, cuda::ProductFew<8, Tokens>{p});
-    if (p.base.bits == 16) launch(machine, cuda::ProductFew<16, Tokens>{p});
+    if (p.base.bits == 4) launch(machine, cuda::ProductFew<4, Tokens>{p, 2});
+    if (p.base.bits == 8) launch(machine, cuda::ProductFew<8, Tokens>{p, 2});
+    if (p.base.bits == 16) launch(machine, cuda::ProductFew<16, Tokens>{p, 2});
     return result;
   });
   const bool rounds = format == brain;
@@ -305,8 +305,7 @@ TEST_CASE("many tokens on wgmma: every format, ragged, both ways, with and witho
 TEST_CASE("many tokens on wgmma: the wider tiles, and the depth in pieces") {
   check_many<false, cuda::WgmmaTile<128>>(nf4, 130, 288, 130, 16);
   check_many<true, cuda::WgmmaTile<128>>(q8_0, 260, 160, 130, 16);
-  check_many<false, cuda::WgmmaTile<256>>(nf4, 130, 352, 258, 20);
-  check_many<true, cuda::WgmmaTile<256>>(brain, 330, 96, 258, 8);
+  check_many<true, cuda::WgmmaTile<128>>(brain, 330, 96, 130, 8);
   check_many<false, cuda::WgmmaTile<64>>(nf4, 20, 448, 9, 8, 3);
   check_many<true, cuda::WgmmaTile<64>>(brain, 200, 64, 9, 8, 9);  // more pieces than tiles
 }

@@ -225,7 +225,6 @@ TEST_CASE("fragments of a tensor core's product, loaded as they lie and turned")
 TEST_CASE("a product of a warpgroup, found through its descriptors; every fault in its order shows") {
   check_wgmma<64, false>();
   check_wgmma<128, true>();
-  check_wgmma<256, false>();
 }
 
 TEST_CASE("swizzled tiles: every word has a place of its own, and eight rows at one word meet no bank twice") {

@@ -2,8 +2,8 @@
 ///
 ///   benchmark_cuda_step [HIDDEN INTERMEDIATE HEADS KV_HEADS LAYERS VOCABULARY [SEQUENCES TOKENS [RANK [RECOMPUTE [STEPS]]]]]
 ///
-/// Default: 65B, 1 x 512, rank 16, blocks recomputed (RECOMPUTE 1), 12 steps; 7B is 4096 11008 32 32 32 32000 4 512 16 0. Exit 77 where there
-/// is no device. The median leaves out the first two steps: one runs as it is, one is recorded.
+/// Default: 65B, 1 x 512, rank 16, blocks recomputed (RECOMPUTE 1), 12 steps; 7B is 4096 11008 32 32 32 32000 4 512 16 0. Exit 77 where
+/// there is no device. The median leaves out the first two steps: one runs as it is, one is recorded.
 #include <algorithm>
 #include <cstdio>
 
@@ -44,25 +44,24 @@ int run(int argc, char** argv) {
   AdamW<float> optimizer(parameters);
   std::vector<double> seconds;
   double first_loss = 0, last_loss = 0;
-  transformer::train<Cuda>(model, &set, optimizer, parameters, make_examples(shape, 8 * shape.sequences),
-                           {.steps = steps,
-                            .batch = shape.sequences,
-                            .recompute = recomputes ? transformer::Recompute::always : transformer::Recompute::never},
-                           [&](const transformer::StepReport& report) {
-                             seconds.push_back(report.seconds);
-                             (report.step == 0 ? first_loss : last_loss) = report.loss;
-                           });
+  transformer::train<Cuda>(
+      model, &set, optimizer, parameters, make_examples(shape, 8 * shape.sequences),
+      {.steps = steps, .batch = shape.sequences, .recompute = recomputes ? transformer::Recompute::always : transformer::Recompute::never},
+      [&](const transformer::StepReport& report) {
+        seconds.push_back(report.seconds);
+        (report.step == 0 ? first_loss : last_loss) = report.loss;
+      });
   if (seconds.size() > 2) seconds.erase(seconds.begin(), seconds.begin() + 2);
   std::sort(seconds.begin(), seconds.end());
   const double median = seconds[seconds.size() / 2];
   const cuda::MemoryUse memory = cuda::memory_use();
-  std::printf("{\"device\": \"%s\", \"hidden\": %ld, \"layers\": %ld, \"sequences\": %ld, \"tokens\": %ld, \"rank\": %ld, \"recompute\": %s, "
-              "\"step_ms\": %.2f, \"fastest_ms\": %.2f, \"tokens_per_s\": %.0f, \"memory_gb\": %.2f, \"loss\": [%.4f, %.4f]}\n",
-              cuda::devices().front().name.c_str(), static_cast<long>(shape.config.hidden), static_cast<long>(shape.config.layers),
-              static_cast<long>(shape.sequences), static_cast<long>(shape.tokens), static_cast<long>(shape.rank),
-              recomputes ? "true" : "false", 1e3 * median, 1e3 * seconds.front(),
-              static_cast<double>(shape.sequences * shape.tokens) / median, static_cast<double>(memory.total - memory.free) * 1e-9, first_loss,
-              last_loss);
+  std::printf(
+      "{\"device\": \"%s\", \"hidden\": %ld, \"layers\": %ld, \"sequences\": %ld, \"tokens\": %ld, \"rank\": %ld, \"recompute\": %s, "
+      "\"step_ms\": %.2f, \"fastest_ms\": %.2f, \"tokens_per_s\": %.0f, \"memory_gb\": %.2f, \"loss\": [%.4f, %.4f]}\n",
+      cuda::devices().front().name.c_str(), static_cast<long>(shape.config.hidden), static_cast<long>(shape.config.layers),
+      static_cast<long>(shape.sequences), static_cast<long>(shape.tokens), static_cast<long>(shape.rank), recomputes ? "true" : "false",
+      1e3 * median, 1e3 * seconds.front(), static_cast<double>(shape.sequences * shape.tokens) / median,
+      static_cast<double>(memory.total - memory.free) * 1e-9, first_loss, last_loss);
   return 0;
 }
 

@@ -99,7 +99,8 @@ int main(int argc, char** argv) {
   const double check = static_cast<double>(four.peak) / extended(two.peak, three.peak, 4);
   std::printf("weights %.2f GB, peak of a step %.2f GB (%ld layers of %ld, %ld x %ld tokens, rank %ld)\n",
               extended(two.weights, three.weights, layers) * 1e-9, extended(two.peak, three.peak, layers) * 1e-9, static_cast<long>(layers),
-              static_cast<long>(shape.config.hidden), static_cast<long>(shape.sequences), static_cast<long>(shape.tokens), static_cast<long>(shape.rank));
+              static_cast<long>(shape.config.hidden), static_cast<long>(shape.sequences), static_cast<long>(shape.tokens),
+              static_cast<long>(shape.rank));
   std::printf("counted with 2, 3 and 4 layers: %.3f, %.3f, %.3f GB; the last is %.4f of the line through the others\n",
               static_cast<double>(two.peak) * 1e-9, static_cast<double>(three.peak) * 1e-9, static_cast<double>(four.peak) * 1e-9, check);
 }

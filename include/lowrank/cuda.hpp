@@ -4,9 +4,9 @@
 /// cuda::is_available() and cuda::devices(), and pack matrices.
 
 #include <lowrank/cuda/attention_launch.hpp>
+#include <lowrank/cuda/device_matrix.hpp>
 #include <lowrank/cuda/elementwise.hpp>
 #include <lowrank/cuda/linear.hpp>
-#include <lowrank/cuda/lora.hpp>
 #include <lowrank/cuda/loss.hpp>
 #include <lowrank/cuda/norm.hpp>
 #include <lowrank/cuda/optim.hpp>

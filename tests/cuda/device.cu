@@ -1,7 +1,5 @@
 #include "device.hpp"
 
-#include <cmath>
-
 #include <lowrank/cuda.hpp>
 #if defined(LOWRANK_TEST_CUBLAS)
 #include <lowrank/cuda/cublas.hpp>
@@ -66,19 +64,48 @@ cuda::AttentionArrays put_attention(Session& s, const AttentionSizes& n, const F
 
 }  // namespace
 
-LayerResult run_layer(const cuda::PackedMatrix& base, const Floats& a, const Floats& b, float scale, const Floats& x, const Floats& g,
-                      int tokens) {
+namespace {
+
+/// The product's factors on the device, A x in the rows of x, as a layer has them, so that slices take them together.
+struct OnDevice {
+  cuda::DeviceMatrix matrix;
+  cuda::Product product;
+
+  OnDevice(Session& s, const cuda::PackedMatrix& base, bool turned, const Floats& adapter, int rank, const Floats& x, const Floats& h,
+           int tokens)
+      : matrix(base, s.stream) {
+    const int out = turned ? matrix.cols() : matrix.rows(), in = turned ? matrix.rows() : matrix.cols();
+    cuda::BrainRows front{nullptr, in, static_cast<int>(round_up(rank, cuda::chunk_size))};
+    front.data = reinterpret_cast<bfloat16*>(s.make(static_cast<std::size_t>(tokens * front.stride() / 2)));
+    const cuda::BrainRows back{front.data + round_up(in, cuda::chunk_size), rank, static_cast<int>(round_up(in, cuda::chunk_size))};
+    front.fill(s.launch, s.put(x), tokens);
+    back.fill(s.launch, s.put(h), tokens);
+    const cuda::BrainRows factor = turned ? put_rows(s, adapter, rank, out) : put_rows(s, adapter, out, rank);
+    product.base = matrix.view();
+    product.x = front.operand();
+    product.h = back.operand();
+    product.adapter = {factor.data, factor.stride(), rank, out};
+    product.rows = out, product.tokens = tokens, product.ldy = out;
+    product.y = s.make(size());
+  }
+  std::size_t size() const { return static_cast<std::size_t>(product.rows) * static_cast<std::size_t>(product.tokens); }
+};
+
+}  // namespace
+
+ProductResult run_product(const cuda::PackedMatrix& base, bool turned, const Floats& adapter, int rank, const Floats& x, const Floats& h,
+                          int tokens) {
   Session s;
-  const cuda::DeviceLora layer(base, a, b, scale, tokens, s.launch);
-  const float *const x_device = s.put(x), *const g_device = s.put(g);
-  float *const y = s.make(g.size()), *const dx = s.make(x.size());
-  layer.forward(s.launch, x_device, tokens, y);
-  layer.backward(s.launch, g_device, tokens, dx);
-  LayerResult result{s.get(y, g.size()), s.get(dx, x.size()), s.get(layer.da().data(), a.size()), s.get(layer.db().data(), b.size()),
-                     false};
-  layer.forward(s.launch, x_device, tokens, y);
-  layer.backward(s.launch, g_device, tokens, dx);
-  result.repeats = s.get(y, g.size()) == result.y && s.get(dx, x.size()) == result.dx;
+  PathLauncher launch(s.stream);
+  const OnDevice on(s, base, turned, adapter, rank, x, h, tokens);
+  constexpr std::size_t room = std::size_t{1} << 22;
+  const cuda::Scratch scratch{s.make(room), static_cast<Index>(room)};
+  const auto run = [&] {
+    turned ? cuda::multiply<true>(launch, on.product, scratch) : cuda::multiply<false>(launch, on.product, scratch);
+    return s.get(on.product.y, on.size());
+  };
+  ProductResult result{run(), false};
+  result.repeats = run() == result.y;
   return result;
 }
 
@@ -87,21 +114,9 @@ Floats run_path(const cuda::PackedMatrix& base, cuda::ProductPath path, bool tur
   Session s;
   PathLauncher launch(s.stream);
   if (!has_path(path, turned, tokens, cuda::traits_of(launch))) return {};
-  const cuda::DeviceMatrix matrix(base, s.stream);
-  const int out = turned ? matrix.cols() : matrix.rows(), in = turned ? matrix.rows() : matrix.cols();
-  cuda::Product p;
-  p.base = matrix.view();
-  p.x = put_rows(s, x, tokens, in).operand();
-  p.h = put_rows(s, h, tokens, rank).operand();
-  const cuda::BrainRows factor = turned ? put_rows(s, adapter, rank, out) : put_rows(s, adapter, out, rank);
-  p.adapter = {factor.data, factor.stride(), rank, out};
-  p.rows = out, p.tokens = tokens, p.ldy = out;
-  p.y = s.make(static_cast<std::size_t>(out) * static_cast<std::size_t>(tokens));
-  if (turned)
-    cuda::multiply_by<true>(launch, path, p, {});
-  else
-    cuda::multiply_by<false>(launch, path, p, {});
-  return s.get(p.y, static_cast<std::size_t>(out) * static_cast<std::size_t>(tokens));
+  const OnDevice on(s, base, turned, adapter, rank, x, h, tokens);
+  turned ? cuda::multiply_by<true>(launch, path, on.product, {}) : cuda::multiply_by<false>(launch, path, on.product, {});
+  return s.get(on.product.y, on.size());
 }
 
 AttentionResult run_attention(const AttentionSizes& n, const Floats& q, const Floats& k, const Floats& v, const Floats& g) {
@@ -150,52 +165,6 @@ LossResult run_cross_entropy(const Floats& logits, const std::vector<std::int32_
   float *const work = s.put(logits), *const losses = s.make(targets.size());
   s.launch(cuda::CrossEntropySlice{work, ids.data(), static_cast<int>(logits.size()) / count, count, share, true, losses});
   return {s.get(losses, targets.size()), s.get(work, logits.size())};
-}
-
-FitResult fit(const cuda::PackedMatrix& base, const Floats& a, const Floats& b, const Floats& x, const Floats& target, int tokens,
-              int steps) {
-  Session s;
-  const cuda::DeviceLora layer(base, a, b, 1.0f, tokens, s.launch);
-  const float *const x_device = s.put(x), *const target_device = s.put(target);
-  float *const y = s.make(target.size()), *const m = s.put(Floats(2 * (a.size() + b.size()))), *const clip = s.make(2);
-  const Index na = static_cast<Index>(a.size()), nb = static_cast<Index>(b.size());
-  std::vector<cuda::OptimizedTensor> tensors{{layer.a().data(), layer.da().data(), m, m + na, na, 0},
-                                             {layer.b().data(), layer.db().data(), m + 2 * na, m + 2 * na + nb, nb, 0}};
-  const int blocks = cuda::number_blocks(tensors.data(), 2);
-  const cuda::DeviceArray<cuda::OptimizedTensor> list(tensors, s.stream);
-  cuda::DeviceArray<cuda::AdamWNumbers> numbers(1);
-  const cuda::DeviceArray<double> partials(static_cast<std::size_t>(blocks));
-  const auto step = [&] {
-    layer.refresh(s.launch);
-    layer.forward(s.launch, x_device, tokens, y);
-    s.launch(cuda::AddScaled{target_device, -1.0f, static_cast<Index>(target.size()), y});  // the gradient of ½ |Y − target|²
-    layer.backward(s.launch, y, tokens, nullptr);
-    s.launch(cuda::SquaredSums{list.data(), 2, blocks, partials.data()});
-    s.launch(cuda::ClipFactor{partials.data(), blocks, 1000.0f, clip, clip + 1});
-    s.launch(cuda::AdamWUpdate{list.data(), 2, blocks, numbers.data(), clip + 1});
-  };
-  const auto squares = [&] {
-    float sum = 0;
-    for (const float e : s.get(y, target.size())) sum += e * e;
-    return sum;
-  };
-  FitResult result;
-  cuda::StepGraph graph;
-  for (int t = 1; t <= steps; ++t) {
-    const float power1 = std::pow(0.9f, static_cast<float>(t)), power2 = std::pow(0.999f, static_cast<float>(t));
-    const cuda::AdamWNumbers now{1.0f, 0.01f / (1 - power1), std::sqrt(1 - power2), 0.999f, 1e-8f, 0.1f, 0.001f};
-    numbers.upload({&now, 1}, s.stream);
-    s.stream.synchronize();
-    if (t > 1) {
-      graph.launch(s.stream);
-      continue;
-    }
-    step();
-    result.before = squares();
-    graph.record(s.stream, step);
-  }
-  result.after = squares();
-  return result;
 }
 
 }  // namespace device

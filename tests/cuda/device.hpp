@@ -11,15 +11,15 @@ namespace device {
 
 using Floats = std::vector<float>;
 
-/// Y, dX and the factors' gradients of a low-rank layer; repeats: a second pass gave the same bits.
-struct LayerResult {
-  Floats y, dx, da, db;
-  bool repeats = false;
+struct ProductResult {
+  Floats y;
+  bool repeats = false;  ///< a second run gave the same bits
 };
-LayerResult run_layer(const lowrank::cuda::PackedMatrix& base, const Floats& a, const Floats& b, float scale, const Floats& x,
-                      const Floats& g, int tokens);
+/// W X + adapter · H, or turned, by the path that multiply chooses; adapter is B [out, rank], or turned A [rank, in].
+ProductResult run_product(const lowrank::cuda::PackedMatrix& base, bool turned, const Floats& adapter, int rank, const Floats& x,
+                          const Floats& h, int tokens);
 
-/// W X + adapter · H, or turned, by one path; adapter is B [out, rank], or turned A [rank, in]. Nothing where the device has no such path.
+/// W X + adapter · H, or turned, by one path. Nothing where the device has no such path.
 Floats run_path(const lowrank::cuda::PackedMatrix& base, lowrank::cuda::ProductPath path, bool turned, const Floats& adapter, int rank,
                 const Floats& x, const Floats& h, int tokens);
 
@@ -48,12 +48,5 @@ struct LossResult {
   Floats losses, gradient;
 };
 LossResult run_cross_entropy(const Floats& logits, const std::vector<std::int32_t>& targets, float share);
-
-/// Fits B A X to a target by AdamW, every step but the first a recorded graph; |Y − target|² before and after.
-struct FitResult {
-  float before = 0, after = 0;
-};
-FitResult fit(const lowrank::cuda::PackedMatrix& base, const Floats& a, const Floats& b, const Floats& x, const Floats& target, int tokens,
-              int steps);
 
 }  // namespace device

@@ -1,7 +1,12 @@
-// The kernels that must use tensor cores, for a look at what the compiler makes of them: the products by way of DeviceLora, and attention.
+// The kernels that must use tensor cores, for a look at what the compiler makes of them: the products, and attention.
 #include <lowrank/cuda.hpp>
 
 using namespace lowrank::cuda;
+
+void launch_products(Launcher& launch, const Product& product, const Scratch& scratch) {
+  multiply<false>(launch, product, scratch);
+  multiply<true>(launch, product, scratch);
+}
 
 void launch_attention(Launcher& launch, const AttentionArrays& arrays) {
   launch(AttentionForwardKernel<64>{arrays});

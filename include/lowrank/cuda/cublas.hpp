@@ -17,13 +17,13 @@ inline void expect_success(cublasStatus_t status, std::string_view operation) {
 }
 
 /// A Launcher whose products of many tokens go through cuBLAS where choose_product says so. Owns a workspace for cuBLAS, so that its work
-/// may be recorded in a StepGraph, and a buffer of 32 MiB.
+/// may be recorded in a StepGraph, and a buffer of 40 MiB.
 ///
 ///   cuda::BlasLauncher launch(stream);
 ///   cuda::multiply<false>(launch, product, scratch);
 class BlasLauncher : public Launcher {
  public:
-  explicit BlasLauncher(const Stream& stream, Index slice_numbers = Index{1} << 24)
+  explicit BlasLauncher(const Stream& stream, Index slice_numbers = Index{5} << 22)
       : Launcher(stream), slice_(static_cast<std::size_t>(ceil_div(slice_numbers, 8))), workspace_(std::size_t{1} << 21) {
     expect_success(cublasCreate(&handle_), "cublas");
     expect_success(cublasSetStream(handle_, stream.get()), "cublas: stream");

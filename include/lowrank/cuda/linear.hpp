@@ -1,6 +1,6 @@
 #pragma once
 
-/// Products and low-rank layers as sequences of launches. What launches is a parameter with `operator()(kernel)` and `multiprocessors()`: a
+/// Products as sequences of launches. What launches is a parameter with `operator()(kernel)` and `multiprocessors()`: a
 /// Launcher on a device, the model of a block in the tests.
 
 #include <lowrank/cuda/choose.hpp>
@@ -135,27 +135,6 @@ struct BrainRows {
   }
 };
 
-/// A low-rank layer on the device: a frozen base W [out, in], factors A [rank, in] and B [out, rank] in fp32 with their gradients, and room
-/// for `tokens` tokens of what the products read, in bfloat16. The pointers are device memory of DeviceLora, or a test's arrays.
-struct LoraArrays {
-  PackedView base;
-  int rank = 0;
-  float scale = 1;
-  const float *a = nullptr, *b = nullptr;
-  float *da = nullptr, *db = nullptr;
-  BrainRows a16, b16;            ///< A, and scale · B
-  BrainRows x16, h16, g16, u16;  ///< of each token: input, A X, output's gradient, scale Bᵀ G
-  float *h = nullptr, *u = nullptr;
-  Scratch scratch;
-};
-
-/// Rounds the factors for the products; after every change of A or B.
-template <class Launch>
-void refresh_factors(Launch& launch, const LoraArrays& l) {
-  l.a16.fill(launch, l.a, l.rank);
-  l.b16.fill(launch, l.b, l.base.rows, l.scale);
-}
-
 namespace detail {
 
 inline Product product_of(const PackedView& base, const Operand& x, int rows, int tokens, float* y) {
@@ -170,37 +149,5 @@ inline Product product_of(const PackedView& base, const Operand& x, int rows, in
 }
 
 }  // namespace detail
-
-/// Y = W X + s B (A X) for X [in, tokens]; keeps X and A X for the backward pass. Two products: A X, then [W | s B] · [X ; A X].
-template <class Launch>
-void lora_forward(Launch& launch, const LoraArrays& l, const float* x, int tokens, float* y) {
-  l.x16.fill(launch, x, tokens);
-  multiply<false>(launch, detail::product_of(l.a16.view(l.rank), l.x16.operand(), l.rank, tokens, l.h), l.scratch);  // A X   [r, T]
-  l.h16.fill(launch, l.h, tokens);
-  Product p = detail::product_of(l.base, l.x16.operand(), l.base.rows, tokens, y);
-  p.h = l.h16.operand();
-  p.adapter = {l.b16.data, l.b16.stride(), l.rank, l.base.rows};
-  multiply<false>(launch, p, l.scratch);  // [out, in + r] · [in + r, T]
-}
-
-/// Gradients for G = dL/dY [out, tokens] of the last lora_forward: with U = s Bᵀ G, dX = Wᵀ G + Aᵀ U, dA += U Xᵀ, dB += s G Hᵀ. dx may be
-/// null.
-template <class Launch>
-void lora_backward(Launch& launch, const LoraArrays& l, const float* g, int tokens, float* dx) {
-  l.g16.fill(launch, g, tokens);
-  multiply<true>(launch, detail::product_of(l.b16.view(l.base.rows), l.g16.operand(), l.rank, tokens, l.u), l.scratch);  // s Bᵀ G   [r, T]
-  l.u16.fill(launch, l.u, tokens);
-  if (dx) {
-    Product p = detail::product_of(l.base, l.g16.operand(), l.base.cols, tokens, dx);
-    p.h = l.u16.operand();
-    p.adapter = {l.a16.data, l.a16.stride(), l.rank, l.base.cols};
-    multiply<true>(launch, p, l.scratch);  // [in, out + r] · [out + r, T]
-  }
-  OuterProduct of_a, of_b;
-  of_a.left = l.u16.operand(), of_a.right = l.x16.operand(), of_a.tokens = tokens, of_a.c = l.da;
-  of_b.left = l.g16.operand(), of_b.right = l.h16.operand(), of_b.tokens = tokens, of_b.c = l.db, of_b.scale = l.scale;
-  add_outer(launch, of_a, l.scratch);  // U Xᵀ     [r, in]
-  add_outer(launch, of_b, l.scratch);  // s G Hᵀ   [out, r]
-}
 
 }  // namespace lowrank::inline LOWRANK_ABI::cuda

@@ -6,8 +6,10 @@
 /// Element 8 i + j of a chunk of 4-bit codes is nibble j (from the lowest) of word i; signed bytes and bfloat16 lie in their order.
 
 #include <bit>
+#include <cstring>
 #include <vector>
 
+#include <lowrank/core/parallel.hpp>
 #include <lowrank/cuda/simt.hpp>
 #include <lowrank/kernels/blocks.hpp>
 #include <lowrank/kernels/source.hpp>
@@ -160,21 +162,45 @@ inline PackedMatrix packed_frame(const char* operation, Index rows, Index cols, 
   return packed;
 }
 
-inline void pack_codes(const BlockSource& w, PackedMatrix& packed) {
-  const Index chunks = packed.facts.chunks, words = packed.facts.words();
-  for (Index row = 0; row < w.rows(); ++row)
-    for (Index chunk = 0; chunk < chunks; ++chunk) {
-      Word4* const to = packed.codes.data() + (row * chunks + chunk) * words;
-      for (Index j = 0; j < chunk_size; ++j) {
-        const Index element = row * w.pitch + chunk * chunk_size + j;
-        if (w.order == CodeOrder::bytes) {
-          const auto code = static_cast<std::uint32_t>(w.block_of(element)[w.codes_at + element % w.block]);
-          to[j / 16].word[j % 16 / 4] |= code << (8 * (j % 4));
-        } else {
-          to->word[j / 8] |= static_cast<std::uint32_t>(w.nibble(element)) << (4 * (j % 8));
-        }
+/// Nibbles of eight bytes, the low ones, next to each other.
+constexpr std::uint32_t joined_nibbles(std::uint64_t bytes) {
+  bytes &= 0x0f0f0f0f0f0f0f0full;
+  bytes = (bytes | bytes >> 4) & 0x00ff00ff00ff00ffull;
+  bytes = (bytes | bytes >> 8) & 0x0000ffff0000ffffull;
+  return static_cast<std::uint32_t>(bytes | bytes >> 16);
+}
+
+/// The codes of the 32 elements from a flattened one on.
+inline void pack_chunk(const BlockSource& w, Index first, Word4* to) {
+  const std::byte* const from = w.order == CodeOrder::nibble_pairs ? w.data + first / 2 : w.block_of(first) + w.codes_at;
+  if (w.order == CodeOrder::bytes && w.block == chunk_size) {
+    std::memcpy(to, from, chunk_size);
+  } else if (w.order == CodeOrder::nibble_pairs) {
+    std::memcpy(to->word, from, sizeof(Word4));
+    for (std::uint32_t& word : to->word) word = (word & 0x0f0f0f0fu) << 4 | (word >> 4 & 0x0f0f0f0fu);
+  } else if (w.order == CodeOrder::nibble_halves && w.block == chunk_size && w.run == chunk_size / 2) {
+    std::uint64_t bytes[2];
+    std::memcpy(bytes, from, sizeof bytes);
+    for (int i = 0; i < 2; ++i) to->word[i] = joined_nibbles(bytes[i]), to->word[2 + i] = joined_nibbles(bytes[i] >> 4);
+  } else {
+    for (Index j = 0; j < chunk_size; ++j) {
+      if (w.order == CodeOrder::bytes) {
+        const auto code = static_cast<std::uint32_t>(w.block_of(first + j)[w.codes_at + (first + j) % w.block]);
+        to[j / 16].word[j % 16 / 4] |= code << (8 * (j % 4));
+      } else {
+        to->word[j / 8] |= static_cast<std::uint32_t>(w.nibble(first + j)) << (4 * (j % 8));
       }
     }
+  }
+}
+
+inline void pack_codes(const BlockSource& w, PackedMatrix& packed) {
+  const Index chunks = packed.facts.chunks, words = packed.facts.words();
+  parallel_ranges(w.rows(), 64, [&](Index begin, Index end) {
+    for (Index row = begin; row < end; ++row)
+      for (Index chunk = 0; chunk < chunks; ++chunk)
+        pack_chunk(w, row * w.pitch + chunk * chunk_size, packed.codes.data() + (row * chunks + chunk) * words);
+  });
 }
 
 inline void pack_scales(const BlockSource& w, PackedMatrix& packed) {
@@ -214,13 +240,15 @@ inline void pack_scales(const BlockSource& w, PackedMatrix& packed) {
 template <Source W>
 PackedMatrix pack_bfloat16(const W& w) {
   PackedMatrix packed = detail::packed_frame("pack", w.rows(), w.cols(), 16);
-  std::vector<float> row(static_cast<std::size_t>(w.cols()));
-  for (Index i = 0; i < w.rows(); ++i) {
-    w.decode(i, Index{1}, Index{0}, w.cols(), row.data(), w.cols());
-    std::uint32_t* const to = packed.codes[static_cast<std::size_t>(i * packed.facts.chunks * 4)].word;
-    for (Index k = 0; k < w.cols(); ++k)
-      to[k / 2] |= static_cast<std::uint32_t>(bfloat16(row[static_cast<std::size_t>(k)]).bits) << (k % 2 * 16);
-  }
+  parallel_ranges(w.rows(), 16, [&](Index begin, Index end) {
+    std::vector<float> row(static_cast<std::size_t>(w.cols()));
+    for (Index i = begin; i < end; ++i) {
+      w.decode(i, Index{1}, Index{0}, w.cols(), row.data(), w.cols());
+      std::uint32_t* const to = packed.codes[static_cast<std::size_t>(i * packed.facts.chunks * 4)].word;
+      for (Index k = 0; k < w.cols(); ++k)
+        to[k / 2] |= static_cast<std::uint32_t>(bfloat16(row[static_cast<std::size_t>(k)]).bits) << (k % 2 * 16);
+    }
+  });
   return packed;
 }
 

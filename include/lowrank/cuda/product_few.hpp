@@ -61,8 +61,8 @@ struct ProductFew {
     StoredScale by[2];
   };
 
-  LOWRANK_DEVICE int strips() const { return (product.rows + strip - 1) / strip; }
-  LOWRANK_DEVICE int grid() const { return blocks > 0 && blocks < strips() ? blocks : strips(); }
+  constexpr int strips() const { return (product.rows + strip - 1) / strip; }
+  constexpr int grid() const { return blocks > 0 && blocks < strips() ? blocks : strips(); }
 
   template <int B, class Simt>
   LOWRANK_DEVICE Lane<B> lane_of(Simt& t, const Word4* codes, int rows, int chunks, const Operand& x, int at) const {

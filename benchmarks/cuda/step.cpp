@@ -1,9 +1,10 @@
 /// A QLoRA step on a GPU, with random weights: tokens a second and what the device's memory holds after it.
 ///
-///   benchmark_cuda_step [HIDDEN INTERMEDIATE HEADS KV_HEADS LAYERS VOCABULARY [SEQUENCES TOKENS [RANK [RECOMPUTE [STEPS]]]]]
+///   benchmark_cuda_step [HIDDEN INTERMEDIATE HEADS KV_HEADS LAYERS VOCABULARY [SEQUENCES TOKENS [RANK [RECOMPUTE [STEPS [KEEP]]]]]]
 ///
 /// Default: 65B, 1 x 512, rank 16, blocks recomputed (RECOMPUTE 1), 12 steps; 7B is 4096 11008 32 32 32 32000 4 512 16 0. Exit 77 where
-/// there is no device. The median leaves out the first two steps: one runs as it is, one is recorded.
+/// there is no device. What the backward pass reads is kept in bfloat16, or as it is, in fp32, where KEEP is 32: more memory, fewer copies.
+/// The median leaves out the first two steps: one runs as it is, one is recorded.
 #include <algorithm>
 #include <cstdio>
 
@@ -37,8 +38,10 @@ int run(int argc, char** argv) {
   const Shape shape = read_shape(argc, argv);
   const bool recomputes = argc <= 10 || std::strtol(argv[10], nullptr, 10) != 0;
   const Index steps = argc > 11 ? std::strtol(argv[11], nullptr, 10) : 12;
+  const bool keeps_fp32 = argc > 12 && std::strtol(argv[12], nullptr, 10) == 32;
   cuda::Use use(cuda::open_gpu());
   Llama model = make_model(shape.config, four_bits, bfloat16_rows);
+  if (keeps_fp32) model.set_compute(Compute::fp32);
   transformer::LoraSet set = make_updates(model, shape.rank);
   const auto parameters = transformer::parameters(model, set);
   AdamW<float> optimizer(parameters);
@@ -57,10 +60,11 @@ int run(int argc, char** argv) {
   const cuda::MemoryUse memory = cuda::memory_use();
   std::printf(
       "{\"device\": \"%s\", \"hidden\": %ld, \"layers\": %ld, \"sequences\": %ld, \"tokens\": %ld, \"rank\": %ld, \"recompute\": %s, "
+      "\"keep\": %d, "
       "\"step_ms\": %.2f, \"fastest_ms\": %.2f, \"tokens_per_s\": %.0f, \"memory_gb\": %.2f, \"loss\": [%.4f, %.4f]}\n",
       cuda::devices().front().name.c_str(), static_cast<long>(shape.config.hidden), static_cast<long>(shape.config.layers),
       static_cast<long>(shape.sequences), static_cast<long>(shape.tokens), static_cast<long>(shape.rank), recomputes ? "true" : "false",
-      1e3 * median, 1e3 * seconds.front(), static_cast<double>(shape.sequences * shape.tokens) / median,
+      keeps_fp32 ? 32 : 16, 1e3 * median, 1e3 * seconds.front(), static_cast<double>(shape.sequences * shape.tokens) / median,
       static_cast<double>(memory.total - memory.free) * 1e-9, first_loss, last_loss);
   return 0;
 }

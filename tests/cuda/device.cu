@@ -119,6 +119,17 @@ Floats run_path(const cuda::PackedMatrix& base, cuda::ProductPath path, bool tur
   return s.get(on.product.y, on.size());
 }
 
+Floats run_outer(const Floats& left, const Floats& right, int rows, int cols, int tokens, float scale) {
+  Session s;
+  PathLauncher launch(s.stream);
+  cuda::OuterProduct outer;
+  outer.left = put_rows(s, left, tokens, rows).operand(), outer.right = put_rows(s, right, tokens, cols).operand();
+  outer.tokens = tokens, outer.scale = scale;
+  outer.c = s.put(Floats(static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols), 1.0f));
+  cuda::add_outer(launch, outer, {});
+  return s.get(outer.c, static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols));
+}
+
 AttentionResult run_attention(const AttentionSizes& n, const Floats& q, const Floats& k, const Floats& v, const Floats& g) {
   Session s;
   const std::size_t rows = static_cast<std::size_t>(n.heads) * static_cast<std::size_t>(n.batch * n.queries);

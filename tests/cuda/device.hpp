@@ -23,6 +23,9 @@ ProductResult run_product(const lowrank::cuda::PackedMatrix& base, bool turned, 
 Floats run_path(const lowrank::cuda::PackedMatrix& base, lowrank::cuda::ProductPath path, bool turned, const Floats& adapter, int rank,
                 const Floats& x, const Floats& h, int tokens);
 
+/// C [rows, cols] + scale · L Rᵀ over the tokens, for C of ones.
+Floats run_outer(const Floats& left, const Floats& right, int rows, int cols, int tokens, float scale);
+
 struct AttentionSizes {
   int heads, kv_heads, head_size, batch, queries, keys;
 };

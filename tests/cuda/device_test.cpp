@@ -100,6 +100,13 @@ void test_paths(Index rows, Index cols, Index rank) {
     }
 }
 
+void test_outer(Index tokens) {
+  const auto left = random_matrix(20, tokens, 1), right = random_matrix(330, tokens, 2);
+  const Weight<float> expected = (0.5f * left * right.transpose()).array() + 1;
+  const auto c = device::run_outer(numbers(left), numbers(right), 20, 330, static_cast<int>(tokens), 0.5f);
+  expect(is_near(c, expected, 0x1p-6), concat("the gradient of a factor, ", tokens, " tokens"));
+}
+
 void test_decode(const AttentionShape& shape, Index keys) {
   const Index width = shape.heads * shape.head_size, kv_width = shape.kv_heads * shape.head_size;
   const auto q = random_matrix(width, shape.batch, 1, 3), k = random_matrix(kv_width, shape.batch * keys, 2),
@@ -158,6 +165,8 @@ int main() {
   test_products<Nf4<64>>(40, 40, 8);  // rows that hold no whole chunks: bfloat16
   test_paths<Nf4<64>>(330, 576, 16);
   test_paths<Q8_0>(330, 576, 8);
+  test_outer(40);
+  test_outer(300);
   test_decode({8, 2, 128, 2}, 3000);
   test_decode({5, 1, 256, 1}, 700);
   test_attention({4, 2, 32, 2}, 65, 70);

@@ -48,6 +48,8 @@ class GradientFlow {
   Value take() { return std::move(gradient_); }
   /// Whether input i needs its gradient; ask before an expensive product.
   bool needs(std::size_t i) const { return inputs_[i] != nullptr; }
+  /// What is there of input i's gradient, for an operation that adds to it where it lies; null where nothing is there yet.
+  Value* sum_so_far(std::size_t i) { return inputs_[i] && inputs_[i]->gradient ? &*inputs_[i]->gradient : nullptr; }
   /// Adds to the gradient of input i: the first one is moved into the empty slot, later ones are added in place.
   void add(std::size_t i, Value&& more) {
     if (Slot* slot = inputs_[i]) {

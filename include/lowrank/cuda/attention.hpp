@@ -32,36 +32,37 @@ struct AttentionArrays {
 
 namespace detail {
 
+/// Four neighbours of bfloat16.
+struct alignas(8) PairOfPairs {
+  std::uint32_t first, second;
+};
+
 inline constexpr int attention_threads = 128, attention_rows = 64, warp_rows = 16;
 
 /// Tokens of one head as rows of bfloat16 in shared memory, [Rows, Size], zero past the head and past the last token. Eight loads of a
 /// thread are under way at a time.
 template <int Size, int Rows, class Simt>
 LOWRANK_DEVICE void load_head(Simt& t, const float* from, Index step, int head_size, int tokens, bfloat16* to) {
-  constexpr int fours = Size / 4, all = Rows * fours / attention_threads, together = all < 8 ? all : 8;
-  static_assert(all * attention_threads == Rows * fours && all % together == 0, "every thread copies as many");
-  const bool is_whole = head_size == Size && reinterpret_cast<std::uintptr_t>(from) % sizeof(Float4) == 0;
+  constexpr int fours = Size / 4, jump = attention_threads / fours, all = Rows / jump, together = all < 8 ? all : 8;
+  static_assert(jump * fours == attention_threads && all * jump == Rows && all % together == 0, "every thread copies as many");
+  const int first_row = t.thread() / fours, column = t.thread() % fours * 4;
+  const bool is_whole = head_size == Size && is_aligned(from);
+  const float* at = from + first_row * step + column;
+  auto* pairs = reinterpret_cast<PairOfPairs*>(to + first_row * (Size + 8) + column);
   for (int first = 0; first < all; first += together) {
     Float4 four[together];
     LOWRANK_CUDA_UNROLL
-    for (int n = 0; n < together; ++n) {
-      const int i = t.thread() + (first + n) * attention_threads, row = i / fours, column = i % fours * 4;
+    for (int n = 0; n < together; ++n, at += jump * step) {
       four[n] = {};
-      if (row >= tokens) continue;
-      const float* const numbers = from + row * step + column;
+      if (first_row + (first + n) * jump >= tokens) continue;
       if (is_whole)
-        four[n] = *reinterpret_cast<const Float4*>(numbers);
+        four[n] = *reinterpret_cast<const Float4*>(at);
       else
-        for (int k = 0; k < 4; ++k)
-          if (column + k < head_size) four[n].number[k] = numbers[k];
+        four[n] = load_four(at - column, column, head_size);
     }
     LOWRANK_CUDA_UNROLL
-    for (int n = 0; n < together; ++n) {
-      const int i = t.thread() + (first + n) * attention_threads, row = i / fours, column = i % fours * 4;
-      auto* const pair = reinterpret_cast<std::uint32_t*>(to + row * (Size + 8) + column);
-      pair[0] = bfloat16_pair(four[n].number[0], four[n].number[1]);
-      pair[1] = bfloat16_pair(four[n].number[2], four[n].number[3]);
-    }
+    for (int n = 0; n < together; ++n, pairs += jump * (Size + 8) / 4)
+      *pairs = {bfloat16_pair(four[n].number[0], four[n].number[1]), bfloat16_pair(four[n].number[2], four[n].number[3])};
   }
 }
 
@@ -136,6 +137,7 @@ constexpr int smaller(int a, int b) { return a < b ? a : b; }
 template <int Size>
 struct AttentionForwardKernel {
   static constexpr int most_threads = detail::attention_threads, block = detail::attention_rows, stride = Size + 8;
+  static constexpr int least_blocks = Size <= 128 ? 3 : 2;
   struct Shared {
     alignas(16) bfloat16 q[block * stride], k[block * stride], v[block * stride];
   };

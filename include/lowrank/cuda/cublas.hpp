@@ -46,6 +46,13 @@ class BlasLauncher : public Launcher {
                                 &factor, p.y, CUDA_R_32F, static_cast<int>(p.ldy), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
                    "cublas: product");
   }
+  void multiply(const DenseOuter& p) const {
+    const float one = 1;
+    expect_success(cublasGemmEx(handle_, CUBLAS_OP_N, CUBLAS_OP_T, p.right.depth, p.left.depth, p.tokens, &p.scale, p.right.data,
+                                CUDA_R_16BF, static_cast<int>(p.right.stride), p.left.data, CUDA_R_16BF, static_cast<int>(p.left.stride),
+                                &one, p.c, CUDA_R_32F, p.right.depth, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+                   "cublas: outer product");
+  }
 
  private:
   cublasHandle_t handle_ = nullptr;

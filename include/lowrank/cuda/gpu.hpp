@@ -69,6 +69,7 @@ class Gpu : public Machine {
 #if defined(LOWRANK_CUDA_BLAS)
   SliceBuffer slice() const override { return launcher_.slice(); }
   void multiply(const DenseProduct& product) override { launcher_.multiply(product); }
+  void multiply(const DenseOuter& product) override { launcher_.multiply(product); }
 #endif
   void launch(const AnyKernel& kernel) override {
     std::visit([this](const auto& k) { launcher_(k); }, kernel);

@@ -121,8 +121,9 @@ namespace detail {
 /// y = W X of a weight, or turned, plus the low-rank columns factor · h and a bias, if given.
 template <bool Turned>
 void product_into(Machine& machine, const PackedView& w, const Rounded& x, Index tokens, float* y, const Rounded* factor = nullptr,
-                  const Rounded* h = nullptr, const float* bias = nullptr) {
+                  const Rounded* h = nullptr, const float* bias = nullptr, bool accumulate = false) {
   Product p = product_of(w, x.operand(), Turned ? w.cols : w.rows, narrow(tokens), y);
+  p.accumulate = accumulate;
   if (factor) p.h = h->operand(), p.adapter = factor->adapter(Turned);
   p.bias = bias;
   Launch launch(machine);
@@ -189,18 +190,28 @@ struct LayerRecord {
     const Rounded g16(g, use.update ? Rounded::room_of(use.update->rank()) : 0);
     const PackedView& w = cuda::on_device(use.layer->base);
     if (!use.update) {
-      if (flow.needs(0)) flow.add(0, product<true>(machine, w, g16, g.cols()));
+      add_turned(flow, machine, w, g16, nullptr, nullptr);
       return;
     }
     LoraWeights<float>& update = *use.update;
     add_bias_gradient(update.bias, g, update.scale);
     const Rounded u(g16, 0, product<true>(machine, b.view(), g16, g.cols()));                          // s Bᵀ G   [r, T]
-    if (flow.needs(0)) flow.add(0, product<true>(machine, w, g16, g.cols(), &a, &u));                  // Wᵀ G + Aᵀ U
+    add_turned(flow, machine, w, g16, &a, &u);                                                         // Wᵀ G + Aᵀ U
     if (update.a.needs_grad()) add_outer_gradient(machine, update.a, u, *x, g.cols(), 1);              // U Xᵀ
     if (update.b.needs_grad()) add_outer_gradient(machine, update.b, g16, h, g.cols(), update.scale);  // s G (A X)ᵀ
   }
 
  private:
+  /// dX, added by the product itself where another layer's dX is there already.
+  template <class Flow>
+  static void add_turned(Flow& flow, Machine& machine, const PackedView& w, const Rounded& g16, const Rounded* factor, const Rounded* u) {
+    if (!flow.needs(0)) return;
+    const Index tokens = flow.gradient().cols();
+    if (DeviceActivation* const sum = flow.sum_so_far(0); sum && sum->rows() == w.cols && sum->cols() == tokens)
+      product_into<true>(machine, w, g16, tokens, sum->data(), factor, u, nullptr, true);
+    else
+      flow.add(0, product<true>(machine, w, g16, tokens, factor, u));
+  }
   static void add_bias_gradient(Parameter<float>& bias, const DeviceActivation& g, float factor) {
     if (bias.needs_grad())
       g.machine().launch(SumColumns{g.data(), factor, narrow(g.rows()), narrow(g.cols()), cuda::on_device(bias).gradient()});

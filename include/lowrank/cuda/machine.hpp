@@ -98,6 +98,7 @@ class Machine : public std::enable_shared_from_this<Machine> {
   /// Room for a decoded slice, and a plain product of it; of machines whose traits say has_blas.
   virtual SliceBuffer slice() const { return {}; }
   virtual void multiply(const DenseProduct&) { fail<Error>("multiply", "this machine has no dense product"); }
+  virtual void multiply(const DenseOuter&) { fail<Error>("multiply", "this machine has no dense product"); }
   /// Puts a kernel behind the work so far. Throws an Error that names what was refused.
   virtual void launch(const AnyKernel& kernel) = 0;
   virtual void copy(const std::byte* from, std::byte* to, std::size_t bytes) = 0;
@@ -256,7 +257,10 @@ class Launch {
   DeviceTraits traits() const { return machine_->traits(); }
   int multiprocessors() const { return traits().multiprocessors; }
   SliceBuffer slice() const { return machine_->slice(); }
-  void multiply(const DenseProduct& product) { machine_->multiply(product); }
+  template <class Dense>
+  void multiply(const Dense& product) {
+    machine_->multiply(product);
+  }
   template <class Kernel>
   void operator()(const Kernel& kernel) {
     machine_->launch(kernel);

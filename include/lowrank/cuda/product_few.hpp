@@ -7,7 +7,7 @@ namespace lowrank::inline LOWRANK_ABI::cuda {
 /// Y = W X + adapter · H for at most `Tokens` tokens: bound by the memory, for each weight is read once.
 ///
 /// A block takes strips of 16 rows; its warps share the depth, 128 columns at a time, and the adapter's columns come after W's. A lane
-/// loads one chunk of 32 neighbours of two rows, 16 bytes of codes each, the next ones under way while it multiplies:
+/// loads one chunk of 32 neighbours of two rows, 16 bytes of codes each, the next two pieces under way while it multiplies:
 ///
 ///   codes ──table of pairs──► bfloat16 levels ──mma──► Σ level · x of one chunk ──· scale + offset · Σ x──► sums
 ///
@@ -17,8 +17,8 @@ namespace lowrank::inline LOWRANK_ABI::cuda {
 /// each.
 template <int Bits, int Tokens>
 struct ProductFew {
-  static constexpr int most_threads = 512, strip = 16, chunks_at_once = 4, pairs = (Tokens + 1) / 2, words = Bits / 4;
-  static constexpr int least_blocks = pairs == 1 ? 2 : 1;
+  static constexpr int most_threads = 256, least_blocks = 2, strip = 16, chunks_at_once = 4, pairs = (Tokens + 1) / 2, words = Bits / 4;
+  static constexpr int ahead = Bits == 4 ? 2 : 1;  // pieces under way
   static constexpr bool starts_early = true;
   Product product;
   int blocks = 0;  ///< at most so many, 0: no limit
@@ -30,7 +30,7 @@ struct ProductFew {
   };
 
   LaunchShape shape() const {
-    const Index groups = ceil_div(product.base.chunks, chunks_at_once), warps = groups < 4 ? 4 : groups < 16 ? groups : 16;
+    const Index groups = ceil_div(product.base.chunks, chunks_at_once), warps = groups < 4 ? 4 : groups < 8 ? groups : 8;
     return {.x = static_cast<unsigned>(grid()), .threads = static_cast<int>(warps) * warp_size, .shared_bytes = sizeof(Shared)};
   }
 
@@ -86,9 +86,9 @@ struct ProductFew {
     Shared& s = shared_as<Shared>(t);
     const PackedView& w = product.base;
     const AdapterView& a = product.adapter;
-    Piece piece;
+    Piece pieces[ahead];
     if (Bits != 16 && w.chunks > 0)  // codes are read before x is there; bfloat16 may be A, just rounded
-      fetch<By>(t, lane_of<Bits>(t, w.codes, w.rows, w.chunks, product.x, t.block_x()), t.warp(), piece);
+      begin<By>(t, lane_of<Bits>(t, w.codes, w.rows, w.chunks, product.x, t.block_x()), pieces);
     fill_levels(t, s);
     t.sync();
     t.wait_for_previous();
@@ -98,8 +98,8 @@ struct ProductFew {
       if constexpr (Bits == 16) {
         add_rows(t, lane, sums);
       } else if (w.chunks > 0) {
-        if (at != t.block_x()) fetch<By>(t, lane, t.warp(), piece);
-        add_codes<By, Totals>(t, s, lane, piece, sums);
+        if (at != t.block_x()) begin<By>(t, lane, pieces);
+        add_codes<By, Totals>(t, s, lane, pieces, sums);
       }
       if (a.depth > 0)
         add_rows(t, lane_of<16>(t, reinterpret_cast<const Word4*>(a.data), a.rows, static_cast<int>(a.stride / chunk_size), product.h, at),
@@ -124,24 +124,40 @@ struct ProductFew {
     for (int r = 0; r < 2; ++r) piece.by[r] = stored_scale<By>(product.base, lane.first[r] + chunk);
   }
 
+  template <Scaling By, class Simt>
+  LOWRANK_DEVICE void begin(Simt& t, const Lane<Bits>& lane, Piece (&pieces)[ahead]) const {
+    LOWRANK_CUDA_UNROLL
+    for (int n = 0; n < ahead; ++n) fetch<By>(t, lane, t.warp() + n * (t.threads() / warp_size), pieces[n]);
+  }
+
   template <Scaling By, bool Totals, class Simt>
-  LOWRANK_DEVICE void add_codes(Simt& t, const Shared& s, const Lane<Bits>& lane, Piece& piece, Sums& sums) const {
+  LOWRANK_DEVICE void add_codes(Simt& t, const Shared& s, const Lane<Bits>& lane, Piece (&pieces)[ahead], Sums& sums) const {
     const int groups = (lane.chunks + chunks_at_once - 1) / chunks_at_once, warps = t.threads() / warp_size;
-    for (int group = t.warp(); group < groups; group += warps) {
-      const Piece now = piece;
-      if (group + warps < groups) fetch<By>(t, lane, group + warps, piece);
-      Sums dots = {}, totals = {};
+    for (int first = t.warp(); first < groups; first += ahead * warps) {
       LOWRANK_CUDA_UNROLL
-      for (int eight = 0; eight < 4; ++eight) {
-        std::uint32_t a[2][4];
-        for (int r = 0; r < 2; ++r) decode_eight(t, s, now.codes[r], eight, a[r]);
-        multiply<Totals>(t, a, lane.x, lane.chunks, group * chunks_at_once + t.lane() % 4, eight, dots, totals);
+      for (int n = 0; n < ahead; ++n) {
+        const int group = first + n * warps;
+        if (group >= groups) break;
+        const Piece now = pieces[n];
+        if (group + ahead * warps < groups) fetch<By>(t, lane, group + ahead * warps, pieces[n]);
+        add_piece<By, Totals>(t, s, lane, now, group * chunks_at_once + t.lane() % 4, sums);
       }
-      for (int r = 0; r < 2; ++r) {
-        const ChunkScale by = decode_scale<By>(product.base, now.by[r]);
-        for (int p = 0; p < pairs; ++p)
-          for (int i = 2 * r; i < 2 * r + 2; ++i) sums[p][i] += by.scale * dots[p][i] + (Totals ? by.offset * totals[p][i] : 0.0f);
-      }
+    }
+  }
+
+  template <Scaling By, bool Totals, class Simt>
+  LOWRANK_DEVICE void add_piece(Simt& t, const Shared& s, const Lane<Bits>& lane, const Piece& piece, int chunk, Sums& sums) const {
+    Sums dots = {}, totals = {};
+    LOWRANK_CUDA_UNROLL
+    for (int eight = 0; eight < 4; ++eight) {
+      std::uint32_t a[2][4];
+      for (int r = 0; r < 2; ++r) decode_eight(t, s, piece.codes[r], eight, a[r]);
+      multiply<Totals>(t, a, lane.x, lane.chunks, chunk, eight, dots, totals);
+    }
+    for (int r = 0; r < 2; ++r) {
+      const ChunkScale by = decode_scale<By>(product.base, piece.by[r]);
+      for (int p = 0; p < pairs; ++p)
+        for (int i = 2 * r; i < 2 * r + 2; ++i) sums[p][i] += by.scale * dots[p][i] + (Totals ? by.offset * totals[p][i] : 0.0f);
     }
   }
 

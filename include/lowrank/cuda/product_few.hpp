@@ -7,7 +7,7 @@ namespace lowrank::inline LOWRANK_ABI::cuda {
 /// Y = W X + adapter · H for at most `Tokens` tokens: bound by the memory, for each weight is read once.
 ///
 /// A block takes strips of 16 rows; its warps share the depth, 128 columns at a time, and the adapter's columns come after W's. A lane
-/// loads one chunk of 32 neighbours of two rows, 16 bytes of codes each, the next two pieces under way while it multiplies:
+/// loads one chunk of 32 neighbours of two rows, 16 bytes of codes each, the next ones under way while it multiplies:
 ///
 ///   codes ──table of pairs──► bfloat16 levels ──mma──► Σ level · x of one chunk ──· scale + offset · Σ x──► sums
 ///
@@ -17,8 +17,10 @@ namespace lowrank::inline LOWRANK_ABI::cuda {
 /// each.
 template <int Bits, int Tokens>
 struct ProductFew {
-  static constexpr int most_threads = 256, least_blocks = 2, strip = 16, chunks_at_once = 4, pairs = (Tokens + 1) / 2, words = Bits / 4;
-  static constexpr int ahead = Bits == 4 ? 2 : 1;  // pieces under way
+  static constexpr int most_threads = Tokens <= 2 ? 512 : 256, least_blocks = 2, strip = 16, chunks_at_once = 4, pairs = (Tokens + 1) / 2,
+                       words = Bits / 4;
+  static constexpr int ahead =
+      Bits == 4 && Tokens > 2 ? 2 : 1;  // pieces under way: more threads or more pieces, whichever was faster (H200)
   static constexpr bool starts_early = true;
   Product product;
   int blocks = 0;  ///< at most so many, 0: no limit
@@ -30,7 +32,10 @@ struct ProductFew {
   };
 
   LaunchShape shape() const {
-    const Index groups = ceil_div(product.base.chunks, chunks_at_once), warps = groups < 4 ? 4 : groups < 8 ? groups : 8;
+    const Index groups = ceil_div(product.base.chunks, chunks_at_once), most = most_threads / warp_size,
+                warps = groups < 4      ? 4
+                        : groups < most ? groups
+                                        : most;
     return {.x = static_cast<unsigned>(grid()), .threads = static_cast<int>(warps) * warp_size, .shared_bytes = sizeof(Shared)};
   }
 

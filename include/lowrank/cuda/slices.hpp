@@ -10,11 +10,11 @@ namespace lowrank::inline LOWRANK_ABI::cuda {
 /// A slice of [W | adapter], or of it turned, as rows of bfloat16, `stride` apart: what a plain product reads.
 ///
 /// Row i, chunk j of the slice is chunk (row + i, chunk + j) of W where W has one. The adapter's begin at `adapter_at`, counted in columns
-/// from W's first, or in rows when turned; between W and the adapter, and past both, are zeros. A thread four times 16 bytes, whose loads
-/// are under way together; grid: words of 16 bytes / 1024.
+/// from W's first, or in rows when turned; between W and the adapter, and past both, are zeros. A block a row, a thread 16 bytes of it at a
+/// time; four of them at once, across rows, were a tenth slower (H200).
 template <int Bits>
 struct DecodeSlice {
-  static constexpr int most_threads = 256, words = Bits / 4, parts_of_chunk = chunk_size / 8, of_thread = 4;
+  static constexpr int most_threads = 128, words = Bits / 4, parts_of_chunk = chunk_size / 8;
   PackedView w;
   int row = 0, rows = 0, chunk = 0;
   bfloat16* out = nullptr;
@@ -23,11 +23,8 @@ struct DecodeSlice {
   int adapter_at = 0;
   bool turned = false;
 
-  constexpr Index parts() const { return rows * (stride / 8); }
   LaunchShape shape() const {
-    return {.x = static_cast<unsigned>(ceil_div(parts(), most_threads * of_thread)),
-            .threads = most_threads,
-            .shared_bytes = 16 * sizeof(float)};
+    return {.x = static_cast<unsigned>(stride > 0 ? rows : 0), .threads = most_threads, .shared_bytes = 16 * sizeof(float)};
   }
 
   template <class Simt>
@@ -35,50 +32,18 @@ struct DecodeSlice {
     float* const table = &shared_as<float>(t);
     if (t.thread() < 16) table[t.thread()] = w.table[t.thread()];
     t.sync();
-    const Index first = static_cast<Index>(t.block_x()) * most_threads * of_thread + t.thread();
-    Part part[of_thread];
-    ChunkScale by[of_thread];
-    LOWRANK_CUDA_UNROLL
-    for (int n = 0; n < of_thread; ++n) part[n] = fetch(first + n * most_threads);
-    LOWRANK_CUDA_UNROLL
-    for (int n = 0; n < of_thread; ++n) by[n] = part[n].is_base ? scale_of(w, part[n].chunk) : ChunkScale{};
-    LOWRANK_CUDA_UNROLL
-    for (int n = 0; n < of_thread; ++n) {
-      const Index at = first + n * most_threads;
-      if (at < parts()) reinterpret_cast<Word4*>(out)[at] = part[n].is_base ? decode(part[n], table, by[n]) : part[n].codes;
+    const int from_row = row + t.block_x(), parts = static_cast<int>(stride / 8);
+    Word4* const to = reinterpret_cast<Word4*>(out + t.block_x() * stride);
+    for (int part = t.thread(); part < parts; part += most_threads) {
+      const int from_chunk = chunk + part / parts_of_chunk, in_chunk = part % parts_of_chunk;
+      const bool is_base = from_row < w.rows && from_chunk < w.chunks;
+      const Index from = is_base ? static_cast<Index>(from_row) * w.chunks + from_chunk : 0;
+      to[part] = is_base ? decode_bfloat16<Bits>(w.codes + from * words, in_chunk, table, scale_of(w, from))
+                         : adapter_part(from_row, from_chunk, in_chunk);
     }
   }
 
  private:
-  /// Codes of eight numbers, where they lie in the base, or the numbers themselves.
-  struct Part {
-    Word4 codes = {};
-    Index chunk = 0;
-    bool is_base = false;
-  };
-
-  LOWRANK_DEVICE Part fetch(Index at) const {
-    Part part;
-    if (at >= parts()) return part;
-    const auto [i, j] = divide(at, static_cast<int>(stride / 8));
-    const int from_row = row + static_cast<int>(i), from_chunk = chunk + j / parts_of_chunk, in_chunk = j % parts_of_chunk;
-    part.is_base = from_row < w.rows && from_chunk < w.chunks;
-    if (!part.is_base) {
-      part.codes = adapter_part(from_row, from_chunk, in_chunk);
-      return part;
-    }
-    part.chunk = static_cast<Index>(from_row) * w.chunks + from_chunk;
-    const auto* const from = reinterpret_cast<const std::uint32_t*>(w.codes + part.chunk * words) + in_chunk * words;
-    LOWRANK_CUDA_UNROLL
-    for (int k = 0; k < words; ++k) part.codes.word[k] = from[k];
-    return part;
-  }
-
-  /// decode_bfloat16 of eight numbers that lie at the front of a chunk's words.
-  LOWRANK_DEVICE static Word4 decode(const Part& part, const float* table, ChunkScale by) {
-    return decode_bfloat16<Bits>(&part.codes, 0, table, by);
-  }
-
   LOWRANK_DEVICE Word4 adapter_part(int from_row, int from_chunk, int part) const {
     const int i = turned ? from_row - adapter_at : from_row, j = turned ? from_chunk : from_chunk - adapter_at / chunk_size;
     const bool is_inside = i >= 0 && j >= 0 && i < (turned ? adapter.depth : adapter.rows) && j * chunk_size < adapter.stride;

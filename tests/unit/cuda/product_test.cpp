@@ -291,8 +291,8 @@ TEST_CASE("many tokens: the larger tiles, and the depth in pieces") {
   check_many<true, cuda::SmallTile>(brain, 200, 64, 9, 8, 9);  // more pieces than tiles
 }
 
-TEST_CASE("many tokens on wgmma: every format, ragged, both ways, with and without an adapter") {
-  for (const Format format : formats) {
+TEST_CASE("many tokens on wgmma: codes of every width, ragged, both ways, with and without an adapter") {
+  for (const Format format : {nf4_doubled, q8_0, brain}) {  // how formats are decoded is the other kernel's, tested above
     check_many<false, cuda::WgmmaTile<64>>(format, 70, 96, 19, 0);
     check_many<true, cuda::WgmmaTile<64>>(format, 70, 160, 19, 8);
   }

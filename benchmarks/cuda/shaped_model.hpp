@@ -68,7 +68,7 @@ inline std::vector<transformer::Example> make_examples(const Shape& shape, Index
   std::vector<transformer::Example> examples;
   for (Index i = 0; i < count; ++i) {
     std::vector<std::int32_t> ids(static_cast<std::size_t>(shape.tokens + 1));
-    for (std::int32_t& id : ids) id = static_cast<std::int32_t>(random.uniform(0, static_cast<double>(shape.config.vocabulary)));
+    for (std::int32_t& id : ids) id = static_cast<std::int32_t>(random.below(shape.config.vocabulary));
     examples.push_back({std::move(ids), 1});
   }
   return examples;

@@ -18,11 +18,10 @@ using namespace shaped;
 
 Weight<float> random_weight(Index out, Index in) {
   Weight<float> w(out, in);
-#pragma omp parallel for
-  for (Index i = 0; i < out; ++i) {
+  parallel_for(out, [&](Index i) {
     Random random(3, static_cast<std::uint64_t>(i));
-    for (Index k = 0; k < in; ++k) w(i, k) = static_cast<float>(random.uniform(-0.03, 0.03));
-  }
+    for (Index k = 0; k < in; ++k) w(i, k) = random.uniform(-0.03f, 0.03f);
+  });
   return w;
 }
 AnyMatrix four_bits(Index out, Index in) { return AnyMatrix(quantize<Nf4<64, DoubleQuant>>(random_weight(out, in))); }

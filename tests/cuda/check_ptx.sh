@@ -15,11 +15,12 @@ awk '
         ++warpgroup
         if (has_wgmma && (!wgmma[name] || !fences[name])) { print name " has " wgmma[name] + 0 " wgmma and " fences[name] + 0 " fences"; ++wrong }
       }
+      if (name ~ /ProductFew/ && ++few && !mma[name]) { print name " has no mma.sync"; ++wrong }
       if (name !~ /ProductMany|OuterProduct|AttentionForward|AttentionBackward/) continue
       ++kernels
       if (!mma[name] || !matrices[name]) { print name " has " mma[name] + 0 " mma.sync and " matrices[name] + 0 " ldmatrix"; ++wrong }
     }
-    print kernels + 0 " kernels with mma.sync, " warpgroup + 0 " for wgmma" (has_wgmma ? "" : ", empty here") ", " wrong + 0 \
+    print kernels + 0 " kernels with mma.sync and " few + 0 " for few tokens, " warpgroup + 0 " for wgmma" (has_wgmma ? "" : ", empty here") ", " wrong + 0 \
           " without tensor cores, " atomics + 0 " atomics"
-    exit kernels < 20 || warpgroup < 18 || wrong > 0 || atomics > 0
+    exit kernels < 22 || few < 9 || warpgroup < 12 || wrong > 0 || atomics > 0
   }' "$1"

@@ -8,6 +8,8 @@ void launch_products(Launcher& launch, const Product& product, const Scratch& sc
   multiply<true>(launch, product, scratch);
 }
 
+void launch_outer(Launcher& launch, const OuterProduct& outer, const Scratch& scratch) { add_outer(launch, outer, scratch); }
+
 void launch_attention(Launcher& launch, const AttentionArrays& arrays) {
   launch(AttentionForwardKernel<64>{arrays});
   launch(AttentionBackwardKeys<64>{arrays});

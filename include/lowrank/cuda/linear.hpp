@@ -103,8 +103,8 @@ void multiply(Launch& launch, const Product& p, const Scratch& scratch) {
 template <class Launch>
 void add_outer(Launch& launch, OuterProduct outer, const Scratch& scratch) {
   if (outer.tokens == 0 || outer.rows() == 0 || outer.cols() == 0) return;
-  const DeviceTraits device = traits_of(launch);
   if constexpr (requires { launch.slice(); }) {
+    const DeviceTraits device = traits_of(launch);
     if (device.has_blas && outer.tokens >= slices_from(device.capability_major))
       return launch.multiply(DenseOuter{outer.left, outer.right, outer.tokens, outer.scale, outer.c});
   }

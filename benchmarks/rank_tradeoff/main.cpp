@@ -73,6 +73,13 @@ void shorten(Options& options) {
   options.model_ranks = {1, 8, 64};
 }
 
+/// JSON, CSV and HTML. Called after each half, so that what was measured is there whatever befalls the other.
+void write(const Results& results, const std::filesystem::path& folder) {
+  write_json(results, folder / "rank_tradeoff.json");
+  write_csv(results, folder / "rank_tradeoff.csv");
+  write_html(results, folder / "rank_tradeoff.html");
+}
+
 void run(Options options) {
   if (options.quick) shorten(options);
   if (options.seconds <= 0) options.seconds = options.quick ? 165 : 1680;
@@ -95,15 +102,15 @@ void run(Options options) {
     measure_static(options, Budget(0.03 * options.seconds), results);
     measure_layers(options, Budget(share * 0.8 * options.seconds), results);
     measure_merging(options, Budget(share * 0.15 * options.seconds), results);
+    results.seconds = benchmarks::seconds() - start;
+    write(results, options.out);
   }
   if (options.quality) {
     measure_matrices(options, Budget(0.05 * options.seconds), results);
     measure_models(options, budget.slice(1, 1), results);
   }
   results.seconds = benchmarks::seconds() - start;
-  write_json(results, options.out / "rank_tradeoff.json");
-  write_csv(results, options.out / "rank_tradeoff.csv");
-  write_html(results, options.out / "rank_tradeoff.html");
+  write(results, options.out);
   std::printf("%s: %zu rows, %zu trainings, %.0f s\n", (options.out / "rank_tradeoff.html").c_str(), results.rows.size(),
               results.trainings.size(), results.seconds);
 }

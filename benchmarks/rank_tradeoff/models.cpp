@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <cstdio>
 #include <functional>
+#include <limits>
 
 #include <lowrank/io/gguf.hpp>
 #include <lowrank/io/peft.hpp>
@@ -100,6 +102,15 @@ class Trainer {
 
   const Setting& setting() const { return setting_; }
   Index steps = 1;
+
+  /// The highest rank that every adapted layer can have.
+  Index largest_rank() {
+    const Llama& adapted = model(setting_.adapted_base);
+    Index largest = std::numeric_limits<Index>::max();
+    for (const Index slot : transformer::target_slots(adapted, config_of({})))
+      largest = std::min({largest, adapted.layer(slot).in_features(), adapted.layer(slot).out_features()});
+    return largest;
+  }
 
   double bare_loss() { return transformer::evaluate(model(setting_.adapted_base), nullptr, data_.test).mean_nll; }
 
@@ -291,6 +302,17 @@ class Quality {
   std::string missing_;
 };
 
+/// The ranks that a model's layers can have; the others are named.
+std::vector<Index> possible_ranks(Trainer& trainer, std::vector<Index> ranks, Results& results) {
+  const Index largest = trainer.largest_rank();
+  const auto too_high = std::partition(ranks.begin(), ranks.end(), [&](Index rank) { return rank <= largest; });
+  for (auto rank = too_high; rank != ranks.end(); ++rank)
+    results.skipped.push_back(lowrank::concat("rank ", *rank, " on ", trainer.setting().name, ", whose narrowest layer has ", largest));
+  ranks.erase(too_high, ranks.end());
+  if (ranks.empty()) ranks.push_back(largest);
+  return ranks;
+}
+
 std::vector<Search> searches_of(const Setting& setting, const std::vector<Index>& ranks, bool both_scales, bool both_bases) {
   const Index middle = ranks[ranks.size() / 2];
   std::vector<Search> searches{{"full", Base::fp32, 0, setting.full_rates}};
@@ -313,7 +335,8 @@ void measure_models(const Options& options, Budget budget, Results& results) {
   {
     Trainer trainer(tiny, options.out);
     const Budget share(budget.left() * (has_model ? 0.3 : 0.97));
-    Quality(trainer, searches_of(tiny, options.model_ranks, true, true), share).run(results);
+    const std::vector<Index> ranks = possible_ranks(trainer, options.model_ranks, results);
+    Quality(trainer, searches_of(tiny, ranks, true, true), share).run(results);
     results.context["tiny_steps"] = std::to_string(trainer.steps);
     results.context["tiny_batch"] = lowrank::concat(tiny.batch, " x ", tiny.sequence);
   }
@@ -331,7 +354,7 @@ void measure_models(const Options& options, Budget budget, Results& results) {
   large.rates = {1e-3, 3e-3, 3e-4};
   large.full_rates = {1e-4, 3e-5, 3e-4};
   Trainer trainer(large, options.out);
-  const std::vector<Index> ranks = options.quick ? std::vector<Index>{8} : std::vector<Index>{1, 8, 64};
+  const std::vector<Index> ranks = possible_ranks(trainer, options.quick ? std::vector<Index>{8} : std::vector<Index>{1, 8, 64}, results);
   Quality(trainer, searches_of(large, ranks, false, false), Budget(budget.left() * 0.95)).run(results);
   results.context["large_model"] = large.name;
   results.context["large_steps"] = std::to_string(trainer.steps);

@@ -18,7 +18,7 @@ struct Options {
 
   std::vector<Index> sizes{576, 1536, 4096}, tokens{1, 8, 64, 512}, ranks{1, 2, 4, 8, 16, 32, 64, 128, 256, 512};
   std::vector<std::string> bases{"fp32", "bf16", "nf4", "q4_1"};
-  std::vector<Index> model_ranks{1, 4, 16, 64, 256};
+  std::vector<Index> model_ranks{1, 4, 16, 64, 192};
 };
 
 Peaks measure_peaks();

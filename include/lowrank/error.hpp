@@ -1,10 +1,13 @@
 #pragma once
 
+#include <concepts>
 #include <cstddef>
-#include <sstream>
+#include <cstdio>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 #include <lowrank/config.hpp>
 
@@ -31,12 +34,81 @@ struct IoError : Error {
   using Error::Error;
 };
 
-/// Concatenates anything that a stream can print.
+/// One part of a message: a text, a character, a number, or a path in quotes. It refers to what it was made from, and is printed only when
+/// the message is wanted.
+///
+/// Not a stream: to find the operator<< for each part of each message costs a compiler more than all else in a header.
+class Part {
+ public:
+  Part(std::string_view text) : kind_(Kind::text), text_(text) {}
+  Part(const std::string& text) : Part(std::string_view(text)) {}
+  Part(const char* text) : Part(std::string_view(text)) {}
+  Part(char character) : kind_(Kind::character), natural_(static_cast<unsigned char>(character)) {}
+  template <class Number>
+  requires std::is_arithmetic_v<Number> Part(Number number) {
+    if constexpr (std::is_floating_point_v<Number>)
+      kind_ = Kind::real, real_ = static_cast<double>(number);
+    else if constexpr (std::is_signed_v<Number>)
+      kind_ = Kind::integer, integer_ = number;
+    else
+      kind_ = Kind::natural, natural_ = number;
+  }
+  template <class Path>
+  requires requires(const Path& path) {
+    { path.string() } -> std::convertible_to<std::string>;
+  }
+  Part(const Path& path)
+      : kind_(Kind::path), object_(&path), print_([](const void* object) { return static_cast<const Path*>(object)->string(); }) {}
+
+  void append_to(std::string& message) const {
+    switch (kind_) {
+      case Kind::text:
+        message += text_;
+        break;
+      case Kind::character:
+        message += static_cast<char>(natural_);
+        break;
+      case Kind::integer:
+        message += std::to_string(integer_);
+        break;
+      case Kind::natural:
+        message += std::to_string(natural_);
+        break;
+      case Kind::real: {
+        char digits[32];
+        message.append(digits, static_cast<std::size_t>(std::snprintf(digits, sizeof digits, "%g", real_)));
+        break;
+      }
+      case Kind::path:
+        message += '"' + print_(object_) + '"';
+        break;
+    }
+  }
+
+ private:
+  enum class Kind { text, character, integer, natural, real, path } kind_;
+  union {
+    std::string_view text_;
+    long long integer_;
+    unsigned long long natural_;
+    double real_;
+    const void* object_;
+  };
+  std::string (*print_)(const void*) = nullptr;
+};
+
+namespace detail {
+inline std::string join(std::initializer_list<Part> parts) {
+  std::string text;
+  for (const Part& part : parts) part.append_to(text);
+  return text;
+}
+}  // namespace detail
+
+/// Concatenates texts, characters, numbers (six digits of a fraction) and paths (in quotes).
 template <class... Parts>
 std::string concat(const Parts&... parts) {
-  std::ostringstream text;
-  (text << ... << parts);
-  return std::move(text).str();
+  return detail::join({Part(parts)...});
 }
 
 /// Bytes of the UTF-8 character that a text begins with, or 0 when it begins with none (The Unicode Standard, table 3-7).
@@ -66,17 +138,24 @@ inline std::string printable(std::string_view text, std::size_t longest = std::s
   return text.empty() ? line : line + "…";
 }
 
+namespace detail {
+template <class Kind>
+[[noreturn, gnu::cold]] void fail(std::string_view operation, std::initializer_list<Part> parts) {
+  throw Kind(printable(join({'[', operation, "] ", join(parts)})));
+}
+}  // namespace detail
+
 /// Throws Kind with the text "[operation] parts…", one printable line; parts say what was given, what was expected and how to fix it.
 template <class Kind, class... Parts>
 [[noreturn]] void fail(std::string_view operation, const Parts&... parts) {
-  throw Kind(printable(concat('[', operation, "] ", parts...)));
+  detail::fail<Kind>(operation, {Part(parts)...});
 }
 
 /// Throws Kind unless the condition holds. The parts are printed only then.
 template <class Kind, class... Parts>
 void check(bool condition, std::string_view operation, const Parts&... parts) {
   if (!condition) [[unlikely]]
-    fail<Kind>(operation, parts...);
+    detail::fail<Kind>(operation, {Part(parts)...});
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -1,9 +1,9 @@
 #pragma once
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <filesystem>
 #include <memory>
 #include <new>
 #include <span>
@@ -76,26 +76,30 @@ class Buffer {
   }
 
   /// The whole file, mapped read-only: processes share its pages, and it may exceed the memory. Throws IoError.
-  static Buffer map(const std::filesystem::path& path) {
-    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe is refused below, not waited for
-    check<IoError>(file >= 0, "map", "cannot open ", path, ": ", std::strerror(errno), "; give the path of a readable file");
+  static Buffer map(const char* path) {
+    const int file = ::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe is refused below, not waited for
+    check<IoError>(file >= 0, "map", "cannot open \"", path, "\": ", std::strerror(errno), "; give the path of a readable file");
     struct Closer {
       int file;
       ~Closer() { ::close(file); }
     } closer{file};
     struct stat status {};
-    check<IoError>(::fstat(file, &status) == 0, "map", "cannot read the size of ", path, ": ", std::strerror(errno));
-    check<IoError>(S_ISREG(status.st_mode), "map", path, " is not a regular file; give the path of a file");
+    check<IoError>(::fstat(file, &status) == 0, "map", "cannot read the size of \"", path, "\": ", std::strerror(errno));
+    check<IoError>(S_ISREG(status.st_mode), "map", '"', path, "\" is not a regular file; give the path of a file");
     Buffer buffer;
     const auto size = static_cast<std::size_t>(status.st_size);
     if (size == 0) return buffer;
     void* address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file, 0);
-    check<IoError>(address != MAP_FAILED, "map", "cannot map ", path, " (", size, " bytes): ", std::strerror(errno));
+    check<IoError>(address != MAP_FAILED, "map", "cannot map \"", path, "\" (", size, " bytes): ", std::strerror(errno));
     buffer.owner_ = std::shared_ptr<std::byte>(static_cast<std::byte*>(address), [size](std::byte* p) { ::munmap(p, size); });
     buffer.data_ = buffer.owner_.get();
     buffer.size_ = size;
     return buffer;
   }
+  /// The same for a std::filesystem::path or a std::string.
+  template <class Path>
+  requires requires(const Path& path) { path.c_str(); }
+  static Buffer map(const Path& path) { return map(path.c_str()); }
 
   /// Bytes [offset, offset + size), sharing ownership. Throws ShapeError when they are not all inside.
   Buffer slice(std::size_t offset, std::size_t size) const {

@@ -11,16 +11,12 @@
 
 #include <lowrank/core/types.hpp>
 
-#if defined(__x86_64__) || defined(__i386__)
-#include <immintrin.h>
-#endif
-
 namespace lowrank::inline LOWRANK_ABI::detail {
 
 /// Tells the processor that this thread only waits.
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
-  _mm_pause();
+  __asm__ volatile("pause");
 #elif defined(__aarch64__)
   __asm__ volatile("isb");  // waits some 10 ns; `yield` does nothing on most processors
 #endif

@@ -5,18 +5,19 @@
 #include <string_view>
 
 #include <lowrank/kernels/dispatch.hpp>
-#include <lowrank/kernels/quantize_avx512.hpp>
 #include <lowrank/kernels/quantize_scalar.hpp>
+#if !defined(LOWRANK_SEPARATE_KERNELS)
+#include <lowrank/kernels/quantize_tables.hpp>
+#endif
 
 namespace lowrank::inline LOWRANK_ABI::kernels {
 
-inline const QuantizeKernels& quantize_kernels() {
-#if defined(__x86_64__)
-  const std::string_view target = target_name();
-  if (target == "avx512" || target == "avx512bf16") return avx512::quantize_kernels;
-  if (target == "avx2") return avx2::quantize_kernels;
+namespace detail {
+#if defined(LOWRANK_SEPARATE_KERNELS)
+const QuantizeKernels& quantize_kernels_of(std::string_view target);  // in the one unit that includes separate.hpp
 #endif
-  return scalar::quantize_kernels;
-}
+}  // namespace detail
+
+inline const QuantizeKernels& quantize_kernels() { return detail::quantize_kernels_of(target_name()); }
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels

@@ -12,43 +12,63 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/error.hpp>
 #include <lowrank/kernels/dispatch.hpp>
+#include <lowrank/kernels/pack.hpp>
 #include <lowrank/kernels/source.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::quant {
 
 inline constexpr Index encode_grain = 1 << 16;  ///< weights that one thread encodes at a time
-inline constexpr Index chunk = 1 << 12;         ///< those of them that are read at once: a multiple of every block
+inline constexpr Index chunk = 1 << 12;         ///< those of them that one call of a kernel encodes: a multiple of every block
 
-/// Writes elements [begin, begin + length) of the flattened (row-major) source as floats.
+/// Rows [row, row + count), columns [col, col + length) of a source as floats, one after the other.
 template <Source Weights>
-void read_flat(const Weights& w, Index begin, Index length, float* out) {
+void read_rows(const Weights& w, Index row, Index count, Index col, Index length, float* out) {
   const kernels::KernelTable& table = kernels::current_table();
-  for (Index row = begin / w.cols(), col = begin % w.cols(); length > 0; ++row, col = 0) {
-    const Index run = std::min(length, w.cols() - col);
+  for (Index i = 0; i < count; ++i, out += length) {
     if constexpr (std::derived_from<Weights, DenseSource<bfloat16>>)
-      table.widen_bfloat16(w.data() + row * w.stride() + col, run, out);
+      table.widen_bfloat16(w.data() + (row + i) * w.stride() + col, length, out);
     else if constexpr (std::derived_from<Weights, DenseSource<half>>)
-      table.widen_half(w.data() + row * w.stride() + col, run, out);
+      table.widen_half(w.data() + (row + i) * w.stride() + col, length, out);
     else
-      w.decode(row, 1, col, run, out, run);
-    out += run;
-    length -= run;
+      return w.decode(row, count, col, length, out, length);
   }
 }
 
-/// Elements [col, col + length) of a row where they are, if they lie there as floats, else read into `buffer`.
+/// Elements [begin, begin + length) of the flattened (row-major) source as floats: the end of a row, whole rows, the beginning of one.
 template <Source Weights>
-const float* row_floats(const Weights& w, Index row, Index col, Index length, float* buffer) {
-  if constexpr (std::derived_from<Weights, DenseSource<float>>) return w.data() + row * w.stride() + col;
-  read_flat(w, row * w.cols() + col, length, buffer);
-  return buffer;
+void read_flat(const Weights& w, Index begin, Index length, float* out) {
+  const Index cols = w.cols();
+  while (length > 0) {
+    const Index row = begin / cols, col = begin % cols, count = col == 0 && length >= cols ? length / cols : 1;
+    const Index run = count > 1 ? cols : std::min(length, cols - col);
+    read_rows(w, row, count, col, run, out);
+    begin += count * run, out += count * run, length -= count * run;
+  }
+}
+
+struct EncodedFloats {};
+
+/// Floats and the distance from one row to the next.
+struct RowFloats {
+  const float* data;
+  Index stride;
+};
+
+/// Rows [row, row + count) where they are, if they lie there as floats, else read into memory of this thread's.
+template <Source Weights>
+RowFloats row_floats(const Weights& w, Index row, Index count) {
+  if constexpr (std::derived_from<Weights, DenseSource<float>>) return {w.data() + row * w.stride(), w.stride()};
+  float* const buffer = kernels::Scratch<EncodedFloats>::get<float>(count * w.cols());
+  read_rows(w, row, count, 0, w.cols(), buffer);
+  return {buffer, w.cols()};
 }
 
 /// The same for elements [begin, begin + length) of the flattened source, where its rows follow each other without gaps.
 template <Source Weights>
-const float* flat_floats(const Weights& w, Index begin, Index length, float* buffer) {
+const float* flat_floats(const Weights& w, Index begin, Index length) {
   if constexpr (std::derived_from<Weights, DenseSource<float>>)
     if (w.stride() == w.cols()) return w.data() + begin;
+  float* const buffer = kernels::Scratch<EncodedFloats>::get<float>(length);
   read_flat(w, begin, length, buffer);
   return buffer;
 }

@@ -38,14 +38,11 @@ class RowBlocks {
     auto* const bytes = blocks.mutable_as<std::byte>();
     quant::FirstFailure failure;
     parallel_ranges(rows, std::max<Index>(1, quant::encode_grain / std::max<Index>(1, cols)), [&](Index begin, Index end) {
-      alignas(64) float buffer[quant::chunk];
-      for (Index row = begin; row < end; ++row)
-        for (Index col = 0; col < cols; col += quant::chunk) {
-          const Index count = std::min(quant::chunk, cols - col);
-          const float* const x = quant::row_floats(w, row, col, count, buffer);
-          const Index done = encode_run(x, count, bytes + row * row_bytes + col / Format::block * Format::block_bytes);
-          if (done < count) failure.record(row * cols + col + done);
-        }
+      const auto [x, stride] = quant::row_floats(w, begin, end - begin);
+      for (Index row = begin; row < end; ++row) {
+        const Index done = encode_run(x + (row - begin) * stride, cols, bytes + row * row_bytes);
+        if (done < cols) failure.record(row * cols + done);
+      }
     });
     failure.check(w, std::min(Format::block, std::max<Index>(1, cols)));
     return {rows, cols, std::move(blocks)};

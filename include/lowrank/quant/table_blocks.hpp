@@ -83,10 +83,10 @@ class TableBlocks {
     Buffer absmax = Buffer::allocate(4 * static_cast<std::size_t>(ceil_div(size, block)));
     quant::FirstFailure failure;
     parallel_ranges(ceil_div(size, quant::chunk), quant::encode_grain / quant::chunk, [&](Index begin, Index end) {
-      alignas(64) float buffer[quant::chunk];
-      for (Index first = begin * quant::chunk; first < std::min(size, end * quant::chunk); first += quant::chunk) {
-        const Index count = std::min(quant::chunk, size - first), whole = count / block;
-        const float* const x = quant::flat_floats(w, first, count, buffer);
+      const Index stop = std::min(size, end * quant::chunk);
+      const float* x = quant::flat_floats(w, begin * quant::chunk, stop - begin * quant::chunk);
+      for (Index first = begin * quant::chunk; first < stop; first += quant::chunk, x += quant::chunk) {
+        const Index count = std::min(quant::chunk, stop - first), whole = count / block;
         auto* const to = codes.mutable_as<std::uint8_t>() + first / 2;
         float* const scales = absmax.mutable_as<float>() + first / block;
         const Index done = target.encode_table(encoder, x, whole, to, scales), at = done * block;

@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -124,6 +125,52 @@ TEST_CASE("bfloat16 is rounded once, from the sum in fp32") {
   merge(layer);
   const Weight<float> merged = dense(layer.merged().weight());
   for (Index i = 0; i < merged.size(); ++i) CHECK(merged.data()[i] == static_cast<float>(bfloat16(sum.data()[i])));
+}
+
+TEST_CASE("a merged weight has the same bits however it is cut, for ranks below and above the columns that are formed at a time") {
+  for (const Index rank : {1, 5, 200}) {
+    const Index rows = 37, cols = 1100;
+    LoraLinear layer{QuantizedLinear<Nf4<64>>{quantize<Nf4<64>>(random_weight(rows, cols, 0.05, 1))}, {.rank = rank, .alpha = 2}};
+    set_update(layer, 0.1);
+    const MergedSource merged(layer.base().source(), layer.update().view(), Vector<float>::LinSpaced(rows, 0.5f, 2));
+    const Weight<float> whole = dense(merged);
+    const Weight<float> expected = Vector<float>::LinSpaced(rows, 0.5f, 2).asDiagonal() *
+                                   (dequantize(layer.base().weight()) + layer.update().scale * layer.b().value * layer.a().value);
+    CHECK(whole.isApprox(expected, 64 * epsilon));
+    Weight<float> pieces(rows, cols);
+    Weight<double> doubles(rows, cols);
+    for (Index row = 0; row < rows; row += 5)
+      for (Index col = 0; col < cols; col += 333) {
+        const Index count = std::min<Index>(5, rows - row), length = std::min<Index>(333, cols - col);
+        merged.decode(row, count, col, length, &pieces(row, col), cols);
+        merged.decode(row, count, col, length, &doubles(row, col), cols);
+      }
+    CHECK(pieces == whole);
+    CHECK(doubles == whole.cast<double>());
+    const auto stored = quantize<Nf4<64>>(merged), from_dense = quantize<Nf4<64>>(whole);
+    CHECK(dequantize(stored) == dequantize(from_dense));
+    CHECK(dequantize(quantize<Q4_1>(merged)) == dequantize(quantize<Q4_1>(whole)));
+  }
+}
+
+template <class Format>
+void check_changed_codes(Index rows, Index cols) {
+  const Weight<float> w = random_weight(rows, cols, 0.05, 1), other = w + random_weight(rows, cols, 0.01, 2);
+  const auto before = quantize<Format>(w), after = quantize<Format>(other);
+  const BlockSource x = before.source(), y = after.source();
+  Index changed = 0;
+  for (Index i = 0; i < rows; ++i)
+    for (Index j = 0; j < cols; ++j) changed += x.nibble(i * x.pitch + j) != y.nibble(i * y.pitch + j);
+  const MergeReport report = merge_report(before, DenseSource<float>(other.data(), rows, cols), after);
+  CHECK(report.codes_changed == doctest::Approx(static_cast<double>(changed) / static_cast<double>(rows * cols)));
+  CHECK((changed > 0 || cols == 1));  // a single number of a block is its own minimum
+}
+
+TEST_CASE("changed codes are counted right where rows end inside a byte or a block") {
+  for (const Index cols : {1, 31, 64, 97, 256}) {
+    check_changed_codes<Nf4<64>>(7, cols);
+    check_changed_codes<Q4_1>(7, cols);
+  }
 }
 
 TEST_CASE("merging refuses what would not be finite, a second merge, and training while merged") {

@@ -70,19 +70,6 @@ void check(const AttentionShape& shape, Index queries, Index keys) {
   CHECK(difference(all, 2 * size_q + rows + size_k, backward.dv) < 0x1p-7);
 }
 
-/// A launcher on the model that claims many multiprocessors, so that the keys are cut into as many pieces as the scratch holds.
-struct Launch {
-  Machine& machine;
-  int launches = 0;
-
-  int multiprocessors() const { return 132; }
-  template <class Kernel>
-  void operator()(const Kernel& kernel) {
-    ++launches;
-    launch(machine, kernel);
-  }
-};
-
 cuda::AttentionArrays arrays_of(const AttentionShape& shape, Index queries, Index keys) {
   cuda::AttentionArrays a;
   a.heads = static_cast<int>(shape.heads), a.kv_heads = static_cast<int>(shape.kv_heads), a.head_size = static_cast<int>(shape.head_size);

@@ -7,17 +7,13 @@
 
 #include <support/test_gpu.hpp>
 
+#include "random_numbers.hpp"
+
 using namespace lowrank;
+using cuda_test::random_numbers;
 using simt_test::test_gpu;
 
 namespace {
-
-std::vector<float> random_numbers(Index count, std::uint64_t stream, float low = -1, float high = 1) {
-  Random random(7, stream);
-  std::vector<float> numbers(static_cast<std::size_t>(count));
-  for (float& x : numbers) x = static_cast<float>(random.uniform(low, high));
-  return numbers;
-}
 
 Activation<float> random_activation(Index rows, Index cols, std::uint64_t stream) {
   const auto numbers = random_numbers(rows * cols, stream);

@@ -7,10 +7,11 @@
 
 #include <doctest/doctest.h>
 
-#include <lowrank/core/random.hpp>
 #include <lowrank/cuda/product.hpp>
 
 #include <support/simt.hpp>
+
+#include "random_numbers.hpp"
 
 namespace cuda_test {
 
@@ -37,12 +38,21 @@ void launch(simt_test::Machine& machine, const Kernel& kernel) {
   machine.launch(kernel.shape(), kernel);
 }
 
-inline std::vector<float> random_numbers(Index count, std::uint64_t stream, float low = -1, float high = 1) {
-  Random random(7, stream);
-  std::vector<float> numbers(static_cast<std::size_t>(count));
-  for (float& x : numbers) x = static_cast<float>(random.uniform(low, high));
-  return numbers;
-}
+/// Launches on the model; the more multiprocessors it claims, the more pieces a product's depth or an attention's keys are cut into.
+struct Launch {
+  simt_test::Machine& machine;
+  int claimed = 132;
+  bool wgmma = false;
+  int launches = 0;
+
+  int multiprocessors() const { return claimed; }
+  bool has_wgmma() const { return wgmma; }
+  template <class Kernel>
+  void operator()(const Kernel& kernel) {
+    ++launches;
+    launch(machine, kernel);
+  }
+};
 
 /// Rows of bfloat16 in aligned memory of its own, for an Operand or an AdapterView; made by the kernel that makes them on a device.
 struct Rows {

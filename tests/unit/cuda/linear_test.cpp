@@ -6,26 +6,6 @@ using namespace lowrank;
 using namespace cuda_test;
 using simt_test::Machine;
 
-namespace {
-
-/// Launches on the model; the more multiprocessors it claims, the more pieces the depth is cut into.
-struct Launch {
-  Machine& machine;
-  int claimed;
-  bool wgmma = false;
-  int launches = 0;
-
-  int multiprocessors() const { return claimed; }
-  bool has_wgmma() const { return wgmma; }
-  template <class Kernel>
-  void operator()(const Kernel& kernel) {
-    ++launches;
-    launch(machine, kernel);
-  }
-};
-
-}  // namespace
-
 TEST_CASE("pieces of the depth: enough blocks for the device, never more than tiles or scratch allow") {
   const cuda::Scratch scratch{nullptr, 1000};
   CHECK(cuda::splits_of(1, 64, 100, 132, scratch) == 10);   // the scratch holds ten partial outputs

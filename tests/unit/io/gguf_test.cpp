@@ -27,7 +27,7 @@ std::string with_data(std::string bytes, std::size_t data) {
   return bytes + std::string(data, '\1');
 }
 
-std::string complaint_about(const std::string& bytes) {
+std::string gguf_complaint(const std::string& bytes) {
   const test::TemporaryFolder folder;
   test::write_file(folder / "x.gguf", bytes);
   return test::complaint([&] {
@@ -37,7 +37,7 @@ std::string complaint_about(const std::string& bytes) {
 }
 
 void check_complaint(const std::string& bytes, std::string_view part) {
-  const std::string complaint = complaint_about(bytes);
+  const std::string complaint = gguf_complaint(bytes);
   CHECK_MESSAGE(complaint.find(part) != complaint.npos, complaint);
   CHECK(complaint.starts_with("[gguf] "));
   CHECK(complaint.find("x.gguf") != complaint.npos);
@@ -64,7 +64,7 @@ gguf::Metadata every_type() {
           {"nested", Array{std::vector<Array>{Array{std::vector<std::int16_t>{1, 2}}, Array{std::vector<double>{}}}}}};
 }
 
-std::vector<gguf::Tensor> some_tensors() {
+std::vector<gguf::Tensor> some_gguf_tensors() {
   const auto make = [](const char* name, GgmlType type, std::vector<Index> shape) {
     Buffer bytes = Buffer::allocate(static_cast<std::size_t>(*gguf::byte_count(type, shape)));
     for (std::size_t i = 0; i < bytes.size(); ++i) bytes.mutable_as<std::uint8_t>()[i] = static_cast<std::uint8_t>(i * 7);
@@ -78,7 +78,7 @@ std::vector<gguf::Tensor> some_tensors() {
 
 TEST_CASE("gguf: what is written is read, every type of metadata and nested arrays included") {
   const test::TemporaryFolder folder;
-  gguf::write(folder / "x", every_type(), some_tensors());
+  gguf::write(folder / "x", every_type(), some_gguf_tensors());
   const auto file = gguf::File::open(folder / "x");
   CHECK(file.version() == 3);
   CHECK(file.metadata() == every_type());
@@ -87,7 +87,7 @@ TEST_CASE("gguf: what is written is read, every type of metadata and nested arra
   CHECK(k.shape == std::vector<Index>{2, 3, 1, 32});
   CHECK(k.rows() == 6);
   CHECK(k.cols() == 32);
-  for (const auto& tensor : some_tensors()) {
+  for (const auto& tensor : some_gguf_tensors()) {
     CHECK(file.tensor(tensor.name).type == tensor.type);
     CHECK(std::ranges::equal(file.tensor(tensor.name).bytes.bytes(), tensor.bytes.bytes()));
     CHECK(reinterpret_cast<std::uintptr_t>(file.tensor(tensor.name).bytes.data()) % 32 == 0);
@@ -123,7 +123,7 @@ TEST_CASE("gguf: metadata is read as what fits and refused as what does not") {
 }
 
 TEST_CASE("gguf: version 2 is read, others are refused") {
-  CHECK(complaint_about(head(0, 0, 2)).empty());
+  CHECK(gguf_complaint(head(0, 0, 2)).empty());
   check_complaint(head(0, 0, 1), "is GGUF version 1 but 2 and 3 are read");
   check_complaint(head(0, 0, 4), "is GGUF version 4");
   check_complaint(head(0, 0, 0x03000000), "is big-endian");
@@ -133,11 +133,11 @@ TEST_CASE("gguf: version 2 is read, others are refused") {
 
 TEST_CASE("gguf: a file cut at any byte is refused") {
   const test::TemporaryFolder folder;
-  gguf::write(folder / "x", every_type(), some_tensors());
+  gguf::write(folder / "x", every_type(), some_gguf_tensors());
   const std::string bytes = test::read_file(folder / "x");
   const std::size_t padding = 20;  // of the last tensor: 6 rows of 34 bytes, 204 of 224; a file may end before it
-  for (std::size_t size = 0; size < bytes.size() - padding; ++size) CHECK(complaint_about(bytes.substr(0, size)).starts_with("[gguf] "));
-  for (std::size_t size = bytes.size() - padding; size <= bytes.size(); ++size) CHECK(complaint_about(bytes.substr(0, size)).empty());
+  for (std::size_t size = 0; size < bytes.size() - padding; ++size) CHECK(gguf_complaint(bytes.substr(0, size)).starts_with("[gguf] "));
+  for (std::size_t size = bytes.size() - padding; size <= bytes.size(); ++size) CHECK(gguf_complaint(bytes.substr(0, size)).empty());
 }
 
 TEST_CASE("gguf: counts and lengths that lie are refused before anything is allocated") {
@@ -165,7 +165,7 @@ TEST_CASE("gguf: alignments that are no power of two are refused, small ones are
     return head(0, 1) + text("general.alignment") + raw<std::uint32_t>(4) + raw(alignment);
   };
   for (const std::uint32_t alignment : {0u, 3u, 33u, 0xffffffffu}) check_complaint(aligned(alignment), "must be a power of two");
-  for (const std::uint32_t alignment : {1u, 8u, 64u, 0x80000000u}) CHECK(complaint_about(aligned(alignment)).empty());
+  for (const std::uint32_t alignment : {1u, 8u, 64u, 0x80000000u}) CHECK(gguf_complaint(aligned(alignment)).empty());
   check_complaint(head(0, 1) + text("general.alignment") + raw<std::uint32_t>(8) + text("32"), "is string");
   const test::TemporaryFolder folder;
   test::write_file(folder / "x", "GGUF" + raw<std::uint32_t>(3) + raw<std::uint64_t>(1) + raw<std::uint64_t>(1) +
@@ -178,7 +178,7 @@ TEST_CASE("gguf: tensors that lie are refused, each with its reason") {
   const auto one = [](std::vector<std::uint64_t> sizes, std::uint32_t type, std::uint64_t offset = 0) {
     return with_data(head(1, 0) + entry("t", std::move(sizes), type, offset), 128);
   };
-  CHECK(complaint_about(one({32}, 0)).empty());
+  CHECK(gguf_complaint(one({32}, 0)).empty());
   check_complaint(one({33}, 0), "needs 132 bytes at offset 0 but the file has 128");
   check_complaint(one({0}, 0), "a dimension of 0");
   check_complaint(one({std::uint64_t{1} << 63}, 0), "a dimension of 9223372036854775808");
@@ -195,7 +195,7 @@ TEST_CASE("gguf: tensors that lie are refused, each with its reason") {
   const auto two = [](std::uint64_t offset, const char* name = "u") {
     return with_data(head(2, 0) + entry("t", {4}, 0, 0) + entry(name, {4}, 0, offset), 64);
   };
-  CHECK(complaint_about(two(32)).empty());
+  CHECK(gguf_complaint(two(32)).empty());
   check_complaint(two(0), "may not overlap");
   check_complaint(two(16), "may not overlap");
   check_complaint(two(64), "has offset 64 but 32 follows");
@@ -217,7 +217,7 @@ TEST_CASE("gguf::write: content that no file can hold is refused, and the old fi
   const auto refused = [&](const gguf::Metadata& metadata, const std::vector<gguf::Tensor>& tensors) {
     return test::complaint([&] { gguf::write(folder / "x", metadata, tensors); });
   };
-  auto tensors = some_tensors();
+  auto tensors = some_gguf_tensors();
   tensors.push_back(tensors.front());
   CHECK(refused({}, tensors).find("occurs twice") != std::string::npos);
   tensors.back().name = "other";

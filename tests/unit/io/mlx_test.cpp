@@ -18,7 +18,7 @@ StoredTensor ramp(std::string name, std::vector<Index> shape) {
   return make_tensor<float>(std::move(name), tensor.shape, values);
 }
 
-struct Folder {
+struct MlxFolder {
   test::TemporaryFolder folder;
   std::string config =
       R"({"model": "m", "fine_tune_type": "lora", "num_layers": 2, "iters": 10, "lora_parameters": {"rank": 2, "scale": 20.0, "dropout": 0.1}})";
@@ -36,7 +36,7 @@ struct Folder {
     CHECK_MESSAGE(complaint.find(part) != complaint.npos, complaint);
     CHECK(complaint.starts_with("[mlx] "));
   }
-  Folder& with(std::string_view from, std::string_view to) {
+  MlxFolder& with(std::string_view from, std::string_view to) {
     const auto at = config.find(from);
     REQUIRE(at != config.npos);
     config.replace(at, from.size(), to);
@@ -47,7 +47,7 @@ struct Folder {
 }  // namespace
 
 TEST_CASE("mlx: matrices are transposed, the scale is the factor itself") {
-  const Folder f;
+  const MlxFolder f;
   const Adapter adapter = f.load();
   CHECK(mlx::is_adapter(f.folder.path()));
   REQUIRE(adapter.layers.size() == 2);
@@ -68,7 +68,7 @@ TEST_CASE("mlx: matrices are transposed, the scale is the factor itself") {
 }
 
 TEST_CASE("mlx: adapters of the last blocks, of embeddings, with DoRA, in bf16") {
-  Folder f;
+  MlxFolder f;
   f.tensors.erase(f.tensors.begin(), f.tensors.begin() + 2);
   CHECK(std::get<std::vector<std::string>>(f.load().config.target_modules) == std::vector<std::string>{"model.layers.1.self_attn.q_proj"});
   f.tensors.push_back(ramp("model.embed_tokens.lora_a", {7, 2}));
@@ -77,7 +77,7 @@ TEST_CASE("mlx: adapters of the last blocks, of embeddings, with DoRA, in bf16")
   CHECK(embedding.is_embedding);
   CHECK(embedding.a.shape == std::vector<Index>{2, 7});
 
-  Folder dora;
+  MlxFolder dora;
   dora.with("\"lora\"", "\"dora\"");
   dora.refused("missing tensor \"model.layers.0.self_attn.q_proj.m\"; fine_tune_type is dora");
   for (const char* layer : {"0", "1"}) dora.tensors.push_back(ramp(concat("model.layers.", layer, ".self_attn.q_proj.m"), {3}));
@@ -88,7 +88,7 @@ TEST_CASE("mlx: adapters of the last blocks, of embeddings, with DoRA, in bf16")
   dora.with("\"dora\"", "\"lora\"").tensors.back().name = "model.layers.1.self_attn.q_proj.m";
   dora.refused("unexpected tensor \"model.layers.0.self_attn.q_proj.m\"; fine_tune_type is lora");
 
-  Folder brain;
+  MlxFolder brain;
   const std::vector<bfloat16> values{bfloat16(1.0f), bfloat16(2.0f), bfloat16(3.0f), bfloat16(4.0f), bfloat16(5.0f), bfloat16(6.0f)};
   brain.tensors[1] = make_tensor<bfloat16>(brain.tensors[1].name, {2, 3}, values);
   CHECK(brain.load().layers.begin()->second.b.dtype == DType::bf16);
@@ -96,7 +96,7 @@ TEST_CASE("mlx: adapters of the last blocks, of embeddings, with DoRA, in bf16")
 }
 
 TEST_CASE("mlx: configurations that mean something else are refused by name") {
-  const auto refused = [](std::string_view from, std::string_view to, std::string_view part) { Folder().with(from, to).refused(part); };
+  const auto refused = [](std::string_view from, std::string_view to, std::string_view part) { MlxFolder().with(from, to).refused(part); };
   refused("\"lora\"", "\"full\"", "fine_tune_type is \"full\" but must be lora or dora");
   refused("\"lora\"", "7", "fine_tune_type is 7");
   refused("\"num_layers\": 2", "\"num_layers\": 1", "tensors for 2 blocks but num_layers is 1");
@@ -110,12 +110,12 @@ TEST_CASE("mlx: configurations that mean something else are refused by name") {
   refused("0.1", "1.0", "dropout is 1.0");
   refused("\"dropout\"", "\"alpha\"", "lora_parameters has the key \"alpha\"");
   refused("{\"rank\": 2, \"scale\": 20.0, \"dropout\": 0.1}", "[]", "lora_parameters is []");
-  CHECK(Folder().with("\"num_layers\": 2", "\"num_layers\": -1").load().layers.size() == 2);
-  CHECK(Folder().with("num_layers", "lora_layers").load().layers.size() == 2);
+  CHECK(MlxFolder().with("\"num_layers\": 2", "\"num_layers\": -1").load().layers.size() == 2);
+  CHECK(MlxFolder().with("num_layers", "lora_layers").load().layers.size() == 2);
 }
 
 TEST_CASE("mlx: tensors that are missing, unexpected, of the wrong shape or not finite are refused by name") {
-  Folder f;
+  MlxFolder f;
   f.tensors.pop_back();
   f.refused("missing tensor \"model.layers.1.self_attn.q_proj.lora_b\"");
   f.tensors.push_back(ramp("model.layers.1.self_attn.q_proj.lora_b", {3, 2}));

@@ -20,7 +20,7 @@ StoredTensor filled(std::string name, std::vector<Index> shape, float value = 0.
 }
 
 /// A folder with one adapted layer, r = 2; tests change the one or the other file.
-struct Folder {
+struct PeftFolder {
   test::TemporaryFolder folder;
   std::string config = R"({"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]})";
   std::vector<StoredTensor> tensors{filled("base_model.model.x.q_proj.lora_A.weight", {2, 5}),
@@ -39,7 +39,7 @@ struct Folder {
 };
 
 void check_config(std::string_view config, std::string_view part) {
-  Folder f;
+  PeftFolder f;
   f.config = config;
   f.check_complaint(part);
 }
@@ -120,7 +120,7 @@ TEST_CASE("peft: ranks and scales that no pattern says are written as one path e
 }
 
 TEST_CASE("peft: patterns that overlap are reported, and keep their meaning when their keys are sorted") {
-  Folder f;
+  PeftFolder f;
   f.config =
       R"({"peft_type": "LORA", "r": 8, "lora_alpha": 4, "target_modules": ["q_proj"], "rank_pattern": {"q_proj": 2, "a.q_proj": 3}})";
   f.tensors.push_back(filled("base_model.model.a.q_proj.lora_A.weight", {2, 5}));
@@ -137,15 +137,15 @@ TEST_CASE("peft: patterns that overlap are reported, and keep their meaning when
 }
 
 TEST_CASE("peft: tensors that are missing, unexpected, of the wrong shape or not finite are refused by name") {
-  CHECK(Folder().load().layers.size() == 1);
+  CHECK(PeftFolder().load().layers.size() == 1);
   for (std::size_t half : {0u, 1u}) {
-    Folder f;
+    PeftFolder f;
     f.tensors.erase(f.tensors.begin() + static_cast<std::ptrdiff_t>(half));
     f.check_complaint(half == 0 ? "missing tensor base_model.model.x.q_proj.lora_A.weight"
                                 : "missing tensor base_model.model.x.q_proj.lora_B.weight");
   }
   const auto with = [](StoredTensor tensor, std::string_view part) {
-    Folder f;
+    PeftFolder f;
     f.tensors.push_back(std::move(tensor));
     f.check_complaint(part);
   };
@@ -155,31 +155,31 @@ TEST_CASE("peft: tensors that are missing, unexpected, of the wrong shape or not
   with(filled("base_model.model.x.q_proj.lora_magnitude_vector", {3}), "without use_dora is true");
   with(filled("base_model.model.x.q_proj.lora_B.bias", {3}), "without lora_bias is true");
   with(filled("base_model.model.x.q_proj.lora_embedding_A", {2, 5}), "of a linear layer and of an embedding");
-  Folder f;
+  PeftFolder f;
   f.tensors.push_back(filled("base_model.model.x.k_proj.lora_A.weight", {2, 5}));
   f.tensors.push_back(filled("base_model.model.x.k_proj.lora_B.weight", {3, 2}));
   f.check_complaint("target_modules does not name its module");
   f.tensors = {};
   f.check_complaint("no adapter tensor in it");
   for (const std::vector<Index>& shape : {std::vector<Index>{4, 5}, {2, 5, 1, 1}, {2, 0}, {10}, {0, 5}}) {
-    Folder g;
+    PeftFolder g;
     g.tensors[0] = filled("base_model.model.x.q_proj.lora_A.weight", shape);
     g.check_complaint("x.q_proj has A " + shape_text(shape) + " and B [3, 2]");
   }
   for (const float value : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    Folder g;
+    PeftFolder g;
     g.tensors[1] = filled("base_model.model.x.q_proj.lora_B.weight", {3, 2}, value);
     g.check_complaint("\"base_model.model.x.q_proj.lora_B.weight\" holds ");
   }
 }
 
 TEST_CASE("peft: what the configuration announces must be there") {
-  Folder f;
+  PeftFolder f;
   f.config = R"({"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"], "use_dora": true})";
   f.check_complaint("missing tensor base_model.model.x.q_proj.lora_magnitude_vector, needed as use_dora is true");
   f.tensors.push_back(filled("base_model.model.x.q_proj.lora_magnitude_vector", {2}));
   f.check_complaint("lora_magnitude_vector is [2] but must be [3]");
-  Folder g;
+  PeftFolder g;
   g.config = R"({"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"], "modules_to_save": ["head"]})";
   g.check_complaint("modules_to_save names \"head\" but no tensor of it is there");
   g.tensors.push_back(filled("base_model.model.x.head.weight", {2}));
@@ -218,7 +218,7 @@ TEST_CASE("peft: keys that would change the mathematics are refused by name, ine
   }
   for (const char* init : {"\"pissa\"", "\"olora\"", "\"loftq\"", "\"pissa_niter_4\"", "\"corda\""})
     check_member(std::string("\"init_lora_weights\": ") + init, "init_lora_weights is ");
-  Folder f;
+  PeftFolder f;
   f.config =
       R"({"peft_type": "LORA", "r": 2, "lora_alpha": 4.0, "target_modules": ["q_proj"], "future": null, "other": {}, "revision": "v1",)"
       R"( "init_lora_weights": "gaussian", "layers_to_transform": null})";
@@ -275,7 +275,7 @@ TEST_CASE("peft: every field of PEFT's LoraConfig is kept or refused by name") {
   const auto with = [](const std::string& key, const char* value) {
     nlohmann::json config{{"peft_type", "LORA"}, {"r", 2}, {"target_modules", {"q_proj"}}, {"layers_to_transform", nullptr}};
     config[key] = nlohmann::json::parse(value);
-    Folder f;
+    PeftFolder f;
     for (StoredTensor& tensor : f.tensors) tensor.name.replace(tensor.name.find("x.q_proj"), 8, "model.x.0.q_proj");
     f.config = config.dump();
     return test::complaint([&] {
@@ -298,16 +298,16 @@ TEST_CASE("peft: folders without an adapter are refused with advice") {
 
 TEST_CASE("peft::save: an adapter that could not be loaded again is refused before anything is written") {
   const test::TemporaryFolder folder;
-  Adapter adapter = Folder().load();
+  Adapter adapter = PeftFolder().load();
   adapter.layers.at("x.q_proj").b = filled("", {3, 7});
   CHECK_THROWS_AS(peft::save(adapter, folder / "new"), FormatError);
   CHECK_FALSE(std::filesystem::exists(folder / "new"));
   test::write_file(folder / "file", "old");
-  CHECK_THROWS_WITH_AS(peft::save(Folder().load(), folder / "file"), doctest::Contains("cannot be created"), IoError);
-  CHECK_THROWS_AS(peft::save(Folder().load(), folder / "file/below"), IoError);
+  CHECK_THROWS_WITH_AS(peft::save(PeftFolder().load(), folder / "file"), doctest::Contains("cannot be created"), IoError);
+  CHECK_THROWS_AS(peft::save(PeftFolder().load(), folder / "file/below"), IoError);
   CHECK(test::read_file(folder / "file") == "old");
   std::filesystem::create_directories(folder / "blocked/adapter_model.safetensors");
   test::write_file(folder / "blocked/adapter_config.json", "old");
-  CHECK_THROWS_AS(peft::save(Folder().load(), folder / "blocked"), IoError);
+  CHECK_THROWS_AS(peft::save(PeftFolder().load(), folder / "blocked"), IoError);
   CHECK(test::read_file(folder / "blocked/adapter_config.json") == "old");
 }

@@ -14,7 +14,7 @@ std::string file_of(const std::string& header, std::size_t data_size, std::uint6
   return std::string(reinterpret_cast<const char*>(&size), 8) + header + std::string(data_size, '\0');
 }
 
-std::string complaint_about(const std::string& bytes) {
+std::string safetensors_complaint(const std::string& bytes) {
   const test::TemporaryFolder folder;
   test::write_file(folder / "x.safetensors", bytes);
   return test::complaint([&] {
@@ -25,7 +25,7 @@ std::string complaint_about(const std::string& bytes) {
 
 #define CHECK_COMPLAINT(bytes, text)                                  \
   do {                                                                \
-    const std::string complaint = complaint_about(bytes);             \
+    const std::string complaint = safetensors_complaint(bytes);       \
     CHECK_MESSAGE(complaint.find(text) != complaint.npos, complaint); \
     CHECK(complaint.find("x.safetensors") != complaint.npos);         \
   } while (false)
@@ -74,8 +74,8 @@ TEST_CASE("safetensors: a file cut at any byte is refused") {
   const test::TemporaryFolder folder;
   safetensors::write(folder / "x", some_tensors());
   const std::string bytes = test::read_file(folder / "x");
-  for (std::size_t size = 0; size < bytes.size(); ++size) CHECK(complaint_about(bytes.substr(0, size)).starts_with("[safetensors] "));
-  CHECK(complaint_about(bytes).empty());
+  for (std::size_t size = 0; size < bytes.size(); ++size) CHECK(safetensors_complaint(bytes.substr(0, size)).starts_with("[safetensors] "));
+  CHECK(safetensors_complaint(bytes).empty());
   CHECK_COMPLAINT(bytes + '\0', "follow the header");
 }
 
@@ -90,7 +90,7 @@ TEST_CASE("safetensors: headers that lie are refused, each with its reason") {
   CHECK_COMPLAINT(file_of(R"({"a":1})", 0), "must be an object of dtype, shape and data_offsets");
   CHECK_COMPLAINT(file_of(R"({"__metadata__":{"a":1}})", 0), "must be a string");
   CHECK_COMPLAINT(file_of(R"({"__metadata__":[{"a":{}}]})", 0), "must be an object of strings");
-  CHECK(complaint_about(file_of("{}", 0)).empty());
+  CHECK(safetensors_complaint(file_of("{}", 0)).empty());
   std::string deep = "{\"a\":";
   for (int i = 0; i < 100'000; ++i) deep += '[';
   CHECK_COMPLAINT(file_of(deep, 0), "nested more than");
@@ -103,8 +103,8 @@ TEST_CASE("safetensors: tensors that lie are refused, each with its reason") {
   const auto one = [&](const char* dtype, const char* shape, const char* offsets) {
     return file_of('{' + entry(dtype, shape, offsets) + '}', 8);
   };
-  CHECK(complaint_about(one("\"F32\"", "[2]", "[0,8]")).empty());
-  CHECK(complaint_about(one("\"F4\"", "[16]", "[0,8]")).empty());
+  CHECK(safetensors_complaint(one("\"F32\"", "[2]", "[0,8]")).empty());
+  CHECK(safetensors_complaint(one("\"F4\"", "[16]", "[0,8]")).empty());
   CHECK_COMPLAINT(one("\"F31\"", "[2]", "[0,8]"), "unknown dtype \"F31\"");
   CHECK_COMPLAINT(one("7", "[2]", "[0,8]"), "dtype must be a string");
   CHECK_COMPLAINT(one("\"F4\"", "[15]", "[0,8]"), "no whole number of bytes");
@@ -124,7 +124,7 @@ TEST_CASE("safetensors: tensors that lie are refused, each with its reason") {
   CHECK_COMPLAINT(file_of('{' + t + ',' + u + "[2,6]}}", 8), "may not overlap");
   CHECK_COMPLAINT(file_of('{' + t + ',' + u + "[0,4]}}", 8), "may not overlap");
   CHECK_COMPLAINT(file_of('{' + t + '}', 8), "cover 4 bytes but 8 follow");
-  CHECK(complaint_about(file_of('{' + t + ',' + u + "[4,8]}}", 8)).empty());
+  CHECK(safetensors_complaint(file_of('{' + t + ',' + u + "[4,8]}}", 8)).empty());
   CHECK_COMPLAINT(file_of(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"stride":[2]}})", 8), "must be an object of dtype");
 }
 
@@ -134,7 +134,7 @@ TEST_CASE("safetensors: shapes of more than 64 dimensions are refused") {
     for (int i = 1; i < count; ++i) list += ",1";
     return R"({"a":{"dtype":"U8","shape":[)" + list + R"(],"data_offsets":[0,1]}})";
   };
-  CHECK(complaint_about(file_of(ones(64), 1)).empty());
+  CHECK(safetensors_complaint(file_of(ones(64), 1)).empty());
   CHECK_COMPLAINT(file_of(ones(65), 1), "the shape has 65 dimensions but 64 at most are read");
   const test::TemporaryFolder folder;
   const std::vector<StoredTensor> deep{{"a", DType::u8, std::vector<Index>(65, 1), Buffer::allocate(1)}};

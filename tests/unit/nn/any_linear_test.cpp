@@ -9,15 +9,12 @@
 #include <lowrank/quant/nf4.hpp>
 #include <lowrank/quant/q4_1.hpp>
 
+#include "nn_support.hpp"
+
 using namespace lowrank;
+using namespace nn_test;
 
 namespace {
-
-Activation<float> random(Index rows, Index cols, std::uint64_t seed) {
-  Activation<float> x(rows, cols);
-  fill_uniform(x, 1.0, Random(seed));
-  return x;
-}
 
 StoredMatrix<bfloat16> as_bfloat16(const Weight<float>& w) {
   Buffer buffer = Buffer::allocate(static_cast<std::size_t>(w.size()) * 2);
@@ -32,8 +29,8 @@ struct Case {
 };
 
 std::vector<Case> cases() {
-  const Weight<float> w = random(48, 64, 1);
-  const Vector<float> bias = random(48, 1, 2);
+  const Weight<float> w = random<float>(48, 64, 1);
+  const Vector<float> bias = random<float>(48, 1, 2);
   const auto nf4 = quantize<Nf4<64, DoubleQuant>>(w);
   const auto q4_1 = quantize<Q4_1>(w);
   const auto bf16 = as_bfloat16(w);
@@ -45,21 +42,21 @@ std::vector<Case> cases() {
           {QuantizedLinear{q4_1, bias}, dequantize(q4_1)}};
 }
 
-const float tolerance = 64 * std::numeric_limits<float>::epsilon();
+const float product_tolerance = 64 * std::numeric_limits<float>::epsilon();
 
 }  // namespace
 
 static_assert(LinearLayer<AnyLinear> && !HasSource<AnyLinear>);
 
 TEST_CASE("AnyLinear gives what the layer that it holds gives") {
-  const auto x = random(64, 5, 3);
+  const auto x = random<float>(64, 5, 3);
   for (auto& [layer, w] : cases()) {
     const Vector<float> bias = layer.bias().value;
     const Activation<float> expected = (w * x).colwise() + bias;
-    CHECK(layer(x).isApprox(expected, tolerance));
-    CHECK(layer(Var{Activation<float>(x)}).value().isApprox(expected, tolerance));
-    CHECK(layer.product(x).isApprox(w * x, tolerance));
-    CHECK(layer.transposed_product(expected).isApprox(w.transpose() * expected, tolerance));
+    CHECK(layer(x).isApprox(expected, product_tolerance));
+    CHECK(layer(Var{Activation<float>(x)}).value().isApprox(expected, product_tolerance));
+    CHECK(layer.product(x).isApprox(w * x, product_tolerance));
+    CHECK(layer.transposed_product(expected).isApprox(w.transpose() * expected, product_tolerance));
     const std::vector<std::int32_t> ids{7, 0, 7};
     CHECK(layer.embed(ids).col(2) == w.row(7).transpose());
     CHECK(layer.in_features() == 64);
@@ -77,7 +74,7 @@ TEST_CASE("only a dense Linear has a trainable weight") {
 }
 
 TEST_CASE("AdaptedLinear runs bare or with an update that is exchanged by pointer") {
-  const auto x = random(64, 5, 4), g = random(48, 5, 5);
+  const auto x = random<float>(64, 5, 4), g = random<float>(48, 5, 5);
   LoraWeights<float> first = make_lora<float>(64, 48, {.rank = 3, .alpha = 6, .seed = 6}), second = first;
   fill_uniform(first.b.value, 1.0, Random(7));
   fill_uniform(second.b.value, 1.0, Random(8));
@@ -88,22 +85,22 @@ TEST_CASE("AdaptedLinear runs bare or with an update that is exchanged by pointe
     for (LoraWeights<float>* update : {&first, &second}) {
       const Weight<float> full = w + update->scale * update->b.value * update->a.value;
       const Activation<float> expected = (full * x).colwise() + Vector<float>(layer.bias().value);
-      CHECK(adapted.forward(x, update).isApprox(expected, tolerance));
+      CHECK(adapted.forward(x, update).isApprox(expected, product_tolerance));
       update->a.gradient().setZero();
       update->b.gradient().setZero();
       Tape tape;
       Var v = tape.variable(x);
       Var y = adapted.forward(v, update);
-      CHECK(y.value().isApprox(expected, tolerance));
+      CHECK(y.value().isApprox(expected, product_tolerance));
       tape.backward(y, g);
-      CHECK(tape.gradient(v).isApprox(full.transpose() * g, tolerance));
-      CHECK(update->b.grad.isApprox(update->scale * g * (update->a.value * x).transpose(), tolerance));
+      CHECK(tape.gradient(v).isApprox(full.transpose() * g, product_tolerance));
+      CHECK(update->b.grad.isApprox(update->scale * g * (update->a.value * x).transpose(), product_tolerance));
     }
   }
 }
 
 TEST_CASE("one table as embedding and head, trained as both") {
-  AnyLinear table{Linear<float>{Weight<float>(random(6, 4, 9))}};
+  AnyLinear table{Linear<float>{Weight<float>(random<float>(6, 4, 9))}};
   const std::vector<std::int32_t> ids{1, 5, 1}, targets{5, 1, 0};
   Tape tape;
   const auto loss = [&] { return linear_cross_entropy(table, table.embed(&tape, ids), targets); };

@@ -10,22 +10,18 @@
 #include <lowrank/quant/nf4.hpp>
 #include <lowrank/quant/q4_1.hpp>
 
+#include "nn_support.hpp"
+
 namespace {
 
 using namespace lowrank;
+using namespace nn_test;
 
 template <class S>
 Weight<S> random_weight(Index rows, Index cols, std::uint64_t seed) {
   Weight<S> w(rows, cols);
   fill_normal(w, 0.3, Random(seed));
   return w;
-}
-
-template <class S>
-Activation<S> random_columns(Index rows, Index cols, std::uint64_t seed) {
-  Activation<S> x(rows, cols);
-  fill_normal(x, 1, Random(seed));
-  return x;
 }
 
 template <class S>

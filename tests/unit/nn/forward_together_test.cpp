@@ -7,15 +7,12 @@
 #include <lowrank/nn/init.hpp>
 #include <lowrank/quant.hpp>
 
+#include "nn_support.hpp"
+
 namespace {
 
 using namespace lowrank;
-
-Activation<float> random_columns(Index rows, Index cols, std::uint64_t seed) {
-  Activation<float> x(rows, cols);
-  fill_normal(x, 1, Random(seed, 0));
-  return x;
-}
+using namespace nn_test;
 
 Weight<float> random_weight(Index rows, Index cols, std::uint64_t seed) {
   Weight<float> w(rows, cols);
@@ -62,7 +59,7 @@ Activation<float> sweep(Group& group, const Activation<float>& x, bool together,
   Var<float> total;
   for (std::size_t i = 0; i < used; ++i) {
     y.push_back(outputs[i].value());
-    const Var<float> part = mse(outputs[i], random_columns(outputs[i].rows(), x.cols(), 10 + i));
+    const Var<float> part = mse(outputs[i], random_columns<float>(outputs[i].rows(), x.cols(), 10 + i));
     total = i == 0 ? part : total + part;
   }
   tape.backward(total);
@@ -78,7 +75,7 @@ TEST_CASE("forward_together gives what layer by layer gives, forward and backwar
         CAPTURE(static_cast<int>(compute));
         CAPTURE(tokens);
         CAPTURE(used);
-        const auto x = random_columns(Group::in, tokens, 7);
+        const auto x = random_columns<float>(Group::in, tokens, 7);
         Group together(compute), apart(compute);
         std::vector<Activation<float>> y, expected_y;
         const auto dx = sweep(together, x, true, used, y), expected = sweep(apart, x, false, used, expected_y);
@@ -98,7 +95,7 @@ TEST_CASE("forward_together gives what layer by layer gives, forward and backwar
 TEST_CASE("forward_together without a tape, for few and many tokens") {
   for (const Index tokens : {1, 8, 9, 64}) {
     Group group(Compute::fp32);
-    const auto x = random_columns(Group::in, tokens, 8);
+    const auto x = random_columns<float>(Group::in, tokens, 8);
     const auto outputs = forward_together(group.uses, Var<float>(x));
     for (std::size_t i = 0; i < 3; ++i) {
       const Activation<float> expected = group.layers[i].forward(x, group.uses[i].update);
@@ -110,5 +107,5 @@ TEST_CASE("forward_together without a tape, for few and many tokens") {
 TEST_CASE("forward_together refuses an x of another width, naming both") {
   Group group(Compute::fp32);
   Tape<float> tape;
-  CHECK_THROWS_AS(forward_together(group.uses, tape.variable(random_columns(Group::in - 1, 20, 9))), ShapeError);
+  CHECK_THROWS_AS(forward_together(group.uses, tape.variable(random_columns<float>(Group::in - 1, 20, 9))), ShapeError);
 }

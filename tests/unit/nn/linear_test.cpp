@@ -8,18 +8,14 @@
 #include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/nn/linear.hpp>
 
+#include "nn_support.hpp"
+
 using namespace lowrank;
+using namespace nn_test;
 
 namespace {
 
 using Vars = std::vector<Var<double>>;
-
-template <class S>
-Activation<S> random(Index rows, Index cols, std::uint64_t seed) {
-  Activation<S> x(rows, cols);
-  fill_uniform(x, 1.0, Random(seed));
-  return x;
-}
 
 // |a - b| in units of epsilon times a product's magnitude, the sum of n terms up to 1.
 template <class A, class B>

@@ -11,25 +11,14 @@
 #include <lowrank/quant/nf4.hpp>
 #include <lowrank/quant/q4_1.hpp>
 
+#include "nn_support.hpp"
+
 using namespace lowrank;
+using namespace nn_test;
 
 namespace {
 
 using Vars = std::vector<Var<double>>;
-
-template <class S>
-Activation<S> random(Index rows, Index cols, std::uint64_t seed) {
-  Activation<S> x(rows, cols);
-  fill_uniform(x, 1.0, Random(seed));
-  return x;
-}
-
-// Fills B too, so that the update does something.
-template <class Layer>
-void seed_update(Layer& layer) {
-  fill_uniform(layer.a().value, 1.0, Random(100));
-  fill_uniform(layer.b().value, 1.0, Random(101));
-}
 
 template <class Layer>
 GradcheckReport check_layer(Layer& layer, Index tokens = 3) {

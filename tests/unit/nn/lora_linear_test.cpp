@@ -12,25 +12,10 @@
 #include <lowrank/quant/double_quant.hpp>
 #include <lowrank/quant/q4_1.hpp>
 
+#include "nn_support.hpp"
+
 using namespace lowrank;
-
-namespace {
-
-template <class S>
-Activation<S> random(Index rows, Index cols, std::uint64_t seed) {
-  Activation<S> x(rows, cols);
-  fill_uniform(x, 1.0, Random(seed));
-  return x;
-}
-
-// Fills B too, so that the update does something.
-template <class Layer>
-void seed_update(Layer& layer) {
-  fill_uniform(layer.a().value, 1.0, Random(100));
-  fill_uniform(layer.b().value, 1.0, Random(101));
-}
-
-}  // namespace
+using namespace nn_test;
 
 static_assert(LinearLayer<LoraLinear<Linear<float>>> && LinearLayer<LoraLinear<QuantizedLinear<Q4_1>>>);
 static_assert(LinearLayer<LoraLinear<LoraLinear<Linear<double>, 4>>>);

@@ -10,15 +10,12 @@
 #include <lowrank/quant/nf4.hpp>
 #include <lowrank/quant/matrix.hpp>
 
+#include "nn_support.hpp"
+
 using namespace lowrank;
+using namespace nn_test;
 
 namespace {
-
-Activation<float> random_columns(Index rows, Index cols, std::uint64_t seed) {
-  Activation<float> x(rows, cols);
-  fill_normal(x, 1, Random(seed));
-  return x;
-}
 
 LoraWeights<float> random_update(const LoraOptions& options, std::uint64_t seed) {
   auto update = make_lora<float>(64, 48, options);
@@ -27,7 +24,7 @@ LoraWeights<float> random_update(const LoraOptions& options, std::uint64_t seed)
   return update;
 }
 
-const float tolerance = 256 * std::numeric_limits<float>::epsilon();
+const float sum_tolerance = 256 * std::numeric_limits<float>::epsilon();
 
 }  // namespace
 
@@ -47,7 +44,7 @@ TEST_CASE(
   const std::vector updates{&plain, &biased, &dora, &dropped, &dropped_dora};
   const std::vector<UpdateRange> ranges{{0, 5, &plain}, {5, 2, nullptr},   {7, 5, &dropped_dora}, {12, 1, &biased},
                                         {13, 9, &dora}, {22, 4, &dropped}, {26, 6, &plain}};
-  const auto x = random_columns(64, 32, 5), g = random_columns(48, 32, 6);
+  const auto x = random_columns<float>(64, 32, 5), g = random_columns<float>(48, 32, 6);
   const auto all_gradients = [&](const auto& sweep) {
     for (auto* update : updates) {
       update->visit_parameters([](auto& p) { p.gradient().setZero(); });
@@ -80,15 +77,15 @@ TEST_CASE(
   });
   for (std::size_t i = 0; i < apart.size(); ++i) {
     CAPTURE(i);
-    CHECK(together[i].isApprox(apart[i], tolerance));
+    CHECK(together[i].isApprox(apart[i], sum_tolerance));
   }
   // Without a tape nothing is dropped; and with what prepare_dora() left.
   AdaptedLinear base = layer;
   const Activation<float> bare = add_updates(base.forward(Var<float>(x)), Var<float>(x), base, ranges).value();
   layer.base.visit([&](const auto& held) { prepare_dora(held, dora); });
-  CHECK(add_updates(base.forward(Var<float>(x)), Var<float>(x), base, ranges).value().isApprox(bare, tolerance));
+  CHECK(add_updates(base.forward(Var<float>(x)), Var<float>(x), base, ranges).value().isApprox(bare, sum_tolerance));
   for (const auto& [begin, count, update] : ranges)
-    CHECK(bare.middleCols(begin, count).isApprox(base.forward(Activation<float>(x.middleCols(begin, count)), update), tolerance));
+    CHECK(bare.middleCols(begin, count).isApprox(base.forward(Activation<float>(x.middleCols(begin, count)), update), sum_tolerance));
 }
 
 TEST_CASE("ranges outside the batch, updates of another layer and DoRA over a trained bias are refused") {
@@ -96,7 +93,7 @@ TEST_CASE("ranges outside the batch, updates of another layer and DoRA over a tr
   layer.base.set_trainable(false);
   auto update = random_update({.rank = 2}, 1), foreign = make_lora<float>(32, 48, {.rank = 2});
   Tape<float> tape;
-  const Var<float> x = tape.variable(random_columns(64, 4, 2));
+  const Var<float> x = tape.variable(random_columns<float>(64, 4, 2));
   const auto with = [&](UpdateRange range) { add_updates(layer.forward(x), x, layer, std::span(&range, 1)); };
   CHECK_THROWS_AS(with({2, 3, &update}), ShapeError);
   CHECK_THROWS_AS(with({0, 4, &foreign}), ShapeError);
@@ -112,7 +109,7 @@ TEST_CASE("an update of a token table adds s B A[:, ids], and repeated ids add t
   auto update = make_lora<float>(10, 6, {.rank = 2, .alpha = 3});
   fill_normal(update.b.value, 1, Random(3));
   const std::vector<std::int32_t> ids{4, 9, 4};
-  const auto base = random_columns(6, 5, 4), g = random_columns(6, 5, 5);
+  const auto base = random_columns<float>(6, 5, 4), g = random_columns<float>(6, 5, 5);
   Tape<float> tape;
   const Var<float> y = add_embedding_update(tape.variable(base), ids, 1, update);
   Activation<float> expected = base, da = Activation<float>::Zero(2, 10), db = Activation<float>::Zero(6, 2);
@@ -122,10 +119,10 @@ TEST_CASE("an update of a token table adds s B A[:, ids], and repeated ids add t
     da.col(id) += update.scale * update.b.value.transpose() * g.col(t + 1);
     db += update.scale * g.col(t + 1) * update.a.value.col(id).transpose();
   }
-  CHECK(y.value().isApprox(expected, tolerance));
+  CHECK(y.value().isApprox(expected, sum_tolerance));
   tape.backward(y, g);
-  CHECK(update.a.grad.isApprox(da, tolerance));
-  CHECK(update.b.grad.isApprox(db, tolerance));
+  CHECK(update.a.grad.isApprox(da, sum_tolerance));
+  CHECK(update.b.grad.isApprox(db, sum_tolerance));
   const std::vector<std::int32_t> outside{10};
   CHECK_THROWS_AS(add_embedding_update(Var<float>(base), outside, 0, update), ValueError);
 }

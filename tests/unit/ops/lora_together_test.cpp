@@ -8,7 +8,7 @@ using namespace lowrank;
 
 namespace {
 
-Weight<float> drawn(Index rows, Index cols, std::uint64_t seed) {
+Weight<float> drawn_weight(Index rows, Index cols, std::uint64_t seed) {
   Weight<float> m(rows, cols);
   Random random(seed);
   for (Index i = 0; i < m.size(); ++i) m.data()[i] = random.normal();
@@ -31,10 +31,10 @@ struct Plain {
 
 TEST_CASE("lora_backward_together: a weight that can only be decoded gives what the dense one gives") {
   const Index in = 70, out = 50, tokens = 40, r = 4;
-  const Weight<float> w = drawn(out, in, 1), a = drawn(r, in, 2), b = drawn(out, r, 3);
+  const Weight<float> w = drawn_weight(out, in, 1), a = drawn_weight(r, in, 2), b = drawn_weight(out, r, 3);
   const AnyMatrix opaque(Plain{w});
   const LowRank<float> update{{a.data(), r, in}, {b.data(), out, r}, 1.5f};
-  const Activation<float> x = drawn(in, tokens, 4), g = drawn(out, tokens, 5);
+  const Activation<float> x = drawn_weight(in, tokens, 4), g = drawn_weight(out, tokens, 5);
   const std::vector<AdaptedWeight> first{{opaque, update}, {opaque, std::nullopt}},
       second{{DenseSource<float>(w.data(), out, in), update}, {DenseSource<float>(w.data(), out, in), std::nullopt}};
   const std::vector<Activation<float>> gradients{g, g};

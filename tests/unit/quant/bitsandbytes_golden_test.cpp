@@ -9,29 +9,25 @@
 #include <lowrank/quant.hpp>
 
 #include "../../support/golden.hpp"
+#include "quant_support.hpp"
 
 // Bytes, scales and values against bitsandbytes' CPU path. The library follows the CUDA rule, so some differ by design; each difference
 // must be one of those that TableBlocks lists, and `Differences` counts them.
 
 using namespace lowrank;
+using namespace quant_test;
 
 namespace {
 
-const test::GoldenFile& golden() {
+const test::GoldenFile& golden_quant4() {
   static const test::GoldenFile file(LOWRANK_GOLDEN_DIR "/quant4.safetensors");
   return file;
-}
-
-Buffer to_buffer(const std::vector<std::uint8_t>& bytes) {
-  Buffer buffer = Buffer::allocate(bytes.size());
-  std::copy(bytes.begin(), bytes.end(), buffer.mutable_as<std::uint8_t>());
-  return buffer;
 }
 
 template <std::size_t Size>
 std::array<float, Size> table_of(const std::string& name) {
   std::array<float, Size> table;
-  std::ranges::copy(golden().floats(name), table.begin());
+  std::ranges::copy(golden_quant4().floats(name), table.begin());
   return table;
 }
 
@@ -92,11 +88,11 @@ void compare_values(const QuantizedMatrix<Format>& q, const std::vector<float>& 
 
 template <class Format>
 QuantizedMatrix<Format> load(const std::string& key, Index rows, Index cols) {
-  const Buffer codes = to_buffer(golden().bytes(key + ".packed")), absmax = to_buffer(golden().bytes(key + ".absmax"));
+  const Buffer codes = to_buffer(golden_quant4().bytes(key + ".packed")), absmax = to_buffer(golden_quant4().bytes(key + ".absmax"));
   const std::array<float, 16> table = table_of<16>("code." + std::string(Format::quant_type));
   if constexpr (Format::Scales::is_double_quantized) {
-    const Buffer nested = to_buffer(golden().bytes(key + ".absmax2"));
-    return {rows, cols, codes, absmax, nested, golden().floats(key + ".offset")[0], table, table_of<256>("nested_code")};
+    const Buffer nested = to_buffer(golden_quant4().bytes(key + ".absmax2"));
+    return {rows, cols, codes, absmax, nested, golden_quant4().floats(key + ".offset")[0], table, table_of<256>("nested_code")};
   } else {
     return {rows, cols, codes, absmax, table};
   }
@@ -128,16 +124,16 @@ template <class Format>
 void compare(const std::string& input, const std::string& kind, Differences& found) {
   const std::string suffix = std::string(Format::quant_type) + "." + std::to_string(Format::block), key = input + "." + suffix + kind;
   CAPTURE(key);
-  const std::vector<float> x = golden().floats(input + ".input");
-  const std::vector<Index> shape = golden().shape(input + ".input");
+  const std::vector<float> x = golden_quant4().floats(input + ".input");
+  const std::vector<Index> shape = golden_quant4().shape(input + ".input");
   const auto q = quantize<Format>(DenseSource<float>(x.data(), shape[0], shape[1]));
   const auto stored = load<Format>(key, shape[0], shape[1]);
 
   const auto* codes = q.storage().codes().template as<std::uint8_t>();
-  const std::vector<float> absmax = golden().floats(input + "." + suffix + ".plain.absmax");
-  compare_codes<Format>(x, {codes, codes + q.storage().codes().size()}, golden().bytes(key + ".packed"), absmax, found);
+  const std::vector<float> absmax = golden_quant4().floats(input + "." + suffix + ".plain.absmax");
+  compare_codes<Format>(x, {codes, codes + q.storage().codes().size()}, golden_quant4().bytes(key + ".packed"), absmax, found);
   compare_scales(q.storage().scales(), stored.storage().scales(), absmax, found);
-  compare_values(stored, golden().floats(key + ".dequant"), input.ends_with("bfloat16"), found);
+  compare_values(stored, golden_quant4().floats(key + ".dequant"), input.ends_with("bfloat16"), found);
 }
 
 template <template <int, class> class Format, class Scales>

@@ -9,17 +9,17 @@
 #include <lowrank/quant.hpp>
 
 #include "../kernels/fixtures.hpp"
+#include "quant_support.hpp"
 
 // Whole matrices, from every target, against the formats' own decode, bit for bit.
 
 using namespace lowrank;
+using namespace quant_test;
 
 namespace {
 
-Weight<float> normal(Index rows, Index cols) {
-  Random random(9);
-  Weight<float> w(rows, cols);
-  for (Index i = 0; i < w.size(); ++i) w.data()[i] = random.normal();
+Weight<float> normal_with_zeros(Index rows, Index cols) {
+  Weight<float> w = normal(rows, cols, 9);
   if (w.size() > 200) w.reshaped<Eigen::RowMajor>().segment(70, 100).setZero();
   return w;
 }
@@ -65,7 +65,7 @@ void check_matrix(const QuantizedMatrix<Format>& q) {
 template <class Format>
 void check_format() {
   for (auto [rows, cols] : {std::pair<Index, Index>{0, 5}, {5, 0}, {1, 1}, {1, 31}, {3, 43}, {7, 64}, {33, 80}, {2, 4129}, {130, 1}})
-    check_matrix(quantize<Format>(normal(rows, cols)));
+    check_matrix(quantize<Format>(normal_with_zeros(rows, cols)));
 }
 
 template <class Format>
@@ -94,7 +94,7 @@ TEST_CASE("dequantize writes what decode writes") {
 
 TEST_CASE("a matrix that goes past the caches") {
   const Index cols = 1033, rows = static_cast<Index>(quant::stream_threshold() / 2) / cols + 1;
-  const auto q = quantize<Nf4<64>>(normal(rows, cols));
+  const auto q = quantize<Nf4<64>>(normal_with_zeros(rows, cols));
   Weight<float> expected(rows, cols);
   q.decode(0, rows, 0, cols, expected.data(), cols);
   const Weight<float> d = dequantize(q);
@@ -103,7 +103,7 @@ TEST_CASE("a matrix that goes past the caches") {
 }
 
 TEST_CASE("a destination of another size is refused") {
-  const auto q = quantize<Nf4<64>>(normal(3, 43));
+  const auto q = quantize<Nf4<64>>(normal_with_zeros(3, 43));
   std::vector<float> out(128);
   CHECK_THROWS_WITH_AS(dequantize_into(q, std::span(out)),
                        "[dequantize_into] out has 128 elements but the matrix is [3, 43]; give it rows * cols", ShapeError);

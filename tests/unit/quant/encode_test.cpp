@@ -10,20 +10,17 @@
 #include <lowrank/quant.hpp>
 
 #include "../kernels/fixtures.hpp"
+#include "quant_support.hpp"
 
 // Whole matrices quantized by every target, by any number of threads and from any kind of source have the same bytes; search lowers the
 // error.
 
 using namespace lowrank;
+using namespace quant_test;
 
 namespace {
 
-Weight<float> normal(Index rows, Index cols, std::uint64_t seed = 21) {
-  Random random(seed);
-  Weight<float> w(rows, cols);
-  for (Index i = 0; i < w.size(); ++i) w.data()[i] = 0.02f * random.normal();
-  return w;
-}
+Weight<float> small_weight(Index rows, Index cols) { return 0.02f * normal(rows, cols, 21); }
 
 std::vector<std::byte> bytes_of(const Buffer& buffer) { return {buffer.data(), buffer.data() + buffer.size()}; }
 
@@ -51,7 +48,7 @@ template <class Format, class... Rule>
 void check_targets(const Rule&... rule) {
   const int threads = thread_count();
   for (auto [rows, cols] : {std::pair<Index, Index>{1, 1}, {1, 31}, {3, 43}, {7, 64}, {33, 80}, {2, 4129}, {130, 1}, {40, 5000}}) {
-    Weight<float> w = normal(rows, cols);
+    Weight<float> w = small_weight(rows, cols);
     if (w.size() > 200) w.reshaped<Eigen::RowMajor>().segment(70, 100).setZero();
     kernels::set_target(kernels::Target::scalar);
     set_thread_count(1);
@@ -74,7 +71,7 @@ void check_targets(const Rule&... rule) {
 /// Weights of 16 bits are quantized as the floats that they are.
 template <class Element>
 void check_narrow() {
-  const Weight<float> w = normal(19, 301);
+  const Weight<float> w = small_weight(19, 301);
   std::vector<Element> narrow;
   for (Index i = 0; i < w.size(); ++i) narrow.emplace_back(w.data()[i]);
   Weight<float> wide(w.rows(), w.cols());
@@ -122,12 +119,12 @@ TEST_CASE("bfloat16 and half weights") {
 }
 
 TEST_CASE("search: no block is worse, normal weights lose 5 percent of the error and more") {
-  const Weight<float> w = normal(128, 512);
+  const Weight<float> w = small_weight(128, 512);
   CHECK(check_search<Nf4<32>>(w) < 0.915);
   CHECK(check_search<Nf4<64>>(w) < 0.93);
   CHECK(check_search<Nf4<128>>(w) < 0.95);
   CHECK(check_search<Fp4<64>>(w) < 0.93);
-  Weight<float> hard = normal(37, 101);
+  Weight<float> hard = small_weight(37, 101);
   for (Index i = 0; i < hard.size(); i += 13) hard.data()[i] = std::ldexp(hard.data()[i], static_cast<int>(i % 60) - 30);
   hard.row(3).setZero();
   hard.row(5).setConstant(3.4e38f);
@@ -138,7 +135,7 @@ TEST_CASE("search: no block is worse, normal weights lose 5 percent of the error
 }
 
 TEST_CASE("a search without sense is refused") {
-  const Weight<float> w = normal(2, 64);
+  const Weight<float> w = small_weight(2, 64);
   CHECK_THROWS_WITH_AS(
       (quantize<Nf4<64>>(w, Search{.points = 0})),
       "[quantize] a search of 0 points from 0.7 to 1.1 of the largest magnitude; give at least 1 point and bounds in (0, 2], "

@@ -8,20 +8,16 @@
 #include <lowrank/quant.hpp>
 
 #include "../../support/golden.hpp"
+#include "quant_support.hpp"
 
 using namespace lowrank;
+using namespace quant_test;
 
 namespace {
 
-const test::GoldenFile& golden() {
+const test::GoldenFile& golden_blocks() {
   static const test::GoldenFile file(LOWRANK_GOLDEN_DIR "/gguf_blocks.safetensors");
   return file;
-}
-
-Buffer to_buffer(const std::vector<std::uint8_t>& bytes) {
-  Buffer buffer = Buffer::allocate(bytes.size());
-  std::copy(bytes.begin(), bytes.end(), buffer.mutable_as<std::uint8_t>());
-  return buffer;
 }
 
 std::vector<std::uint8_t> blocks_of(const auto& q) {
@@ -33,9 +29,9 @@ template <class Format>
 void check_reads() {
   const std::string name(Format::name);
   CAPTURE(name);
-  const QuantizedMatrix<Format> q(4, 512, to_buffer(golden().bytes(name + ".bytes")));
+  const QuantizedMatrix<Format> q(4, 512, to_buffer(golden_blocks().bytes(name + ".bytes")));
   CHECK(8.0 * static_cast<double>(q.bytes()) / (4 * 512) == Format::bits_per_weight);
-  const std::vector<float> expected = golden().floats(name + ".dequant");
+  const std::vector<float> expected = golden_blocks().floats(name + ".dequant");
   const Weight<float> w = dequantize(q);
   Index different = 0;
   for (std::size_t i = 0; i < expected.size(); ++i)
@@ -57,8 +53,8 @@ template <class Format>
 void check_writes() {
   const std::string name(Format::name);
   CAPTURE(name);
-  const std::vector<float> x = golden().floats("input");
-  CHECK(blocks_of(quantize<Format>(DenseSource<float>(x.data(), 4, 512))) == golden().bytes(name + ".bytes"));
+  const std::vector<float> x = golden_blocks().floats("input");
+  CHECK(blocks_of(quantize<Format>(DenseSource<float>(x.data(), 4, 512))) == golden_blocks().bytes(name + ".bytes"));
 }
 
 }  // namespace

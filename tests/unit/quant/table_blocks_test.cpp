@@ -9,16 +9,12 @@
 #include <lowrank/core/random.hpp>
 #include <lowrank/quant.hpp>
 
+#include "quant_support.hpp"
+
 using namespace lowrank;
+using namespace quant_test;
 
 namespace {
-
-Weight<float> normal(Index rows, Index cols, std::uint64_t seed = 7) {
-  Random random(seed);
-  Weight<float> w(rows, cols);
-  for (Index i = 0; i < w.size(); ++i) w.data()[i] = random.normal();
-  return w;
-}
 
 template <class Format>
 std::vector<std::uint8_t> codes_of(const QuantizedMatrix<Format>& q) {

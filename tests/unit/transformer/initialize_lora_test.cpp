@@ -8,8 +8,11 @@
 #include <transformer/initialize.hpp>
 #include <transformer/initialize_lora.hpp>
 
+#include "transformer_support.hpp"
+
 using namespace transformer;
 using lowrank::Weight;
+using transformer_test::distance;
 
 namespace {
 
@@ -47,7 +50,7 @@ std::vector<Example> small_data() {
   return examples;
 }
 
-LoraConfig small_config() {
+LoraConfig small_lora() {
   LoraConfig config;
   config.rank = 4;
   config.alpha = 6;  // s = 1.5
@@ -55,9 +58,7 @@ LoraConfig small_config() {
   return config;
 }
 
-Activation<float> logits(Llama& model, LoraSet* lora) { return model.logits(small_data().front().ids, 1, {.lora = lora}).value(); }
-
-double distance(const Activation<float>& x, const Activation<float>& y) { return static_cast<double>((x - y).norm() / y.norm()); }
+Activation<float> small_logits(Llama& model, LoraSet* lora) { return model.logits(small_data().front().ids, 1, {.lora = lora}).value(); }
 
 /// As training would.
 void change(LoraSet& set) {
@@ -84,15 +85,15 @@ TEST_CASE("start_lora: the model begins as it was, and the plain set on the unto
         for (Index s = 0; s < model.head_slot(); ++s)
           model.layer(s) = lowrank::AnyLinear(lowrank::AnyMatrix(lowrank::quantize<lowrank::Q8_0>(dense_weight(model.layer(s)))));
       Llama untouched = model;
-      LoraConfig config = small_config();
-      const auto before = logits(model, nullptr);
+      LoraConfig config = small_lora();
+      const auto before = small_logits(model, nullptr);
       StartedLora started = start_lora(model, config, {.start = parse_start(name), .seed = seed, .batch = 2, .batches = 2}, small_data());
-      CHECK(distance(logits(model, &started.lora), before) < 2e-5);
+      CHECK(distance(small_logits(model, &started.lora), before) < 2e-5);
       change(started.lora);
-      const auto trained = logits(model, &started.lora);
+      const auto trained = small_logits(model, &started.lora);
       CHECK(distance(trained, before) > 1e-3);
       LoraSet plain = plain_lora(started, config);
-      CHECK(distance(logits(untouched, &plain), trained) < 2e-5);
+      CHECK(distance(small_logits(untouched, &plain), trained) < 2e-5);
       const bool moved = started.moved.has_value();
       CHECK(config.rank == (moved ? 8 : 4));
       CHECK(plain.at(slot(0, Projection::query))->rank() == config.rank);
@@ -105,7 +106,7 @@ TEST_CASE("Training on a residual base: gradients are those of the same base mad
   Llama model = small_model();
   for (Index s = 0; s < model.head_slot(); ++s)
     model.layer(s) = lowrank::AnyLinear(lowrank::AnyMatrix(lowrank::quantize<lowrank::Q8_0>(dense_weight(model.layer(s)))));
-  LoraConfig config = small_config();
+  LoraConfig config = small_lora();
   StartedLora started = start_lora(model, config, {.start = LoraStart::pissa_fast, .seed = seed}, {});
   Llama dense = model;
   for (Index s = 0; s < model.head_slot(); ++s) dense.layer(s) = converted(model.layer(s), Base::fp32);
@@ -134,24 +135,24 @@ TEST_CASE("start_lora with DoRA: lengths are those of the whole weight, and the 
     for (Index s = 0; s < model.head_slot(); s += 2)  // dense and quantized in turn
       model.layer(s) = lowrank::AnyLinear(lowrank::AnyMatrix(lowrank::quantize<lowrank::Q8_0>(dense_weight(model.layer(s)))));
     Llama untouched = model;
-    LoraConfig config = small_config();
+    LoraConfig config = small_lora();
     config.use_dora = true;
-    const auto before = logits(model, nullptr);
+    const auto before = small_logits(model, nullptr);
     StartedLora started = start_lora(model, config, {.start = parse_start(name), .seed = seed, .batch = 2, .batches = 2}, small_data());
-    CHECK(distance(logits(model, &started.lora), before) < 2e-5);
+    CHECK(distance(small_logits(model, &started.lora), before) < 2e-5);
     change(started.lora);
     for (auto& weights : started.lora.slots)
       if (weights) weights->magnitude.value *= 1.1f;
-    const auto trained = logits(model, &started.lora);
+    const auto trained = small_logits(model, &started.lora);
     LoraSet plain = plain_lora(started, config);
-    CHECK(distance(logits(untouched, &plain), trained) < 2e-5);
+    CHECK(distance(small_logits(untouched, &plain), trained) < 2e-5);
   }
 }
 
 TEST_CASE("start_lora loftq: the base is NF4 and the update brings the model nearer to what it was") {
   Llama model = small_model(), rounded = small_model();
-  const auto before = logits(model, nullptr);
-  LoraConfig config = small_config();
+  const auto before = small_logits(model, nullptr);
+  LoraConfig config = small_lora();
   config.rank = 16;
   StartedLora started = start_lora(model, config, {.start = LoraStart::loftq, .seed = seed}, {});
   for (const Index s : target_slots(model, config)) {
@@ -159,12 +160,12 @@ TEST_CASE("start_lora loftq: the base is NF4 and the update brings the model nea
     CHECK(dense_weight(model.layer(s)) == dense_weight(rounded.layer(s)));
     CHECK(dense_weight(converted(model.layer(s), Base::nf4)) == dense_weight(model.layer(s)));  // rounding again changes nothing
   }
-  CHECK(distance(logits(model, &started.lora), before) < 0.8 * distance(logits(rounded, nullptr), before));
+  CHECK(distance(small_logits(model, &started.lora), before) < 0.8 * distance(small_logits(rounded, nullptr), before));
 }
 
 TEST_CASE("eva: A spans what the layer reads; ranks are redistributed under the same budget and scale") {
   Llama model = small_model();
-  LoraConfig config = small_config();
+  LoraConfig config = small_lora();
   const StartOptions options{.start = LoraStart::eva, .seed = seed, .batch = 2, .batches = 4, .rank_spread = 2};
   const StartedLora started = start_lora(model, config, options, small_data());
   Index budget = 0;
@@ -203,12 +204,12 @@ TEST_CASE("gradient_directions: the singular directions of the dense gradient, f
 
 TEST_CASE("a beginning without a linear target, and scales that are 0 or infinite in fp32, are refused before the training") {
   Llama model = small_model();
-  LoraConfig config = small_config();
+  LoraConfig config = small_lora();
   for (const double alpha : {1e-300, 1e300, std::numeric_limits<double>::quiet_NaN()}) {
     config.alpha = alpha;
     CHECK_THROWS_WITH_AS(start_lora(model, config, {}, {}), doctest::Contains("it must be finite and not 0"), lowrank::ValueError);
   }
-  config = small_config();
+  config = small_lora();
   config.target_modules = std::vector<std::string>{"embed_tokens"};
   CHECK_NOTHROW(start_lora(model, config, {}, {}));
   CHECK_THROWS_WITH_AS(start_lora(model, config, {.start = LoraStart::pissa}, {}), doctest::Contains("for linear layers"),

@@ -16,13 +16,15 @@
 
 #include <support/files.hpp>
 
+#include "transformer_support.hpp"
+
 using namespace transformer;
 using lowrank::test::TemporaryFolder;
+using transformer_test::distance;
+using transformer_test::golden_folder;
 namespace fs = std::filesystem;
 
 namespace {
-
-const fs::path golden = LOWRANK_GOLDEN_DIR;
 
 std::vector<std::int32_t> some_ids() {
   std::vector<std::int32_t> ids;
@@ -31,18 +33,17 @@ std::vector<std::int32_t> some_ids() {
   return ids;
 }
 
-Activation<float> logits(Llama& model, LoraSet* set) { return model.logits(some_ids(), 1, {.lora = set}).value(); }
-double distance(const Activation<float>& x, const Activation<float>& y) { return static_cast<double>((x - y).norm() / y.norm()); }
+Activation<float> some_logits(Llama& model, LoraSet* set) { return model.logits(some_ids(), 1, {.lora = set}).value(); }
 
 /// tiny_llama with the table for its head.
 void make_tied(const fs::path& folder, bool keeps_copy) {
   fs::create_directories(folder);
   std::vector<lowrank::StoredTensor> tensors;
-  const auto file = lowrank::safetensors::File::open(golden / "tiny_llama/model.safetensors");
+  const auto file = lowrank::safetensors::File::open(golden_folder / "tiny_llama/model.safetensors");
   for (const auto& tensor : file.tensors())
     if (tensor.name != "lm_head.weight" || keeps_copy) tensors.push_back(tensor);
   lowrank::safetensors::write(folder / "model.safetensors", tensors);
-  auto config = lowrank::json::parse(read_text(golden / "tiny_llama/config.json"), "test", "config.json");
+  auto config = lowrank::json::parse(read_text(golden_folder / "tiny_llama/config.json"), "test", "config.json");
   config["tie_word_embeddings"] = true;
   config["dtype"] = "bfloat16";
   lowrank::test::write_file(folder / "config.json", config.dump());
@@ -79,31 +80,31 @@ LoraSet moved_set(const Llama& model, std::vector<std::string> targets, std::vec
 /// What is written computes what model and set do; gives the report.
 MergedModel check_merge(const fs::path& source, LoraSet& set, const MergeOptions& options, double tolerance) {
   Llama model = load_model(source);
-  const auto expected = logits(model, &set);
-  CHECK(distance(logits(model, nullptr), expected) > 5 * tolerance);
+  const auto expected = some_logits(model, &set);
+  CHECK(distance(some_logits(model, nullptr), expected) > 5 * tolerance);
   const TemporaryFolder folder;
   const fs::path out = folder / (fs::is_directory(source) ? "merged" : "merged.gguf");
   MergedModel result = merge_model(model, set, source, out, options);
   Llama again = load_model(out);
-  CHECK(distance(logits(again, nullptr), expected) < tolerance);
+  CHECK(distance(some_logits(again, nullptr), expected) < tolerance);
   if (options.residual_rank > 0) {
     const Adapter rest = to_adapter(again, result.residual, {.rank = options.residual_rank, .alpha = double(options.residual_rank)});
     LoraSet bound = bind(again, rest);
-    CHECK(distance(logits(again, &bound), expected) < 0.8 * distance(logits(again, nullptr), expected));
+    CHECK(distance(some_logits(again, &bound), expected) < 0.8 * distance(some_logits(again, nullptr), expected));
   }
   Llama in_memory = merged(model, set);
-  CHECK(distance(logits(in_memory, nullptr), expected) < 1e-5);
+  CHECK(distance(some_logits(in_memory, nullptr), expected) < 1e-5);
   return result;
 }
 
 }  // namespace
 
 TEST_CASE("a folder with an adapter of PEFT merged into it: LoRA, DoRA, biases, a copy of the head, an update of the token table") {
-  const fs::path source = golden / "tiny_llama";
+  const fs::path source = golden_folder / "tiny_llama";
   const Llama model = load_model(source);
   for (const char* name : {"lora_r8", "dora_r8", "lora_bias_r8", "save_head_r8", "embed_r4"}) {
     CAPTURE(name);
-    LoraSet set = bind(model, lowrank::peft::load(golden / "adapters" / name));
+    LoraSet set = bind(model, lowrank::peft::load(golden_folder / "adapters" / name));
     check_merge(source, set, {}, 1e-5);
     check_merge(source, set, {.to = "bf16"}, 2e-2);
   }
@@ -154,9 +155,9 @@ TEST_CASE("quantized bases keep their format where it is the same, and a residua
 
 TEST_CASE("scales by search lose less, and are refused where there are none") {
   const TemporaryFolder folder;
-  const fs::path source = golden / "tiny_llama_nf4";
+  const fs::path source = golden_folder / "tiny_llama_nf4";
   const Llama model = load_model(source);
-  const LoraSet set = bind(model, lowrank::peft::load(golden / "adapters/lora_r8"));
+  const LoraSet set = bind(model, lowrank::peft::load(golden_folder / "adapters/lora_r8"));
   const auto error = [&](bool search) {
     const auto result = merge_model(model, set, source, folder / "nf4", {.search = search});
     double sum = 0;
@@ -172,18 +173,18 @@ TEST_CASE("scales by search lose less, and are refused where there are none") {
     CHECK_THROWS_WITH_AS(merge_model(other, some, path, folder / "x", {.search = true}), doctest::Contains("--search"),
                          lowrank::ValueError);
   };
-  refuses(golden / "tiny_llama"), refuses(folder / "m.gguf");
+  refuses(golden_folder / "tiny_llama"), refuses(folder / "m.gguf");
 }
 
 TEST_CASE("biases of updates: added to the base's, or new ones in the way of both formats") {
   const TemporaryFolder folder;
   fs::create_directories(folder / "m");
-  std::vector<lowrank::StoredTensor> tensors = lowrank::safetensors::File::open(golden / "tiny_llama/model.safetensors").tensors();
+  std::vector<lowrank::StoredTensor> tensors = lowrank::safetensors::File::open(golden_folder / "tiny_llama/model.safetensors").tensors();
   const std::vector<float> bias(64, 0.25f);
   for (const char* layer : {"0", "1"})
     tensors.push_back(lowrank::make_tensor<float>(lowrank::concat("model.layers.", layer, ".self_attn.q_proj.bias"), {64}, bias));
   lowrank::safetensors::write(folder / "m/model.safetensors", tensors);
-  lowrank::test::write_file(folder / "m/config.json", lowrank::test::read_file(golden / "tiny_llama/config.json"));
+  lowrank::test::write_file(folder / "m/config.json", lowrank::test::read_file(golden_folder / "tiny_llama/config.json"));
   make_gguf(folder / "m.gguf");
   const auto set_for = [](const Llama& model, std::vector<std::string> targets) {
     lowrank::LoraConfig config{.rank = 2, .alpha = 4, .lora_bias = true, .target_modules = std::move(targets)};

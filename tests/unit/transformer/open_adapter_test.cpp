@@ -14,14 +14,15 @@
 
 #include <support/files.hpp>
 
+#include "transformer_support.hpp"
+
 using lowrank::Adapter;
 using lowrank::Index;
 using lowrank::test::TemporaryFolder;
 using transformer::AdapterFormat;
+using transformer_test::golden_folder;
 
 namespace {
-
-const std::filesystem::path golden = LOWRANK_GOLDEN_DIR;
 
 lowrank::Weight<float> update(const lowrank::LoraTensors& layer) {
   return static_cast<float>(layer.scale) * lowrank::to_weight(layer.b) * lowrank::to_weight(layer.a);
@@ -50,11 +51,11 @@ void save_as_mlx(const Adapter& adapter, const std::filesystem::path& folder) {
 }  // namespace
 
 TEST_CASE("adapters are opened by their content, in every format, with the same update") {
-  const auto config = transformer::folder_config(golden / "tiny_llama");
+  const auto config = transformer::folder_config(golden_folder / "tiny_llama");
   const TemporaryFolder folder;
   for (const char* name : {"lora_r8", "rslora_r16", "patterns", "lora_qv_r4"}) {
     CAPTURE(name);
-    const Adapter peft = transformer::open_adapter(config, golden / "adapters" / name);
+    const Adapter peft = transformer::open_adapter(config, golden_folder / "adapters" / name);
     lowrank::gguf::save_adapter(peft, transformer::gguf_base(config), folder / "an.adapter");
     CHECK(transformer::adapter_format(folder / "an.adapter") == AdapterFormat::gguf);
     const Adapter gguf = transformer::open_adapter(config, folder / "an.adapter");
@@ -62,16 +63,16 @@ TEST_CASE("adapters are opened by their content, in every format, with the same 
     lowrank::peft::save(gguf, folder / name);
     check_same_update(peft, transformer::open_adapter(config, folder / name));
   }
-  const Adapter peft = transformer::open_adapter(golden / "adapters/lora_r8");
+  const Adapter peft = transformer::open_adapter(golden_folder / "adapters/lora_r8");
   save_as_mlx(peft, folder / "mlx");
   CHECK(transformer::adapter_format(folder / "mlx") == AdapterFormat::mlx);
-  CHECK(transformer::adapter_format(golden / "adapters/lora_r8") == AdapterFormat::peft);
+  CHECK(transformer::adapter_format(golden_folder / "adapters/lora_r8") == AdapterFormat::peft);
   check_same_update(peft, transformer::open_adapter(config, folder / "mlx"));
   CHECK(transformer::open_adapter(folder / "an.adapter").layers.contains("model.layers.0.self_attn.q_proj"));
 }
 
 TEST_CASE("what is no adapter, or one of another base, is refused with the first mismatch") {
-  const auto config = transformer::folder_config(golden / "tiny_llama");
+  const auto config = transformer::folder_config(golden_folder / "tiny_llama");
   const TemporaryFolder folder;
   lowrank::test::write_file(folder / "text", "hello");
   const auto refused = [&](const std::filesystem::path& path, const char* part) {
@@ -83,10 +84,10 @@ TEST_CASE("what is no adapter, or one of another base, is refused with the first
   refused(folder.path(), "adapter_config.json");
   auto other = config;
   other.layers = 1;
-  const Adapter adapter = transformer::open_adapter(config, golden / "adapters/lora_r8");
+  const Adapter adapter = transformer::open_adapter(config, golden_folder / "adapters/lora_r8");
   lowrank::gguf::save_adapter(adapter, transformer::gguf_base(config), folder / "x.gguf");
   save_as_mlx(adapter, folder / "mlx");
-  for (const auto& path : {golden / "adapters/lora_r8", folder / "x.gguf", folder / "mlx"}) {
+  for (const auto& path : {golden_folder / "adapters/lora_r8", folder / "x.gguf", folder / "mlx"}) {
     CAPTURE(path.string());
     CHECK_THROWS_AS(transformer::open_adapter(other, path), lowrank::ShapeError);
   }

@@ -18,7 +18,9 @@ namespace tokenizer_test {
 using Json = nlohmann::json;
 using Ids = std::vector<std::int32_t>;
 
-inline std::filesystem::path golden(const std::string& name) { return std::filesystem::path(LOWRANK_GOLDEN_DIR) / "tokenizer" / name; }
+inline std::filesystem::path tokenizer_golden(const std::string& name) {
+  return std::filesystem::path(LOWRANK_GOLDEN_DIR) / "tokenizer" / name;
+}
 
 inline Json read_json(const std::filesystem::path& path) { return Json::parse(lowrank::test::read_file(path)); }
 

@@ -131,8 +131,8 @@ TEST_CASE("an id outside the vocabulary is an error") {
 }
 
 TEST_CASE("long texts of one letter end") {
-  const Tokenizer tokenizer = Tokenizer::from_folder(golden("gpt2"));
-  const Tokenizer llama = Tokenizer::from_folder(golden("llama"));
+  const Tokenizer tokenizer = Tokenizer::from_folder(tokenizer_golden("gpt2"));
+  const Tokenizer llama = Tokenizer::from_folder(tokenizer_golden("llama"));
   const std::size_t length = 1 << 18;
   for (const std::string& unit :
        {std::string("a"), std::string(" "), std::string("\n"), std::string(" \n"), std::string("\xff"), std::string("日")}) {

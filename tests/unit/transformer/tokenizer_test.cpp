@@ -17,7 +17,7 @@ struct Expected {
   std::vector<Ids> ids;
 
   explicit Expected(const std::string& name) {
-    const Json root = read_json(golden("expected.json"));
+    const Json root = read_json(tokenizer_golden("expected.json"));
     texts = root["texts"].get<std::vector<std::string>>();
     ids = root["ids"][name].get<std::vector<Ids>>();
   }
@@ -42,7 +42,7 @@ Ids ids_of(const Tokenizer& tokenizer, std::initializer_list<const char*> tokens
 TEST_CASE("tokenizer.json gives the reference's ids") {
   for (const std::string name : {"gpt2", "smollm", "llama3", "qwen2", "steps", "llama"}) {
     CAPTURE(name);
-    check_ids(Tokenizer::from_folder(golden(name)), Expected(name));
+    check_ids(Tokenizer::from_folder(tokenizer_golden(name)), Expected(name));
   }
 }
 
@@ -52,16 +52,16 @@ TEST_CASE("GGUF metadata gives the reference's ids") {
   for (const auto& entry : cases) {
     const std::string &name = entry.first, &pre = entry.second;
     CAPTURE(name);
-    check_ids(from_metadata(metadata_of(read_json(golden(name) / "tokenizer.json"), pre)), Expected(name));
+    check_ids(from_metadata(metadata_of(read_json(tokenizer_golden(name) / "tokenizer.json"), pre)), Expected(name));
   }
 }
 
 TEST_CASE("decoding gives the text back") {
   for (const std::string name : {"gpt2", "smollm", "llama3"}) {
-    const Tokenizer tokenizer = Tokenizer::from_folder(golden(name));
+    const Tokenizer tokenizer = Tokenizer::from_folder(tokenizer_golden(name));
     for (const std::string& text : Expected(name).texts) CHECK(tokenizer.decode(tokenizer.encode(text, false)) == text);
   }
-  const Tokenizer llama = Tokenizer::from_folder(golden("llama"));
+  const Tokenizer llama = Tokenizer::from_folder(tokenizer_golden("llama"));
   CHECK(llama.strips_leading_space());
   for (const std::string& text : Expected("llama").texts)
     if (text.find("▁") == std::string::npos && text.find("<s>") == std::string::npos)
@@ -69,25 +69,25 @@ TEST_CASE("decoding gives the text back") {
 }
 
 TEST_CASE("bytes that are not UTF-8 pass through") {
-  const Tokenizer tokenizer = Tokenizer::from_folder(golden("smollm"));
+  const Tokenizer tokenizer = Tokenizer::from_folder(tokenizer_golden("smollm"));
   std::string all;
   for (int byte = 0; byte < 256; ++byte) all.push_back(static_cast<char>(byte));
   for (const std::string& text : {all, std::string("ok \xff\xfe <|im_end|> \xe6\x97"), std::string("\xed\xa0\x80"),
                                   std::string("\xf4\x90\x80\x80"), std::string("\xc0\xaf"), std::string("a\xcc\x81\xcc")})
     CHECK(tokenizer.decode(tokenizer.encode(text)) == text);
-  const Tokenizer llama = Tokenizer::from_folder(golden("llama"));
+  const Tokenizer llama = Tokenizer::from_folder(tokenizer_golden("llama"));
   CHECK(llama.decode(llama.encode(all, false)) == all);
 }
 
 TEST_CASE("special tokens are whole where they are allowed, text where not") {
-  const Tokenizer tokenizer = Tokenizer::from_folder(golden("smollm"));
+  const Tokenizer tokenizer = Tokenizer::from_folder(tokenizer_golden("smollm"));
   const std::string text = "<|im_start|>a<|im_end|>";
   CHECK(tokenizer.encode(text) == ids_of(tokenizer, {"<|im_start|>", "a", "<|im_end|>"}));
   const Ids plain = tokenizer.encode(text, true, false);
   CHECK(plain.size() > 8);
   CHECK(tokenizer.decode(plain) == text);
   // A user's own added tokens are no special ones: they stay whole.
-  const Tokenizer steps = Tokenizer::from_folder(golden("steps"));
+  const Tokenizer steps = Tokenizer::from_folder(tokenizer_golden("steps"));
   CHECK(steps.encode("<|im_start|><tool>", true, false).back() == steps.find("<tool>").value());
 }
 
@@ -101,7 +101,7 @@ TEST_CASE("of two added tokens the leftmost counts, then the longest") {
 }
 
 TEST_CASE("what surrounds a text and what ends one") {
-  const Tokenizer smollm = Tokenizer::from_folder(golden("smollm"));
+  const Tokenizer smollm = Tokenizer::from_folder(tokenizer_golden("smollm"));
   CHECK(smollm.bos() == smollm.find("<|im_start|>"));
   CHECK(smollm.eos() == ids_of(smollm, {"<|im_end|>", "<|endoftext|>"}));
   CHECK(smollm.is_eos(smollm.find("<|endoftext|>").value()));
@@ -109,7 +109,7 @@ TEST_CASE("what surrounds a text and what ends one") {
   CHECK(smollm.chat_template() == "{{ messages }}");
   CHECK(smollm.encode("").empty());
 
-  const Tokenizer llama3 = Tokenizer::from_folder(golden("llama3"));
+  const Tokenizer llama3 = Tokenizer::from_folder(tokenizer_golden("llama3"));
   CHECK(llama3.encode("") == ids_of(llama3, {"<|begin_of_text|>"}));
   CHECK(llama3.encode("", false).empty());
 
@@ -141,7 +141,7 @@ TEST_CASE("bytes alone: a vocabulary of 256 and no merges") {
 }
 
 TEST_CASE("a stream shows whole characters only") {
-  const Tokenizer tokenizer = Tokenizer::from_folder(golden("smollm"));
+  const Tokenizer tokenizer = Tokenizer::from_folder(tokenizer_golden("smollm"));
   for (const std::string& text : Expected("smollm").texts) {
     StreamDecoder stream(tokenizer);
     std::string shown;
@@ -159,7 +159,7 @@ TEST_CASE("a stream shows whole characters only") {
   CHECK(stream.finish() == "�");
   CHECK(stream.finish().empty());
 
-  const Tokenizer llama = Tokenizer::from_folder(golden("llama"));
+  const Tokenizer llama = Tokenizer::from_folder(tokenizer_golden("llama"));
   const Ids ids = llama.encode("the text", false);
   StreamDecoder first(llama), later(llama, true);
   std::string first_text, later_text;

@@ -42,7 +42,7 @@ class Part {
  public:
   Part(std::string_view text) : kind_(Kind::text), text_(text) {}
   Part(const std::string& text) : Part(std::string_view(text)) {}
-  Part(const char* text) : Part(std::string_view(text)) {}
+  Part(const char* text) : Part(std::string_view(text == nullptr ? "" : text)) {}
   Part(char character) : kind_(Kind::character), natural_(static_cast<unsigned char>(character)) {}
   template <class Number>
   requires std::is_arithmetic_v<Number> Part(Number number) {

@@ -245,7 +245,7 @@ inline Array read_array(ByteReader& in, int depth) {
     using T = decltype(tag);
     if (count > in.remaining() / least_bytes<T>())
       in.error("an array claims ", count, " elements but ", in.remaining(), " bytes are left; the file is damaged or incomplete");
-    std::vector<T> items;
+    auto& items = array.items.emplace<std::vector<T>>();
     items.reserve(static_cast<std::size_t>(count));
     for (std::uint64_t i = 0; i < count; ++i) {
       if constexpr (std::is_same_v<T, Array>)
@@ -253,7 +253,6 @@ inline Array read_array(ByteReader& in, int depth) {
       else
         items.push_back(read_scalar<T>(in));
     }
-    array.items = std::move(items);
   });
   return array;
 }
@@ -263,9 +262,9 @@ inline Value read_value(ByteReader& in) {
   with_type(in, in.number<std::uint32_t>("a metadata type"), [&](auto tag) {
     using T = decltype(tag);
     if constexpr (std::is_same_v<T, Array>)
-      value = read_array(in, 1);
+      value.emplace<T>(read_array(in, 1));
     else
-      value = read_scalar<T>(in);
+      value.emplace<T>(read_scalar<T>(in));
   });
   return value;
 }

@@ -8,24 +8,23 @@ namespace lowrank::inline LOWRANK_ABI {
 
 /// A linear layer of a model: a base in any format, run bare or with an update that the caller hands in, so that a swap of adapters is a
 /// change of pointers.
-class AdaptedLinear {
+template <class S>
+class BasicAdaptedLinear {
  public:
-  using Scalar = float;
+  using Scalar = S;
 
-  AnyLinear base;
+  BasicAnyLinear<S> base;
 
-  AdaptedLinear() = default;
-  AdaptedLinear(AnyLinear layer) : base(std::move(layer)) {}
+  BasicAdaptedLinear() = default;
+  BasicAdaptedLinear(BasicAnyLinear<S> layer) : base(std::move(layer)) {}
 
   Index in_features() const { return base.in_features(); }
   Index out_features() const { return base.out_features(); }
 
   /// base(x), plus s B (A x) of the update if there is one; recorded where a gradient is needed. The update must outlive the recording.
-  Var<float> forward(const Var<float>& x, LoraWeights<float>* update = nullptr) {
-    return update ? adapted_forward(base, *update, x) : base(x);
-  }
+  Var<S> forward(const Var<S>& x, LoraWeights<S>* update = nullptr) { return update ? adapted_forward(base, *update, x) : base(x); }
   /// The same without a tape.
-  Activation<float> forward(const Activation<float>& x, const LoraWeights<float>* update = nullptr) const {
+  Activation<S> forward(const Activation<S>& x, const LoraWeights<S>* update = nullptr) const {
     return update ? adapted_forward(base, *update, x) : base(x);
   }
 
@@ -34,5 +33,6 @@ class AdaptedLinear {
     base.visit_parameters(visitor);
   }
 };
+using AdaptedLinear = BasicAdaptedLinear<float>;
 
 }  // namespace lowrank::inline LOWRANK_ABI

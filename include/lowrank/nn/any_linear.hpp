@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <variant>
 
@@ -14,24 +15,25 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// A linear layer whose weight format is known at run time only: Linear<float> (the one kind that can be trained), or a frozen matrix of
+/// A linear layer whose weight format is known at run time only: Linear<S> (the one kind that can be trained), or a frozen matrix of
 /// any format. The choice is made once a product, never inside a kernel.
-class AnyLinear {
+template <class S>
+class BasicAnyLinear {
  public:
-  using Scalar = float;
-  using Variant = std::variant<Linear<float>, SourceLinear<AnyMatrix>>;
+  using Scalar = S;
+  using Variant = std::variant<Linear<S>, SourceLinear<AnyMatrix, S>>;
 
   /// An empty layer, to be assigned.
-  AnyLinear() : layer_(Linear<float>(Weight<float>())) {}
-  AnyLinear(Linear<float> layer) : layer_(std::move(layer)) {}
-  AnyLinear(SourceLinear<AnyMatrix> layer) : layer_(std::move(layer)) {}
+  BasicAnyLinear() : layer_(Linear<S>(Weight<S>())) {}
+  BasicAnyLinear(Linear<S> layer) : layer_(std::move(layer)) {}
+  BasicAnyLinear(SourceLinear<AnyMatrix, S> layer) : layer_(std::move(layer)) {}
   /// A QuantizedLinear or FrozenLinear; its weight is shared, not copied.
   template <class Matrix>
-  AnyLinear(SourceLinear<Matrix> layer) : AnyLinear(AnyMatrix(layer.weight()), layer.bias().value) {
+  BasicAnyLinear(SourceLinear<Matrix, S> layer) : BasicAnyLinear(AnyMatrix(layer.weight()), layer.bias().value) {
     set_compute(layer.compute());
   }
   /// A frozen weight [out, in] with a bias [out], or none.
-  explicit AnyLinear(AnyMatrix weight, Vector<float> bias = {}) : layer_(SourceLinear<AnyMatrix>(std::move(weight), std::move(bias))) {}
+  explicit BasicAnyLinear(AnyMatrix weight, Vector<S> bias = {}) : layer_(SourceLinear<AnyMatrix, S>(std::move(weight), std::move(bias))) {}
 
   /// Calls f with the layer that is held.
   template <class F>
@@ -63,28 +65,28 @@ class AnyLinear {
   }
 
   /// W X + b for X [in, T], without a tape. Throws ShapeError.
-  Activation<float> operator()(const Activation<float>& x) const {
-    return visit([&](const auto& layer) -> Activation<float> { return layer(x); });
+  Activation<S> operator()(const Activation<S>& x) const {
+    return visit([&](const auto& layer) -> Activation<S> { return layer(x); });
   }
   /// The same, recorded where a gradient is needed.
-  Var<float> operator()(const Var<float>& x) {
+  Var<S> operator()(const Var<S>& x) {
     return visit([&](auto& layer) { return layer(x); });
   }
-  Activation<float> product(const Activation<float>& x) const {
-    return visit([&](const auto& layer) -> Activation<float> { return layer.product(x); });
+  Activation<S> product(const Activation<S>& x) const {
+    return visit([&](const auto& layer) -> Activation<S> { return layer.product(x); });
   }
-  Activation<float> transposed_product(const Activation<float>& g) const {
-    return visit([&](const auto& layer) -> Activation<float> { return layer.transposed_product(g); });
+  Activation<S> transposed_product(const Activation<S>& g) const {
+    return visit([&](const auto& layer) -> Activation<S> { return layer.transposed_product(g); });
   }
 
   /// Rows ids of the weight as columns [in, T]: an embedding table in any format. Throws ValueError.
-  Activation<float> embed(std::span<const std::int32_t> ids) const {
-    return visit([&](const auto& layer) { return embedding_forward<float>(layer.source(), ids); });
+  Activation<S> embed(std::span<const std::int32_t> ids) const {
+    return visit([&](const auto& layer) { return embedding_forward<S>(layer.source(), ids); });
   }
   /// The same, recorded on the tape, if there is one, while the weight is trainable.
-  Var<float> embed(Tape<float>* tape, std::span<const std::int32_t> ids) {
-    if (auto* dense = get_if<Linear<float>>()) return embedding(tape, dense->weight(), ids);
-    return tape ? tape->input(embed(ids)) : Var<float>(embed(ids));
+  Var<S> embed(Tape<S>* tape, std::span<const std::int32_t> ids) {
+    if (auto* dense = get_if<Linear<S>>()) return embedding(tape, dense->weight(), ids);
+    return tape ? tape->input(embed(ids)) : Var<S>(embed(ids));
   }
 
   /// Makes a dense weight trainable, or freezes it; of the others the bias alone.
@@ -100,11 +102,11 @@ class AnyLinear {
   void set_compute(Compute compute) {
     visit([&](auto& layer) { layer.set_compute(compute); });
   }
-  Parameter<float>& bias() {
-    return visit([](auto& layer) -> Parameter<float>& { return layer.bias(); });
+  Parameter<S>& bias() {
+    return visit([](auto& layer) -> Parameter<S>& { return layer.bias(); });
   }
-  const Parameter<float>& bias() const {
-    return visit([](const auto& layer) -> const Parameter<float>& { return layer.bias(); });
+  const Parameter<S>& bias() const {
+    return visit([](const auto& layer) -> const Parameter<S>& { return layer.bias(); });
   }
   template <class Visitor>
   void visit_parameters(const Visitor& visitor) {
@@ -117,23 +119,28 @@ class AnyLinear {
   Variant layer_;
   mutable DeviceSlot device_;
 };
+using AnyLinear = BasicAnyLinear<float>;
 
 /// adapted_forward for the layer that is held, so that base and update stay one operation.
-template <class Weights>
-Var<float> adapted_forward(AnyLinear& layer, Weights& update, const Var<float>& x) {
+template <class S, class Weights>
+Var<S> adapted_forward(BasicAnyLinear<S>& layer, Weights& update, const std::type_identity_t<Var<S>>& x) {
   return layer.visit([&](auto& held) { return adapted_forward(held, update, x); });
 }
-template <class Weights>
-Activation<float> adapted_forward(const AnyLinear& layer, const Weights& update, const Activation<float>& x) {
-  return layer.visit([&](const auto& held) -> Activation<float> { return adapted_forward(held, update, x); });
+template <class S, class Weights>
+Activation<S> adapted_forward(const BasicAnyLinear<S>& layer, const Weights& update, const std::type_identity_t<Activation<S>>& x) {
+  return layer.visit([&](const auto& held) -> Activation<S> { return adapted_forward(held, update, x); });
 }
 
-/// Rows ids of a table in any format as columns [in, T]; see AnyLinear::embed.
-inline Var<float> embed(AnyLinear& table, Tape<float>* tape, std::span<const std::int32_t> ids) { return table.embed(tape, ids); }
+/// Rows ids of a table in any format as columns [in, T]; see BasicAnyLinear::embed.
+template <class S>
+Var<S> embed(BasicAnyLinear<S>& table, std::type_identity_t<Tape<S>>* tape, std::span<const std::int32_t> ids) {
+  return table.embed(tape, ids);
+}
 
 /// Cross-entropy of the logits W X of a head in any format, never [vocabulary, T] whole; recorded where a gradient is needed.
-inline Var<float> linear_cross_entropy(AnyLinear& head, const Var<float>& x, std::span<const std::int32_t> targets) {
-  if (auto* dense = head.get_if<Linear<float>>()) return linear_cross_entropy(dense->weight(), x, targets, dense->compute());
+template <class S>
+Var<S> linear_cross_entropy(BasicAnyLinear<S>& head, const std::type_identity_t<Var<S>>& x, std::span<const std::int32_t> targets) {
+  if (auto* dense = head.template get_if<Linear<S>>()) return linear_cross_entropy(dense->weight(), x, targets, dense->compute());
   return head.visit([&](auto& layer) { return linear_cross_entropy(layer.source(), x, targets, layer.compute()); });
 }
 

@@ -14,26 +14,27 @@ namespace lowrank::inline LOWRANK_ABI {
 /// Y + s B A[:, ids] at the tokens [begin, begin + ids), recorded: a low-rank update of an embedding table. A [r, vocabulary], B [dim, r].
 ///
 /// Y [dim, T] are the table's own columns. Cost: 2 dim r FLOPs a token. Throws ShapeError, ValueError for an id outside the vocabulary.
-inline Var<float> add_embedding_update(Var<float> y, std::span<const std::int32_t> ids, Index begin, LoraWeights<float>& update) {
+template <class S>
+Var<S> add_embedding_update(Var<S> y, std::span<const std::int32_t> ids, Index begin, LoraWeights<S>& update) {
   const Index count = static_cast<Index>(ids.size()), rank = update.rank();
   check<ShapeError>(update.b.rows() == y.rows() && begin >= 0 && begin + count <= y.cols(), "embedding_lora", "y is [", y.rows(), ", ",
                     y.cols(), "], B is [", update.b.rows(), ", ", rank, "], tokens are [", begin, ", ", begin + count, ')');
   detail::check_ids("embedding_lora", ids, update.a.cols());
-  Activation<float> h(rank, count);
+  Activation<S> h(rank, count);
   for (Index t = 0; t < count; ++t) h.col(t) = update.a.value.col(ids[static_cast<std::size_t>(t)]);
-  Activation<float> z = y.take();
+  Activation<S> z = y.take();
   auto updated = z.middleCols(begin, count);
   accumulate_product(updated, update.view().b_source(), h, update.scale);  // [dim, r] · [r, t]
   auto backward = [u = &update, ids = std::vector<std::int32_t>(ids.begin(), ids.end()), h = std::move(h), begin, count](auto& flow) {
-    const Activation<float> g = u->scale * flow.gradient().middleCols(begin, count);
+    const Activation<S> g = u->scale * flow.gradient().middleCols(begin, count);
     if (u->b.needs_grad()) accumulate_outer(u->b.gradient(), g, h);  // s G Hᵀ   [dim, r]
     if (u->a.needs_grad()) {
-      const Activation<float> dh = multiply_transposed(u->view().b_source(), g);  // s Bᵀ G   [r, t]
+      const Activation<S> dh = multiply_transposed(u->view().b_source(), g);  // s Bᵀ G   [r, t]
       for (Index t = 0; t < count; ++t) u->a.gradient().col(ids[static_cast<std::size_t>(t)]) += dh.col(t);
     }
     flow.add(0, flow.take());
   };
-  return y.tape() ? y.tape()->record(std::move(z), {y}, std::move(backward), update.needs_grad()) : Var<float>(std::move(z));
+  return y.tape() ? y.tape()->record(std::move(z), {y}, std::move(backward), update.needs_grad()) : Var<S>(std::move(z));
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

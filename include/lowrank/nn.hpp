@@ -15,6 +15,7 @@
 #include <lowrank/nn/linear_layer.hpp>
 #include <lowrank/nn/lora.hpp>
 #include <lowrank/nn/lora_linear.hpp>
+#include <lowrank/nn/lora_scale.hpp>
 #include <lowrank/nn/lora_weights.hpp>
 #include <lowrank/nn/parameter.hpp>
 #include <lowrank/nn/quantized_linear.hpp>

@@ -3,7 +3,7 @@
 #include <06_scale.hpp>
 
 #include <lowrank/nn/init.hpp>
-#include <lowrank/nn/lora_weights.hpp>
+#include <lowrank/nn/lora_scale.hpp>
 
 TEST_CASE("exercise 6a: a scale for a gaussian beginning") {
   // The change of an output in the first step, over everything that does not depend on r: s² ‖A x‖², the mean over many A.
@@ -24,5 +24,5 @@ TEST_CASE("exercise 6a: a scale for a gaussian beginning") {
 
 TEST_CASE("exercise 6b: the same layer as rsLoRA") {
   for (const long r : {1, 4, 9, 64})
-    CHECK(lowrank::lora_scale(rslora_alpha(16, r), r, true) == doctest::Approx(lowrank::lora_scale(16.0, lowrank::Index{r}, false)));
+    CHECK(lowrank::lora_scale(r, rslora_alpha(16, r), true) == doctest::Approx(lowrank::lora_scale(r, 16, false)));
 }

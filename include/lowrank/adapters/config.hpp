@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cmath>
 #include <map>
 #include <optional>
 #include <string>
@@ -10,6 +9,7 @@
 
 #include <lowrank/core/types.hpp>
 #include <lowrank/error.hpp>
+#include <lowrank/nn/lora_scale.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -41,11 +41,5 @@ struct LoraConfig {
   std::optional<std::string> task_type = {};
   std::map<std::string, std::string> json = {};  // every key of the file it came from, as JSON: what is not above is written back unchanged
 };
-
-/// Factor of the update: alpha / r, or alpha / sqrt(r) with rank stabilization (Kalajdzievski 2023).
-inline double lora_scale(Index rank, double alpha, bool use_rslora) {
-  const auto r = static_cast<double>(rank);
-  return alpha / (use_rslora ? std::sqrt(r) : r);
-}
 
 }  // namespace lowrank::inline LOWRANK_ABI

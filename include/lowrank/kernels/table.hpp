@@ -6,11 +6,10 @@
 /// depth first: word k of lane i lies at panel[k * step + i]. A word has 32 bits: one float, or for native bf16 the two neighbours 2 k (low
 /// half) and 2 k + 1 (high half) of the depth, zero past its end. A micro-kernel then reads both panels front to back:
 ///
-///            columns                      a: left panel  [words][vectors *
-///            lanes]
-///          ┌─────────┐                    b: right panel [words][columns]
-///   lanes  │ c[0]    │ vectors            c[v][j] += a[k][v] *
-///   broadcast(b[k][j])   for each word k each   │ c[1]    │
+///            columns                    a: left panel  [words][vectors * lanes]
+///          ┌─────────┐                  b: right panel [words][columns]
+///   lanes  │ c[0]    │ vectors          c[v][j] += a[k][v] * broadcast(b[k][j])   for each word k
+///   each   │ c[1]    │
 ///          └─────────┘
 
 #include <cstdint>

@@ -7,6 +7,7 @@
 
 #include <lowrank/autograd/parameter.hpp>
 #include <lowrank/nn/init.hpp>
+#include <lowrank/nn/lora_scale.hpp>
 #include <lowrank/ops/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -23,11 +24,6 @@ struct LoraOptions {
   std::uint64_t stream = 0;  ///< another one for each layer of a model, so that equal layers begin differently
   LoraInit init = LoraInit::kaiming;
 };
-
-/// The scale s of an update: alpha / r, rank-stabilized alpha / √r.
-inline double lora_scale(double alpha, Index rank, bool use_rslora) {
-  return alpha / (use_rslora ? std::sqrt(static_cast<double>(rank)) : static_cast<double>(rank));
-}
 
 /// The numbers of one update s·B·A: A [r, in], B [out, r]; exchangeable while the base stays.
 template <class S = float, int Rank = Dynamic, int In = Dynamic, int Out = Dynamic>
@@ -91,7 +87,7 @@ LoraWeights<S, Rank, In, Out> make_lora(Index in, Index out, const LoraOptions& 
   init_lora_a(update.a.value, options.init, Random(options.seed, options.stream));
   update.b.name = "lora_B.weight";
   update.b.value.setZero(out, rank);
-  update.scale = static_cast<S>(lora_scale(options.alpha, rank, options.use_rslora));
+  update.scale = static_cast<S>(lora_scale(rank, options.alpha, options.use_rslora));
   update.dropout = static_cast<S>(options.dropout);
   update.bias.name = "lora_B.bias";
   if (options.lora_bias) update.bias.value.setZero(out, 1);

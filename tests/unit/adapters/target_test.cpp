@@ -142,6 +142,6 @@ TEST_CASE("check_fits: the first mismatch is named") {
 }
 
 TEST_CASE("lora_scale: alpha over r or its root") {
-  CHECK(lora_scale(Index{16}, 32.0, false) == 2);
-  CHECK(lora_scale(Index{16}, 32.0, true) == 8);
+  CHECK(lora_scale(16, 32, false) == 2);
+  CHECK(lora_scale(16, 32, true) == 8);
 }

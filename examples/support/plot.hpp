@@ -115,7 +115,7 @@ class Plot {
   static std::string number(double value, bool log) {
     const double e = std::log10(std::abs(value));
     if (log && (e < -3 || e > 4)) return format("1e%.0f", e);
-    return format("%.6g", value);
+    return format(value == std::round(value) ? "%.6g" : "%.3g", value);
   }
 
   static std::string text(double x, double y, const char* anchor, const std::string& content, const char* more = "") {

@@ -123,11 +123,11 @@ using AnyLinear = BasicAnyLinear<float>;
 
 /// adapted_forward for the layer that is held, so that base and update stay one operation.
 template <class S, class Weights>
-Var<S> adapted_forward(BasicAnyLinear<S>& layer, Weights& update, const std::type_identity_t<Var<S>>& x) {
+Var<S> adapted_forward(BasicAnyLinear<S>& layer, Weights& update, const Var<S>& x) {
   return layer.visit([&](auto& held) { return adapted_forward(held, update, x); });
 }
 template <class S, class Weights>
-Activation<S> adapted_forward(const BasicAnyLinear<S>& layer, const Weights& update, const std::type_identity_t<Activation<S>>& x) {
+Activation<S> adapted_forward(const BasicAnyLinear<S>& layer, const Weights& update, const Activation<S>& x) {
   return layer.visit([&](const auto& held) -> Activation<S> { return adapted_forward(held, update, x); });
 }
 

@@ -15,7 +15,7 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// A linear layer whose weight format is known at run time only: Linear<S> (the one kind that can be trained), or a frozen matrix of
+/// A linear layer whose weight format is known at run time only: Linear (the one kind that can be trained), or a frozen matrix of
 /// any format. The choice is made once a product, never inside a kernel.
 template <class S>
 class BasicAnyLinear {

@@ -33,6 +33,7 @@ class BasicAdaptedLinear {
     base.visit_parameters(visitor);
   }
 };
+/// The layer in float, as models hold it.
 using AdaptedLinear = BasicAdaptedLinear<float>;
 
 }  // namespace lowrank::inline LOWRANK_ABI

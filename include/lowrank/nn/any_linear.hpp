@@ -119,6 +119,7 @@ class BasicAnyLinear {
   Variant layer_;
   mutable DeviceSlot device_;
 };
+/// The layer in float, as files give it.
 using AnyLinear = BasicAnyLinear<float>;
 
 /// adapted_forward for the layer that is held, so that base and update stay one operation.

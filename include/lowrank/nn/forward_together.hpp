@@ -19,6 +19,7 @@ struct BasicLayerUse {
   BasicAdaptedLinear<S>* layer;
   LoraWeights<S>* update = nullptr;
 };
+/// A layer in float and its update.
 using LayerUse = BasicLayerUse<float>;
 
 namespace detail {

@@ -18,6 +18,7 @@ struct BasicUpdateRange {
   Index begin, count;
   LoraWeights<S>* update = nullptr;
 };
+/// A range whose update is in float.
 using UpdateRange = BasicUpdateRange<float>;
 
 namespace detail {

@@ -46,6 +46,7 @@ void read_flat(const Weights& w, Index begin, Index length, float* out) {
   }
 }
 
+/// Names the memory of row_floats and flat_floats.
 struct EncodedFloats {};
 
 /// Floats and the distance from one row to the next.

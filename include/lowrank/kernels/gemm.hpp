@@ -14,6 +14,7 @@
 #include <lowrank/kernels/dispatch.hpp>
 #include <lowrank/kernels/gemv.hpp>
 #include <lowrank/kernels/pack.hpp>
+#include <lowrank/kernels/turned.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::kernels {
 
@@ -122,21 +123,6 @@ inline void pack_panels(const KernelTable& table, const PanelKernels& kernels, s
   if (parallel) return parallel_for(pieces, pack);
   for (Index i = 0; i < pieces; ++i) pack(i);
 }
-
-struct StackedTokens {};
-
-/// The parts of an activation copied into one array: a word of two bfloat16 cannot be shared by two parts.
-inline Columns stack(std::span<const Columns> x, Index depth, Index tokens) {
-  float* stacked = Scratch<StackedTokens>::get<float>(depth * tokens);
-  Index begin = 0;
-  for (const Columns& part : x) {
-    for (Index t = 0; t < tokens; ++t)
-      for (Index k = 0; k < part.depth; ++k)
-        stacked[t * depth + begin + k] = part.turned ? part.data[k * part.stride + t] : part.data[t * part.stride + k];
-    begin += part.depth;
-  }
-  return {stacked, depth, depth};
-}
 }  // namespace detail
 
 /// Y = source · X by packed panels, for any number of tokens; see multiply.
@@ -170,6 +156,13 @@ inline void multiply_packed(const Pieces& source, std::span<const Columns> x, In
   }
 }
 
+/// Y = pieces · X for a factor put together from parts, at least one of which begins at depth 0 in every row; see the next.
+inline void multiply(const Pieces& pieces, std::span<const Columns> x, Index tokens, float* y, Index ldy, const Options& options = {}) {
+  if (pieces.rows() == 0 || tokens == 0) return;
+  if (multiply_few(pieces, x, tokens, y, ldy, options) || multiply_few_turned(pieces, x, tokens, y, ldy, options)) return;
+  multiply_packed(pieces, x, tokens, y, ldy, options);
+}
+
 /// Y = source · X: source [rows, depth], X [depth, tokens] stacked from parts, Y [rows, tokens] with a token a column, `ldy` apart.
 ///
 /// options choose the arithmetic and what is done with the product. Compute::int8 rounds as bf16 does where there are more than a few
@@ -181,14 +174,7 @@ void multiply(const S& source, std::span<const Columns> x, Index tokens, float* 
   check<ShapeError>(depth == source.cols(), "multiply", "the source is [", source.rows(), ", ", source.cols(), "] but x is [", depth, ", ",
                     tokens, "]; the depth of x must be the columns of the source");
   if (source.rows() == 0 || tokens == 0) return;
-  const Pieces pieces(source);
-  if (!multiply_few(pieces, x, tokens, y, ldy, options)) multiply_packed(pieces, x, tokens, y, ldy, options);
-}
-
-/// The same for a factor put together from parts, at least one of which begins at depth 0 in every row.
-inline void multiply(const Pieces& pieces, std::span<const Columns> x, Index tokens, float* y, Index ldy, const Options& options = {}) {
-  if (pieces.rows() == 0 || tokens == 0) return;
-  if (!multiply_few(pieces, x, tokens, y, ldy, options)) multiply_packed(pieces, x, tokens, y, ldy, options);
+  multiply(Pieces(source), x, tokens, y, ldy, options);
 }
 
 /// The same for one activation with its tokens `ldx` apart.

@@ -216,4 +216,23 @@ inline void pack_tokens(const KernelTable& table, const PanelKernels& kernels, s
   }
 }
 
+namespace detail {
+
+struct StackedTokens {};
+
+/// The parts of an activation copied into one array: a word of two bfloat16 cannot be shared by two parts.
+inline Columns stack(std::span<const Columns> x, Index depth, Index tokens) {
+  float* stacked = Scratch<StackedTokens>::get<float>(depth * tokens);
+  Index begin = 0;
+  for (const Columns& part : x) {
+    for (Index t = 0; t < tokens; ++t)
+      for (Index k = 0; k < part.depth; ++k)
+        stacked[t * depth + begin + k] = part.turned ? part.data[k * part.stride + t] : part.data[t * part.stride + k];
+    begin += part.depth;
+  }
+  return {stacked, depth, depth};
+}
+
+}  // namespace detail
+
 }  // namespace lowrank::inline LOWRANK_ABI::kernels

@@ -49,7 +49,7 @@ class MergedSource {
   /// Each element is one sum in the order of r, however the matrix is cut. Cost: 2 r FLOPs an element; fast for eight rows or more.
   void decode(Index row, Index count, Index col, Index length, float* out, Index stride) const {
     const kernels::Elementwise& table = kernels::current_table().elementwise;
-    const Index rank = update_.a.rows(), width = std::clamp<Index>((1 << 13) / rank / 64 * 64, 64, max_width);
+    const Index rank = update_.a.rows(), width = std::clamp<Index>((1 << 13) / std::max<Index>(rank, 1) / 64 * 64, 64, max_width);
     detail::read_window(weight_, row, count, col, length, out, stride);
     float* const a = kernels::Scratch<MergedSource>::template get<float>(rank * width);
     for (Index begin = 0; begin < length; begin += width) {

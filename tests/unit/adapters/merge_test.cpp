@@ -153,6 +153,12 @@ TEST_CASE("a merged weight has the same bits however it is cut, for ranks below 
   }
 }
 
+TEST_CASE("an update of rank 0 changes nothing") {
+  const Weight<float> w = random_weight(3, 5, 1, 1), a(0, 5), b(3, 0);
+  const LowRank<float> update{{a.data(), 0, 5}, {b.data(), 3, 0}, 1};
+  CHECK(dense(MergedSource(DenseSource<float>(w.data(), 3, 5), update)) == w);
+}
+
 template <class Format>
 void check_changed_codes(Index rows, Index cols) {
   const Weight<float> w = random_weight(rows, cols, 0.05, 1), other = w + random_weight(rows, cols, 0.01, 2);

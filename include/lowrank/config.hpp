@@ -110,7 +110,7 @@
 #define LOWRANK_ABI_ALIGN LOWRANK_ABI_JOIN(_align, LOWRANK_ABI_IDEAL, _, LOWRANK_ABI_ALLOCATED, _, LOWRANK_ABI_INSIDE, , )
 #endif
 
-// Mode: what else changes a body or a layout: assertions, OpenMP, relaxed arithmetic, checked containers, sanitizers.
+// Mode: what else changes a body or a layout: assertions, OpenMP, relaxed arithmetic, checked containers, sanitizers, and where bodies are.
 #if defined(NDEBUG)
 #define LOWRANK_ABI_DEBUG
 #else
@@ -126,10 +126,23 @@
 #else
 #define LOWRANK_ABI_STL
 #endif
+#if defined(LOWRANK_COMPILED)
+#define LOWRANK_ABI_BODIES _compiled
+#else
+#define LOWRANK_ABI_BODIES
+#endif
 #define LOWRANK_ABI_MODE                                                                                         \
   LOWRANK_ABI_JOIN(LOWRANK_ABI_DEBUG, LOWRANK_ABI_OPENMP, LOWRANK_ABI_STL, LOWRANK_ABI_IF(__FAST_MATH__, _fast), \
-                   LOWRANK_ABI_IF(__SANITIZE_ADDRESS__, _asan), LOWRANK_ABI_IF(__SANITIZE_THREAD__, _tsan), , )
+                   LOWRANK_ABI_IF(__SANITIZE_ADDRESS__, _asan), LOWRANK_ABI_IF(__SANITIZE_THREAD__, _tsan), LOWRANK_ABI_BODIES, )
 
 #define LOWRANK_ABI                                                                                                                       \
   LOWRANK_ABI_JOIN(LOWRANK_ABI_JOIN(v, LOWRANK_VERSION_MAJOR, _, LOWRANK_VERSION_MINOR, _, LOWRANK_VERSION_PATCH, , ), LOWRANK_ABI_LEVEL, \
                    LOWRANK_ABI_LETTERS, LOWRANK_ABI_ALIGN, LOWRANK_ABI_MODE, , , )
+
+// Bodies of what is no template stand in x.inl beside x.hpp, marked LOWRANK_INLINE. By default x.hpp includes them, and the library is
+// header-only. With LOWRANK_COMPILED it does not: they come from the library lowrank::compiled, whose units define LOWRANK_COMPILING.
+#if defined(LOWRANK_COMPILING)
+#define LOWRANK_INLINE
+#else
+#define LOWRANK_INLINE inline
+#endif

@@ -30,14 +30,10 @@ inline void loop_product(const lowrank::AnyMatrix& w, const Activation<float>& x
 
 /// Y = W X by Eigen; what is not dense is made so first, each time, as one does who has no other product.
 inline void eigen_product(const lowrank::AnyMatrix& w, const Activation<float>& x, Activation<float>& y) {
-  bool done = false;
-  w.visit_source([&](const auto& source) {
-    if constexpr (std::is_same_v<std::decay_t<decltype(source)>, lowrank::DenseSource<float>>) {
-      y.noalias() = lowrank::ConstWeightMap<float>(source.data(), source.rows(), source.cols()) * x;
-      done = true;
-    }
-  });
-  if (done) return;
+  if (w.view().kind() == lowrank::WeightView::Kind::fp32) {
+    y.noalias() = lowrank::ConstWeightMap<float>(w.view().dense<float>().data(), w.rows(), w.cols()) * x;
+    return;
+  }
   static lowrank::Weight<float> dense;
   dense.resize(w.rows(), w.cols());
   lowrank::parallel_ranges(

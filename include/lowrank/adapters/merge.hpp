@@ -100,15 +100,8 @@ inline Index merge_grain(Index cols) { return std::max<Index>(1, (1 << 15) / std
 /// The blocks of a source that is quantized in blocks, however it is held.
 template <class W>
 std::optional<BlockSource> blocks_of(const W& w) {
-  std::optional<BlockSource> blocks;
-  if constexpr (requires { BlockSource(w.source()); }) {
-    blocks = w.source();
-  } else if constexpr (requires { w.visit_source([](const auto&) {}); }) {
-    w.visit_source([&](const auto& simple) {
-      if constexpr (std::is_same_v<std::decay_t<decltype(simple)>, BlockSource>) blocks = simple;
-    });
-  }
-  return blocks;
+  const WeightView view(w);
+  return view.kind() == WeightView::Kind::blocks ? std::optional(view.blocks()) : std::nullopt;
 }
 
 /// How many 4-bit codes of one row differ, of blocks of one kind.

@@ -39,22 +39,8 @@ struct WeightCopy : DeviceCopy {
 
 namespace detail {
 
-template <Source W>
-PackedMatrix pack_any(const W& source) {
-  if constexpr (std::is_same_v<W, BlockSource>)
-    return pack(source);
-  else
-    return pack_bfloat16(source);
-}
-inline PackedMatrix pack_any(const AnyMatrix& matrix) {
-  PackedMatrix packed;
-  matrix.visit_source([&](const auto& source) {
-    if constexpr (std::is_same_v<std::decay_t<decltype(source)>, AnyMatrix>)
-      packed = pack_bfloat16(source);
-    else
-      packed = pack_any(source);
-  });
-  return packed;
+inline PackedMatrix pack_any(const WeightView& weight) {
+  return weight.kind() == WeightView::Kind::blocks ? pack(weight.blocks()) : pack_bfloat16(weight);
 }
 
 }  // namespace detail

@@ -7,7 +7,7 @@
 #include <type_traits>
 
 #include <lowrank/kernels/blocks.hpp>
-#include <lowrank/kernels/source.hpp>
+#include <lowrank/kernels/weight_view.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::kernels {
 
@@ -93,6 +93,26 @@ class Pieces {
   void place(const DenseSource<float>& s, Frame frame) { place_dense(s, frame, Piece::Kind::fp32); }
   void place(const DenseSource<bfloat16>& s, Frame frame) { place_dense(s, frame, Piece::Kind::bf16); }
   void place(const DenseSource<half>& s, Frame frame) { place_dense(s, frame, Piece::Kind::half); }
+  void place(const WeightView& s, Frame frame) {
+    switch (s.kind()) {
+      case WeightView::Kind::fp32:
+        return place(s.dense<float>(), frame);
+      case WeightView::Kind::bf16:
+        return place(s.dense<bfloat16>(), frame);
+      case WeightView::Kind::half:
+        return place(s.dense<half>(), frame);
+      case WeightView::Kind::blocks:
+        return place(s.blocks(), frame);
+      case WeightView::Kind::fp64:
+        return place_other(s, frame);
+      case WeightView::Kind::other: {
+        Piece& piece = append(s.rows(), s.cols(), frame);
+        piece.kind = Piece::Kind::other;
+        piece.data = s.data();
+        piece.decode = s.decoder();
+      }
+    }
+  }
   void place(const BlockSource& s, Frame frame) {
     Piece& piece = append(s.rows(), s.cols(), frame);
     piece.kind = Piece::Kind::blocks;
@@ -104,13 +124,8 @@ class Pieces {
                     { s.source() } -> Source;
                   }) {
       place(s.source(), frame);  // points into s, which outlives the call
-    } else if constexpr (requires { s.visit_source([](const auto&) {}); }) {
-      s.visit_source([&](const auto& simple) {
-        if constexpr (std::is_same_v<std::decay_t<decltype(simple)>, S>)
-          place_other(simple, frame);
-        else
-          place(simple, frame);
-      });
+    } else if constexpr (requires { s.view(); }) {
+      place(s.view(), frame);
     } else {
       place_other(s, frame);
     }

@@ -11,8 +11,8 @@ import argparse, json, os, pathlib, resource, shutil, subprocess, sys, tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODULES = ["lowrank", "quant", "autograd", "nn", "optim", "adapters", "io"]
-PARTS = ["core/types", "core/buffer", "core/parallel", "core/random", "core/matrix", "kernels/source", "kernels/gemm", "kernels/tables",
-         "quant/nf4", "quant/quantized_matrix", "ops/product", "ops/lora", "ops/decompose"]
+PARTS = ["core/types", "core/buffer", "core/parallel", "core/random", "core/matrix", "kernels/format/source", "kernels/driver/gemm",
+         "kernels/target/tables", "quant/nf4", "quant/quantized_matrix", "ops/product", "ops/lora", "ops/decompose"]
 HEADERS = ["Eigen/Core", "Eigen/Dense"] + [f"lowrank/{name}.hpp" for name in MODULES + PARTS]
 
 

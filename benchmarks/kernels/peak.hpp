@@ -8,7 +8,7 @@
 
 #include <lowrank/core/buffer.hpp>
 #include <lowrank/core/parallel.hpp>
-#include <lowrank/kernels/dispatch.hpp>
+#include <lowrank/kernels/driver/dispatch.hpp>
 
 #include <support/clock.hpp>
 

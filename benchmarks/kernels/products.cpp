@@ -1,6 +1,6 @@
 #include <benchmark/benchmark.h>
 
-#include <lowrank/kernels/gemm.hpp>
+#include <lowrank/kernels/driver/gemm.hpp>
 
 #include <support/formats.hpp>
 #include "baselines.hpp"

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include <lowrank/core/parallel.hpp>
-#include <lowrank/kernels/pack.hpp>
+#include <lowrank/kernels/driver/pack.hpp>
 #include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/nn/linear.hpp>
 #include <lowrank/nn/lora_linear.hpp>

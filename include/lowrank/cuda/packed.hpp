@@ -11,8 +11,8 @@
 
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/cuda/simt.hpp>
-#include <lowrank/kernels/blocks.hpp>
-#include <lowrank/kernels/source.hpp>
+#include <lowrank/kernels/format/blocks.hpp>
+#include <lowrank/kernels/format/source.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::cuda {
 

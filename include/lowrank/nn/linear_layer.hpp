@@ -5,7 +5,7 @@
 #include <utility>
 
 #include <lowrank/autograd/functions.hpp>
-#include <lowrank/kernels/source.hpp>
+#include <lowrank/kernels/format/source.hpp>
 #include <lowrank/nn/parameter.hpp>
 #include <lowrank/ops/linear.hpp>
 

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <span>
 
-#include <lowrank/kernels/source.hpp>
+#include <lowrank/kernels/format/source.hpp>
 #include <lowrank/ops/view.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

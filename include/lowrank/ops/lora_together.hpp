@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include <lowrank/kernels/packed.hpp>
+#include <lowrank/kernels/driver/packed.hpp>
 #include <lowrank/ops/lora.hpp>
 
 /// Low-rank layers that read the same X, such as query, key and value: X is packed once for all products of the forward pass, and each

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <lowrank/kernels/gemm.hpp>
+#include <lowrank/kernels/driver/gemm.hpp>
 #include <lowrank/ops/view.hpp>
 
 /// All products of the library with a source: Y = W X, Y = Wᵀ G, and the outer product of a weight's gradient.

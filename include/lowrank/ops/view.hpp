@@ -6,7 +6,7 @@
 #include <lowrank/core/matrix.hpp>
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/error.hpp>
-#include <lowrank/kernels/dispatch.hpp>
+#include <lowrank/kernels/driver/dispatch.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include <lowrank/kernels/dispatch.hpp>
+#include <lowrank/kernels/driver/dispatch.hpp>
 #include <lowrank/optim/optimizer.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -5,7 +5,7 @@
 #include <type_traits>
 #include <utility>
 
-#include <lowrank/kernels/weight_view.hpp>
+#include <lowrank/kernels/format/weight_view.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -7,7 +7,7 @@
 
 #include <lowrank/core/buffer.hpp>
 #include <lowrank/core/parallel.hpp>
-#include <lowrank/kernels/quantize.hpp>
+#include <lowrank/kernels/driver/quantize.hpp>
 #include <lowrank/quant/quantized_matrix.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

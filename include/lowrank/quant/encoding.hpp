@@ -11,9 +11,9 @@
 
 #include <lowrank/core/types.hpp>
 #include <lowrank/error.hpp>
-#include <lowrank/kernels/dispatch.hpp>
-#include <lowrank/kernels/pack.hpp>
-#include <lowrank/kernels/source.hpp>
+#include <lowrank/kernels/driver/dispatch.hpp>
+#include <lowrank/kernels/driver/pack.hpp>
+#include <lowrank/kernels/format/source.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::quant {
 

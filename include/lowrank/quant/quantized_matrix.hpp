@@ -3,8 +3,8 @@
 #include <concepts>
 #include <utility>
 
-#include <lowrank/kernels/blocks.hpp>
-#include <lowrank/kernels/source.hpp>
+#include <lowrank/kernels/format/blocks.hpp>
+#include <lowrank/kernels/format/source.hpp>
 #include <lowrank/quant/format.hpp>
 #include <lowrank/quant/table_blocks.hpp>
 

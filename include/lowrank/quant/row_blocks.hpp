@@ -5,7 +5,7 @@
 #include <type_traits>
 #include <utility>
 
-#include <lowrank/kernels/blocks.hpp>
+#include <lowrank/kernels/format/blocks.hpp>
 #include <lowrank/core/buffer.hpp>
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/quant/encoding.hpp>

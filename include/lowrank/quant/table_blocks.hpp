@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include <lowrank/kernels/blocks.hpp>
+#include <lowrank/kernels/format/blocks.hpp>
 #include <lowrank/core/buffer.hpp>
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/quant/double_quant.hpp>

@@ -3,7 +3,7 @@
 #include <initializer_list>
 #include <string>
 
-#include <lowrank/kernels/gemm.hpp>
+#include <lowrank/kernels/driver/gemm.hpp>
 #include <lowrank/quant.hpp>
 
 #include "fixtures.hpp"

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include <lowrank/core/random.hpp>
-#include <lowrank/kernels/dispatch.hpp>
+#include <lowrank/kernels/driver/dispatch.hpp>
 
 namespace fixtures {
 

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include <lowrank/kernels/gemm.hpp>
+#include <lowrank/kernels/driver/gemm.hpp>
 #include <lowrank/quant.hpp>
 
 #include "../../support/golden.hpp"

@@ -1,6 +1,6 @@
 #include <doctest/doctest.h>
 
-#include <lowrank/kernels/gemm.hpp>
+#include <lowrank/kernels/driver/gemm.hpp>
 
 #include "fixtures.hpp"
 

@@ -1,6 +1,6 @@
 #include <doctest/doctest.h>
 
-#include <lowrank/kernels/packed.hpp>
+#include <lowrank/kernels/driver/packed.hpp>
 
 #include "fixtures.hpp"
 

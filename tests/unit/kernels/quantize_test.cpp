@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include <lowrank/kernels/quantize.hpp>
+#include <lowrank/kernels/driver/quantize.hpp>
 #include <lowrank/quant.hpp>
 
 #include "fixtures.hpp"

@@ -3,7 +3,7 @@
 #include <vector>
 
 #include <lowrank/core/matrix.hpp>
-#include <lowrank/kernels/gemm.hpp>
+#include <lowrank/kernels/driver/gemm.hpp>
 #include <lowrank/nn/init.hpp>
 #include <lowrank/quant/matrix.hpp>
 #include <lowrank/quant/nf4.hpp>

@@ -1,0 +1,77 @@
+#pragma once
+
+/// Few tokens times a transposed matrix: its stored rows are read once, in the order in which they lie, and each is added to the result
+/// by the token's number. Panels would be filled across the rows, which for few tokens costs far more than the product.
+
+#include <algorithm>
+#include <span>
+
+#include <lowrank/core/batch_invariant.hpp>
+#include <lowrank/core/parallel.hpp>
+#include <lowrank/kernels/driver/dispatch.hpp>
+#include <lowrank/kernels/driver/gemv.hpp>
+#include <lowrank/kernels/driver/pack.hpp>
+
+namespace lowrank::inline LOWRANK_ABI::kernels {
+
+namespace detail {
+
+struct TurnedRows {};
+
+inline constexpr Index few_turned_tokens = 4;  ///< measured: from eight on panels are no slower
+
+/// Whether stored rows are what a product should read: of a matrix in memory, unless the target packs its blocks turned by itself.
+inline bool is_turned(const KernelTable& table, const Piece& piece) {
+  if (!piece.transposed || piece.kind == Piece::Kind::other) return false;
+  return piece.kind != Piece::Kind::blocks || table.fp32.pack_blocks_turned == nullptr;
+}
+
+/// Adds what a piece gives for rows [row, row + rows) of the product, of which it has all; x is [tokens][depth].
+inline void add_turned(const KernelTable& table, const Piece& piece, Index row, Index rows, const float* x, Index depth, Index tokens,
+                       float* y, Index ldy) {
+  constexpr Index height = 16;  // stored rows at a time, which stay in the first cache for all tokens
+  float* const buffer = Scratch<TurnedRows>::get<float>(height * rows);
+  for (Index k = 0; k < piece.length; k += height) {
+    const Index count = std::min(height, piece.length - k), col = row - piece.row;
+    const bool in_place = piece.kind == Piece::Kind::fp32;
+    const float* const stored = in_place ? static_cast<const float*>(piece.data) + k * piece.stride + col : buffer;
+    if (!in_place) decode_piece(table, piece, k, count, col, rows, buffer, rows);
+    for (Index t = 0; t < tokens; ++t) {
+      float weights[height];
+      for (Index j = 0; j < count; ++j) weights[j] = piece.scale * x[t * depth + piece.depth + k + j];
+      table.elementwise.add_weighted_rows(stored, in_place ? piece.stride : rows, count, weights, rows, y + t * ldy + row);
+    }
+  }
+}
+
+}  // namespace detail
+
+/// Y = source · X for at most four tokens and a source whose parts are all transposed; false when it is none, and nothing was done.
+///
+/// Each element is one chain of multiply-adds in the order of depth, as in the packed product. Numbers are not rounded to bfloat16,
+/// whatever options.compute says, as with multiply_few for so few tokens.
+inline bool multiply_few_turned(const Pieces& source, std::span<const Columns> x, Index tokens, float* y, Index ldy,
+                                const Options& options) {
+  const KernelTable& table = current_table();
+  if (tokens > detail::few_turned_tokens || source.depth() == 0 || options.batch_invariant || BatchInvariant::is_on()) return false;
+  for (const Piece& piece : source)
+    if (!detail::is_turned(table, piece)) return false;
+  const Columns numbers = detail::stack(x, source.depth(), tokens);
+  const auto strip = [&](Index begin, Index end) {
+    for (Index t = 0; t < tokens && !options.accumulate; ++t) std::fill(y + t * ldy + begin, y + t * ldy + end, 0.0f);
+    for (const Piece& piece : source) {
+      const Index top = std::max(begin, piece.row), bottom = std::min(end, piece.row + piece.rows);
+      if (top < bottom) detail::add_turned(table, piece, top, bottom - top, numbers.data, source.depth(), tokens, y, ldy);
+    }
+    detail::finish(options, begin, end - begin, tokens, y + begin, ldy);
+  };
+  const Index threads = thread_count(), width = std::clamp<Index>(source.rows() / (4 * threads) / 64 * 64, 64, 512);
+  if (threads == 1 || source.rows() * source.depth() * tokens < (Index{1} << 17)) {
+    for (Index begin = 0; begin < source.rows(); begin += width) strip(begin, std::min(begin + width, source.rows()));
+  } else {
+    parallel_ranges(source.rows(), width, strip);
+  }
+  return true;
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI::kernels

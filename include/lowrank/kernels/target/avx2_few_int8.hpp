@@ -1,0 +1,197 @@
+#pragma once
+
+/// Few tokens with AVX2 and activations of 8 bits: whole-number products of bytes; how rows are read is that of avx2_few.hpp.
+
+#if defined(__x86_64__)
+
+#include <lowrank/kernels/target/avx2_few.hpp>
+
+namespace lowrank::inline LOWRANK_ABI::kernels::avx2 {
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+#endif
+
+/// Sums of four neighbouring products of unsigned and signed bytes; exact where |a b| summed over two neighbours is below 2^15.
+[[gnu::always_inline]] inline __m256i dot_bytes(__m256i a, __m256i b) {
+  return _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1));
+}
+
+/// The largest magnitude of a chunk in all lanes; infinite or NaN if any element is (without the sign bit, floats order as integers do).
+[[gnu::always_inline]] inline __m256 largest_magnitude(const __m256 (&x)[4]) {
+  const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+  __m256i largest = _mm256_setzero_si256();
+  LOWRANK_UNROLL
+  for (int k = 0; k < 4; ++k) largest = _mm256_max_epi32(largest, _mm256_and_si256(_mm256_castps_si256(x[k]), magnitude));
+  largest = _mm256_max_epi32(largest, _mm256_permute2x128_si256(largest, largest, 1));
+  largest = _mm256_max_epi32(largest, _mm256_shuffle_epi32(largest, 0x4e));
+  return _mm256_castsi256_ps(_mm256_max_epi32(largest, _mm256_shuffle_epi32(largest, 0xb1)));
+}
+
+/// A chunk smaller than 127 / FLT_MAX becomes zeros; one with an element that is not finite gets a scale that is not.
+inline void to_int8(const float* from, Index chunks, std::int8_t* q, float* scale, float* sum) {
+  for (Index c = 0; c < chunks; ++c) {
+    __m256 x[4];
+    LOWRANK_UNROLL
+    for (int k = 0; k < 4; ++k) x[k] = _mm256_loadu_ps(from + 32 * c + 8 * k);
+    const float largest = _mm256_cvtss_f32(largest_magnitude(x));
+    const __m256 inverse = _mm256_set1_ps(largest > 4e-37f ? 127.0f / largest : 0.0f);
+    __m256i whole[4];
+    LOWRANK_UNROLL
+    for (int k = 0; k < 4; ++k) whole[k] = _mm256_cvtps_epi32(_mm256_mul_ps(x[k], inverse));
+    const __m256i mixed = _mm256_packs_epi16(_mm256_packs_epi32(whole[0], whole[1]), _mm256_packs_epi32(whole[2], whole[3]));
+    const __m256i in_order = _mm256_permutevar8x32_epi32(mixed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    const __m256i bytes = _mm256_max_epi8(in_order, _mm256_set1_epi8(-127));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + 32 * c), bytes);
+    scale[c] = largest / 127.0f;
+    sum[c] = scale[c] * sum_of(Floats{_mm256_cvtepi32_ps(dot_bytes(_mm256_set1_epi8(1), bytes))});
+  }
+}
+
+/// A chunk's entries of the table in 8 bits, as its activations lie.
+template <Layout L>
+[[gnu::always_inline]] inline __m256i load_bytes(const std::byte* at, Index chunk, __m256i table) {
+  const __m256i nibble = _mm256_set1_epi8(15);
+  if constexpr (L == Layout::pairs || L == Layout::halves) {
+    const __m256i shifts = L == Layout::pairs ? _mm256_setr_epi32(4, 4, 4, 4, 0, 0, 0, 0) : _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4);
+    return _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srlv_epi32(load_16_twice(at), shifts), nibble));
+  } else {
+    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+    if constexpr (L == Layout::bytes) return bytes;
+    return _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srl_epi32(bytes, _mm_cvtsi32_si128(chunk % 2 == 0 ? 0 : 4)), nibble));
+  }
+}
+
+/// Chunks [begin, end) of the depth, and the activations there: the chunks of all tokens side by side.
+struct ByteStrip {
+  alignas(64) std::int8_t q[256 * 32];
+  float scale[256];
+  float sum[256];  ///< times 1 / (8 unit)
+  Index begin, end = 0;
+
+  /// Copies chunks of Tokens tokens from begin on; 10 KiB stay in the first-level cache from row to row.
+  template <int Tokens>
+  void load(const FewTokens& p, Index from, float unit) {
+    begin = from;
+    end = p.chunks - begin < 256 / Tokens ? p.chunks : begin + 256 / Tokens;
+    for (Index i = 0; i < (end - begin) * Tokens; ++i) {
+      const Index at = i % Tokens * p.chunks + begin + i / Tokens;
+      std::memcpy(q + 32 * i, p.q + 32 * at, 32);
+      scale[i] = p.q_scale[at];
+      sum[i] = p.q_sum[at] * (0.125f / unit);
+    }
+  }
+};
+
+/// Chunk c of all rows, with its activations at the strip's position `at`: sum[r][t] += scale d (Σ u q) + offset / (8 unit) · (Σ d q).
+///
+/// u q is |u| times q with the sign of u: |u| ≤ 128 and |q| ≤ 127, so that two products fit in 16 bits.
+template <Layout L, Scaling M, int Rows, int Tokens>
+[[gnu::always_inline]] inline void add_byte_chunk(const RowGroup<L, M, Rows>& rows, Index c, __m256i table, const ByteStrip& strip,
+                                                  Index at, __m256 (&sum)[Rows][Tokens]) {
+  const Index block = rows.block_at(c), inside = rows.inside(c);
+  LOWRANK_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    const __m256i u = load_bytes<L>(rows.row[r] + block + inside, c, table), magnitude = _mm256_abs_epi8(u);
+    __m256 scale, offset;
+    load_scale(rows, r, c, block, scale, offset);
+    if constexpr (few::has_offset(M)) offset = _mm256_movehdup_ps(offset);
+    LOWRANK_UNROLL
+    for (int t = 0; t < Tokens; ++t) {
+      const __m256i q = _mm256_load_si256(reinterpret_cast<const __m256i*>(strip.q + (at + t) * 32));
+      const __m256 dot = _mm256_cvtepi32_ps(dot_bytes(magnitude, _mm256_sign_epi8(q, u)));
+      sum[r][t] = _mm256_fmadd_ps(dot, _mm256_mul_ps(scale, _mm256_set1_ps(strip.scale[at + t])), sum[r][t]);
+      if constexpr (few::has_offset(M)) sum[r][t] = _mm256_fmadd_ps(offset, _mm256_set1_ps(strip.sum[at + t]), sum[r][t]);
+    }
+  }
+}
+
+/// With w = scale · unit · u + offset and x = d q, Σ w x = unit · (Σ scale d (Σ u q) + Σ offset / unit · (Σ d q)); the eight lanes of a
+/// sum add up in the end, so each takes an eighth of the offset's part.
+template <Layout L, Scaling M, int Rows, int Tokens>
+void few_rows_int8(const FewTokens& p, const ByteStrip& strip, const few::SignedTable& bytes, Index row) {
+  RowGroup<L, M, Rows> rows(p, row);
+  const __m256i table = load_16_twice(bytes.entry);
+  __m256 sum[Rows][Tokens];
+  clear(sum);
+  Index at = 0;
+  for (Index begin = strip.begin; begin < strip.end; begin += rows.window()) {
+    rows.read_ahead(begin, strip.end);
+    const Index end = strip.end - begin < rows.window() ? strip.end : begin + rows.window();
+    for (Index c = begin; c < end; ++c, at += Tokens) {
+      if constexpr (Tokens == 1) rows.prefetch(c);
+      add_byte_chunk(rows, c, table, strip, at, sum);
+    }
+  }
+  store_sums(p, row, sum, bytes.unit);
+}
+
+template <Layout L, Scaling M, int Rows, int Tokens>
+void few_strips_int8(const FewTokens& p) {
+  const few::SignedTable bytes(p.piece->blocks);
+  FewTokens part = p;
+  ByteStrip strip;
+  while (strip.end < p.chunks) {
+    strip.load<Tokens>(p, strip.end, bytes.unit);
+    for (Index row = 0; row < p.rows; row += Rows) few_rows_int8<L, M, Rows, Tokens>(part, strip, bytes, row);
+    part.accumulate = true;
+  }
+}
+
+template <Layout L, Scaling M>
+void few_blocks_int8(const FewTokens& p) {
+  if (p.tokens == 1) return few_strips_int8<L, M, 4, 1>(p);
+  if (p.tokens <= 4) return few_strips_int8<L, M, 2, 4>(p);
+  few_strips_int8<L, M, 1, 8>(p);
+}
+
+/// Dense parts, such as an adapter's, stay in float.
+inline void few_tokens_int8(const FewTokens& p) {
+  const Scaling scaling = few::scaling_of(p.piece->blocks);
+  switch (few::layout_of(*p.piece)) {
+    case Layout::pairs:
+      if (scaling == Scaling::array) return few_blocks_int8<Layout::pairs, Scaling::array>(p);
+      if (scaling == Scaling::window) return few_blocks_int8<Layout::pairs, Scaling::window>(p);
+      return few_blocks_int8<Layout::pairs, Scaling::window_offset>(p);
+    case Layout::halves:
+      if (scaling == Scaling::half) return few_blocks_int8<Layout::halves, Scaling::half>(p);
+      if (scaling == Scaling::half_offset) return few_blocks_int8<Layout::halves, Scaling::half_offset>(p);
+      return few_blocks_int8<Layout::halves, Scaling::window_offset>(p);
+    case Layout::long_halves:
+      return few_blocks_int8<Layout::long_halves, Scaling::window_offset>(p);
+    case Layout::bytes:
+      if (scaling == Scaling::half) return few_blocks_int8<Layout::bytes, Scaling::half>(p);
+      return few_blocks_int8<Layout::bytes, Scaling::window_offset>(p);
+    default:
+      return few_tokens(p);
+  }
+}
+
+inline constexpr KernelTable table = {.name = "avx2",
+                                      .lanes = lanes,
+                                      .vectors = vectors,
+                                      .columns = columns,
+                                      .fp32 = panel_kernels<false>(),
+                                      .bf16 = panel_kernels<true>(),
+                                      .decode_blocks = decode_blocks,
+                                      .widen_bfloat16 = widen_bfloat16,
+                                      .widen_half = widen_half,
+                                      .few_tokens = few_tokens,
+                                      .few_tokens_bf16 = few_tokens,
+                                      .few_tokens_int8 = few_tokens_int8,
+                                      .to_bfloat16 = nullptr,
+                                      .to_int8 = to_int8,
+                                      .elementwise = elementwise};
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+}  // namespace lowrank::inline LOWRANK_ABI::kernels::avx2
+
+#endif  // defined(__x86_64__)

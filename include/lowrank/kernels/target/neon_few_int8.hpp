@@ -1,0 +1,161 @@
+#pragma once
+
+/// Few tokens with Advanced SIMD and activations in 8 bits. Lanes run along the depth; the sums of four rows meet before they are scaled.
+
+#if defined(__aarch64__) && defined(__ARM_NEON)
+
+#include <lowrank/kernels/target/neon_elementwise.hpp>
+#include <lowrank/kernels/target/neon_few.hpp>
+
+namespace lowrank::inline LOWRANK_ABI::kernels::neon {
+
+inline void to_int8(const float* from, Index chunks, std::int8_t* q, float* scale, float* sum) {
+  for (Index c = 0; c < chunks; ++c, from += 32, q += 32) {
+    float32x4_t largest_of = vdupq_n_f32(0);
+    for (int i = 0; i < 32; i += 4) largest_of = vmaxq_f32(largest_of, vabsq_f32(vld1q_f32(from + i)));
+    const float largest = vmaxvq_f32(largest_of), inverse = largest > 0 ? 127.0f / largest : 0.0f;
+    int whole = 0;
+    for (int i = 0; i < 32; i += 8) {
+      const int32x4_t low = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(from + i), inverse));
+      const int32x4_t high = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(from + i + 4), inverse));
+      const int8x8_t eight = vmax_s8(vqmovn_s16(vcombine_s16(vqmovn_s32(low), vqmovn_s32(high))), vdup_n_s8(-127));
+      vst1_s8(q + i, eight);
+      whole += vaddlv_s8(eight);
+    }
+    scale[c] = largest / 127.0f;
+    sum[c] = scale[c] * static_cast<float>(whole);
+  }
+}
+
+/// A code table in 8 bits: table[c] = unit * code[c], exact where the entries are small integers.
+struct ByteTable {
+  int8x16_t codes;
+  float unit = 1;
+
+  explicit ByteTable(const BlockSource& s) {
+    float largest = 0;
+    bool is_whole = true;
+    for (float entry : s.table) {
+      largest = std::abs(entry) > largest ? std::abs(entry) : largest;
+      is_whole = is_whole && entry == std::floor(entry);
+    }
+    if (s.order != CodeOrder::bytes && (!is_whole || largest > 127)) unit = largest / 127;
+    std::int8_t rounded[16];
+    for (std::size_t c = 0; c < 16; ++c) rounded[c] = static_cast<std::int8_t>(std::lrint(s.table[c] / unit));
+    codes = vld1q_s8(rounded);
+  }
+};
+
+/// 16 of a chunk's 32 weights in 8 bits.
+template <Layout L>
+[[gnu::always_inline]] inline int8x16_t load_weights(const std::byte* at, Index chunk, bool is_second, int8x16_t table) {
+  const uint8x16_t codes = load_codes<L>(at, chunk, is_second);
+  return L == Layout::bytes ? vreinterpretq_s8_u8(codes) : vqtbl1q_s8(table, codes);
+}
+
+/// Sums of 8 neighbouring products each; two products fit in 16 bits, as |q| is at most 127.
+[[gnu::always_inline]] inline int32x4_t dot(const int8x16_t* w, const std::int8_t* q) {
+  const int8x16_t first = vld1q_s8(q), second = vld1q_s8(q + 16);
+  const int16x8_t a = vmlal_high_s8(vmull_s8(vget_low_s8(w[0]), vget_low_s8(first)), w[0], first);
+  const int16x8_t b = vmlal_high_s8(vmull_s8(vget_low_s8(w[1]), vget_low_s8(second)), w[1], second);
+  return vpadalq_s16(vpaddlq_s16(a), b);
+}
+
+/// With w = slope code + offset and x = d q: Σ w x = slope d Σ code q + offset d Σ q, the last sum known beforehand.
+template <Layout L, int Tokens>
+[[gnu::always_inline]] inline void add_chunk_int8(const FewTokens& p, const FourRows<L>& rows, Index c, const ByteTable& table,
+                                                  float32x4_t* sum) {
+  const std::byte* at[4];
+  rows.find(c, at);
+  int8x16_t w[4][2];
+  LOWRANK_UNROLL
+  for (int r = 0; r < 4; ++r) {
+    w[r][0] = load_weights<L>(at[r], c, false, table.codes);
+    w[r][1] = load_weights<L>(at[r], c, true, table.codes);
+  }
+  const float32x4_t slope = vmulq_n_f32(rows.slope(c), table.unit), offset = rows.offset(c);
+  LOWRANK_UNROLL
+  for (int t = 0; t < Tokens; ++t) {
+    const Index chunk = t * p.chunks + c;
+    const std::int8_t* q = p.q + chunk * 32;
+    const int32x4_t low = vpaddq_s32(dot(w[0], q), dot(w[1], q)), high = vpaddq_s32(dot(w[2], q), dot(w[3], q));
+    sum[t] = vfmaq_f32(sum[t], vcvtq_f32_s32(vpaddq_s32(low, high)), vmulq_n_f32(slope, p.q_scale[chunk]));
+    sum[t] = vfmaq_n_f32(sum[t], offset, p.q_sum[chunk]);
+  }
+}
+
+template <Layout L, int Tokens>
+void few_rows_int8(const FewTokens& p, const ByteTable& table, Index row) {
+  FourRows<L> rows(p, row);
+  float32x4_t sum[Tokens];
+  LOWRANK_UNROLL
+  for (int t = 0; t < Tokens; ++t) sum[t] = vdupq_n_f32(0);
+  for (Index begin = 0; begin < p.chunks; begin += rows.window()) {
+    rows.read_ahead(begin);
+    const Index end = p.chunks - begin < rows.window() ? p.chunks : begin + rows.window();
+    for (Index c = begin; c < end; ++c) add_chunk_int8<L, Tokens>(p, rows, c, table, sum);
+  }
+  LOWRANK_UNROLL
+  for (int t = 0; t < Tokens; ++t) store_sums(p, row, t, sum[t]);
+}
+
+template <Layout L>
+void few_layout_int8(const FewTokens& p) {
+  const ByteTable table(p.piece->blocks);
+  for (Index row = 0; row < p.rows; row += 4) {
+    if (p.tokens == 1)
+      few_rows_int8<L, 1>(p, table, row);
+    else if (p.tokens <= 4)
+      few_rows_int8<L, 4>(p, table, row);
+    else
+      few_rows_int8<L, 8>(p, table, row);
+  }
+}
+
+/// Dense parts, such as an adapter's, stay in float.
+inline void few_tokens_int8(const FewTokens& p) {
+  switch (layout_of(*p.piece)) {
+    case Layout::pairs:
+      return few_layout_int8<Layout::pairs>(p);
+    case Layout::halves:
+      return few_layout_int8<Layout::halves>(p);
+    case Layout::long_halves:
+      return few_layout_int8<Layout::long_halves>(p);
+    case Layout::bytes:
+      return few_layout_int8<Layout::bytes>(p);
+    default:
+      return few_tokens(p);
+  }
+}
+
+template <bool Rounded>
+constexpr PanelKernels panel_kernels() {
+  return {.unit = 1,
+          .pack_rows = pack_rows<lanes, Rounded>,
+          .pack_columns = pack_columns<lanes, Rounded>,
+          .pack_token_rows = pack_rows<columns, Rounded>,
+          .pack_token_columns = pack_columns<columns, Rounded>,
+          .pack_blocks = pack_blocks<Rounded>,
+          .pack_blocks_turned = nullptr,
+          .multiply = multiply};
+}
+
+inline constexpr KernelTable table = {.name = "neon",
+                                      .lanes = lanes,
+                                      .vectors = vectors,
+                                      .columns = columns,
+                                      .fp32 = panel_kernels<false>(),
+                                      .bf16 = panel_kernels<true>(),
+                                      .decode_blocks = decode_blocks,
+                                      .widen_bfloat16 = widen_bfloat16,
+                                      .widen_half = widen_half,
+                                      .few_tokens = few_tokens,
+                                      .few_tokens_bf16 = few_tokens,
+                                      .few_tokens_int8 = few_tokens_int8,
+                                      .to_bfloat16 = nullptr,
+                                      .to_int8 = to_int8,
+                                      .elementwise = elementwise};
+
+}  // namespace lowrank::inline LOWRANK_ABI::kernels::neon
+
+#endif  // defined(__aarch64__) && defined(__ARM_NEON)

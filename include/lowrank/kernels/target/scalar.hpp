@@ -1,0 +1,86 @@
+#pragma once
+
+/// The target that every machine has, in plain C++; the others fall back on its parts.
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include <lowrank/kernels/target/scalar_elementwise.hpp>
+#include <lowrank/kernels/target/table.hpp>
+
+namespace lowrank::inline LOWRANK_ABI::kernels::scalar {
+
+/// What a packed float becomes: itself, or the float of its nearest bfloat16 (bf16 products on targets without bf16 instructions).
+template <bool Rounded>
+Word word_of(float value) {
+  return bit_cast<Word>(Rounded ? static_cast<float>(bfloat16(value)) : value);
+}
+
+template <Index Lanes, bool Rounded>
+void pack_rows(const float* from, Index stride, Index count, Index depth, float scale, Word* panel, Index step) {
+  for (Index i = 0; i < std::min(count, Lanes); ++i)
+    for (Index k = 0; k < depth; ++k) panel[k * step + i] = word_of<Rounded>(scale * from[i * stride + k]);
+  for (Index i = count; i < Lanes; ++i)
+    for (Index k = 0; k < depth; ++k) panel[k * step + i] = 0;
+}
+
+template <Index Lanes, bool Rounded>
+void pack_columns(const float* from, Index stride, Index count, Index depth, float scale, Word* panel, Index step) {
+  for (Index k = 0; k < depth; ++k)
+    for (Index i = 0; i < Lanes; ++i) panel[k * step + i] = i < count ? word_of<Rounded>(scale * from[k * stride + i]) : 0;
+}
+
+inline constexpr Index lanes = 4, vectors = 2, columns = 4;
+
+inline void multiply(Index words, Index vector_count, Index rows, Index column_count, const Word* a, const Word* b, float* c, Index ldc,
+                     bool accumulate) {
+  const Index step = vector_count * lanes;
+  float sum[columns][lanes * vectors] = {};
+  if (accumulate)
+    for (Index j = 0; j < column_count; ++j) std::copy_n(c + j * ldc, rows, sum[j]);
+  for (Index k = 0; k < words; ++k)
+    for (Index j = 0; j < columns; ++j)
+      for (Index i = 0; i < step; ++i) sum[j][i] += bit_cast<float>(a[k * step + i]) * bit_cast<float>(b[k * columns + j]);
+  for (Index j = 0; j < column_count; ++j) std::copy_n(sum[j], rows, c + j * ldc);
+}
+
+inline void decode_blocks(const BlockSource& from, Index row, Index count, Index col, Index length, float* out, Index stride) {
+  from.decode(row, count, col, length, out, stride);
+}
+
+template <class Element>
+void widen(const void* from, Index length, float* out) {
+  const auto* elements = static_cast<const Element*>(from);
+  for (Index i = 0; i < length; ++i) out[i] = elements[i];
+}
+
+template <bool Rounded>
+constexpr PanelKernels panel_kernels() {
+  return {.unit = 1,
+          .pack_rows = pack_rows<lanes, Rounded>,
+          .pack_columns = pack_columns<lanes, Rounded>,
+          .pack_token_rows = pack_rows<columns, Rounded>,
+          .pack_token_columns = pack_columns<columns, Rounded>,
+          .pack_blocks = nullptr,
+          .pack_blocks_turned = nullptr,
+          .multiply = multiply};
+}
+
+inline constexpr KernelTable table = {.name = "scalar",
+                                      .lanes = lanes,
+                                      .vectors = vectors,
+                                      .columns = columns,
+                                      .fp32 = panel_kernels<false>(),
+                                      .bf16 = panel_kernels<true>(),
+                                      .decode_blocks = decode_blocks,
+                                      .widen_bfloat16 = widen<bfloat16>,
+                                      .widen_half = widen<half>,
+                                      .few_tokens = nullptr,
+                                      .few_tokens_bf16 = nullptr,
+                                      .few_tokens_int8 = nullptr,
+                                      .to_bfloat16 = nullptr,
+                                      .to_int8 = nullptr,
+                                      .elementwise = elementwise};
+
+}  // namespace lowrank::inline LOWRANK_ABI::kernels::scalar

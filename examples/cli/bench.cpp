@@ -64,12 +64,12 @@ void generate_once(Llama& model, LoraSet* lora, const Options& o, bool keep, Gen
   const std::span all(ids);
   transformer::Cache<Device> whole, growing;
   double start = now();
-  lowrank::to_host(model.next_logits<Device>(all.first(static_cast<std::size_t>(o.prompt)), {.lora = lora, .cache = &whole}).value());
+  to_host(model.next_logits<Device>(all.first(static_cast<std::size_t>(o.prompt)), {.lora = lora, .cache = &whole}).value());
   if (keep) into.prompt.seconds.push_back(now() - start);
-  lowrank::to_host(model.next_logits<Device>(all.first(decode_prompt), {.lora = lora, .cache = &growing}).value());
+  to_host(model.next_logits<Device>(all.first(decode_prompt), {.lora = lora, .cache = &growing}).value());
   start = now();
   for (Index i = 0; i < o.tokens; ++i)
-    lowrank::to_host(model.next_logits<Device>(all.subspan(static_cast<std::size_t>(i), 1), {.lora = lora, .cache = &growing}).value());
+    to_host(model.next_logits<Device>(all.subspan(static_cast<std::size_t>(i), 1), {.lora = lora, .cache = &growing}).value());
   if (keep) into.decode.seconds.push_back(now() - start);
 }
 

@@ -19,6 +19,7 @@
 
 namespace cli {
 
+using lowrank::to_host;
 using transformer::Llama;
 using transformer::LoraSet;
 using transformer::Tokenizer;

@@ -30,7 +30,7 @@ void write_logits(const Options& o, Session& session, LoraSet* lora) {
   for (Index i = 0; i < sequences; ++i) {
     const std::span row(ids.bytes.as<std::int32_t>() + i * length, static_cast<std::size_t>(length));
     const auto part = on_device(session, [&](auto device) -> lowrank::Activation<float> {
-      return lowrank::to_host(session.model.logits<decltype(device)>(row, 1, {.lora = lora}).value());
+      return to_host(session.model.logits<decltype(device)>(row, 1, {.lora = lora}).value());
     });
     if (!part.allFinite())
       lowrank::fail<lowrank::ValueError>("evaluate", "the logits of sequence ", i, " are not finite",

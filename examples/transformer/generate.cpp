@@ -23,7 +23,7 @@ Generation generate(Llama& model, LoraSet* lora, const Tokenizer& tokenizer, std
   };
 
   const auto next = [&](std::span<const std::int32_t> ids) {
-    Activation<float> logits = lowrank::to_host(model.next_logits<Device>(ids, {.lora = lora, .cache = &cache}).value());
+    Activation<float> logits = to_host(model.next_logits<Device>(ids, {.lora = lora, .cache = &cache}).value());
     if (!logits.allFinite()) lowrank::fail<lowrank::ValueError>("generate", "the logits are not finite", not_finite_reason(model, lora));
     return logits;
   };

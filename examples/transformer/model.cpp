@@ -105,7 +105,7 @@ Var<float, Device> Llama::apply(Index slot, Var<float, Device> x, const Pass<Dev
 
 template <class Device>
 std::vector<Var<float, Device>> Llama::apply_each(Index first_slot, Index count, const Var<float, Device>& x, const Pass<Device>& pass) {
-  if (pass.observe) pass.observe(first_slot, lowrank::to_host(x.value()));
+  if (pass.observe) pass.observe(first_slot, to_host(x.value()));
   std::vector<lowrank::LayerUse> uses;
   for (Index slot = first_slot; slot < first_slot + count; ++slot)
     uses.push_back({&used(slot, pass), pass.lora ? pass.lora->at(slot) : nullptr});

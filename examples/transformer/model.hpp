@@ -39,6 +39,7 @@ using lowrank::Index;
 using lowrank::LoraWeights;
 using lowrank::Parameter;
 using lowrank::Tape;
+using lowrank::to_host;
 using lowrank::Var;
 
 /// One update a slot (see slot()), or none: what turns the one frozen base into a task's model.

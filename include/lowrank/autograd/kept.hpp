@@ -11,6 +11,10 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
+namespace cuda {
+class DeviceActivation;  // cuda/array.hpp; its name suffices for a Var<float, Cuda> in a declaration
+}
+
 namespace detail {
 template <class S, class Device>
 struct ArrayOn;
@@ -18,11 +22,18 @@ template <class S>
 struct ArrayOn<S, Cpu> {
   using type = Activation<S>;
 };
+template <>
+struct ArrayOn<float, Cuda> {
+  using type = cuda::DeviceActivation;
+};
 }  // namespace detail
 
 /// The activation array of a device; on the CPU an Eigen matrix [rows, T].
 template <class S, class Device = Cpu>
 using Array = typename detail::ArrayOn<S, Device>::type;
+
+/// The array in host memory: what a program reads results with, whatever the device. Call it unqualified; each device brings its own.
+inline const Activation<float>& to_host(const Activation<float>& x) { return x; }
 
 namespace detail {
 

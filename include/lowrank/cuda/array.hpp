@@ -111,17 +111,9 @@ class DeviceActivation {
   Index rows_ = 0, cols_ = 0;
 };
 
+/// A copy in host memory; waits for the device.
+inline Activation<float> to_host(const DeviceActivation& x) { return x.to_host(); }
+
 }  // namespace cuda
-
-namespace detail {
-template <>
-struct ArrayOn<float, Cuda> {
-  using type = cuda::DeviceActivation;
-};
-}  // namespace detail
-
-/// The array in host memory: what a program reads results with, whatever the device.
-inline const Activation<float>& to_host(const Activation<float>& x) { return x; }
-inline Activation<float> to_host(const cuda::DeviceActivation& x) { return x.to_host(); }
 
 }  // namespace lowrank::inline LOWRANK_ABI

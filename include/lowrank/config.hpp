@@ -111,12 +111,13 @@
 #endif
 
 // Mode: what else changes a body or a layout: assertions, OpenMP, relaxed arithmetic, checked containers, sanitizers, and where bodies are.
-#if defined(NDEBUG)
+// Those in a library keep the assertions and the OpenMP that it was made with, so one fits programs with and without them.
+#if defined(NDEBUG) || defined(LOWRANK_COMPILED)
 #define LOWRANK_ABI_DEBUG
 #else
 #define LOWRANK_ABI_DEBUG _debug
 #endif
-#if defined(_OPENMP)
+#if defined(_OPENMP) && !defined(LOWRANK_COMPILED)
 #define LOWRANK_ABI_OPENMP _omp
 #else
 #define LOWRANK_ABI_OPENMP

@@ -33,7 +33,7 @@ configure() {
 built_and_run() {
   "$cmake" --build "$work/build"
   cd "$work"
-  for program in app files; do [ ! -x "build/$program" ] || "build/$program"; done
+  for program in app linked files; do [ ! -x "build/$program" ] || "build/$program"; done
 }
 
 case $way in
@@ -60,6 +60,8 @@ case $way in
     export PKG_CONFIG_PATH="$work/prefix/share/pkgconfig"
     "$compiler" -std=c++20 $(pkg-config --cflags lowrank) main.cpp $(pkg-config --libs lowrank) -o app
     ./app
+    "$compiler" -std=c++20 $(pkg-config --cflags lowrank-compiled) main.cpp $(pkg-config --libs lowrank-compiled) -o linked
+    ./linked
     ;;
   single_header)
     install_and_move

@@ -2,7 +2,7 @@
 # The headers leave few macros behind: LOWRANK_ABI and LOWRANK_VERSION of config.hpp and at most eight others, all LOWRANK_.
 # sh check_macros.sh ROOT
 cd "$1/include/lowrank" || exit 1
-find . -name '*.hpp' | LC_ALL=C sort | xargs awk '
+find . -name '*.hpp' -o -name '*.inl' | LC_ALL=C sort | xargs awk '
   /^[ \t]*#[ \t]*(define|undef)[ \t]/ {
     name = $0
     sub(/^[ \t]*#[ \t]*(define|undef)[ \t]+/, "", name); sub(/[^A-Za-z0-9_].*$/, "", name)

@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
 """Writes the library as one header: python3 single_header.py INCLUDE OUT
 
-Each header stands once, after what it includes. One that is included under conditions alone stands under any of them, so that a unit sees
-the same text, in the same order, as with the folder. Parts without a guard (*.inl) stand wherever they are included.
+Each header stands once, after what it includes, and the bodies that it includes at its end (x.inl of x.hpp) once after it. One that is
+included under conditions alone stands under any of them, so that a unit sees the same text, in the same order, as with the folder. Other
+*.inl are parts, and stand wherever they are included.
 """
 import os
 import re
 import sys
 
-# What the file holds, and when: the units of nvcc get cuda/, and one unit may hold the code that LOWRANK_SEPARATE_KERNELS leaves out.
+# What the file holds, and when: the units of nvcc get cuda/.
 ROOTS = {
     "lowrank/lowrank.hpp": [],
-    "lowrank/separate.hpp": ["defined(LOWRANK_SEPARATE_KERNELS_HERE)"],
+    "lowrank/adapters.hpp": [],
+    "lowrank/io.hpp": ["__has_include(<nlohmann/json.hpp>)"],
     "lowrank/cuda.hpp": ["defined(__CUDACC__)"],
 }
 PREAMBLE = """#pragma once
@@ -20,8 +22,8 @@ PREAMBLE = """#pragma once
 // SPDX-License-Identifier: Apache-2.0
 //
 // Made from include/lowrank; change those files, not this one. It needs C++20 and Eigen 3.4 or 5; the readers and writers of files are here
-// where nlohmann-json is found, the GPU's kernels where nvcc compiles. Of many units with LOWRANK_SEPARATE_KERNELS, one defines
-// LOWRANK_SEPARATE_KERNELS_HERE too.
+// where nlohmann-json is found, the GPU's kernels where nvcc compiles. Of many units with LOWRANK_COMPILED, one defines LOWRANK_COMPILING
+// too and holds the bodies for all.
 
 #if defined(LOWRANK_VERSION_MAJOR)
 #error "this unit has the library's folder of headers already; include that or the single header"
@@ -29,6 +31,14 @@ PREAMBLE = """#pragma once
 """
 INCLUDE = re.compile(r"\s*#\s*include\s*<([^>]+)>")
 BRANCH = re.compile(r"\s*#\s*(if|ifdef|ifndef|elif|else|endif)\b(.*)")
+
+
+# Where bodies stand: in every unit, or in one.
+BODIES = {"!defined(LOWRANK_COMPILED)": "!defined(LOWRANK_COMPILED) || defined(LOWRANK_COMPILING)"}
+
+
+def is_body(inner, path):
+    return inner == path.removesuffix(".hpp") + ".inl"
 
 
 def without_comment(text):
@@ -51,27 +61,33 @@ def includes(text):
                 stack.append((earlier + [now], test if kind == "elif" else None))
         elif include:
             tests = [f"!({e})" for earlier, _ in stack for e in earlier] + [now for _, now in stack if now]
+            tests = [BODIES.get(test, test) for test in tests]
             yield number, include[1], [f"({test})" if "||" in test else test for test in tests]
 
 
 class Library:
     def __init__(self, root):
-        self.root, self.text, self.order = root, {}, []
+        self.root, self.text, self.order, self.bodies = root, {}, [], set()
         self.presence = {}  # path: alternatives, each a set of tests that all hold
         for path, tests in ROOTS.items():
             self.add_presence(path, frozenset(tests))
             self.visit(path)
 
     def visit(self, path):
-        """Depth first: a file comes after those that it includes."""
+        """Depth first: a file comes after those that it includes, and before its bodies."""
         if path in self.text:
             return
         with open(os.path.join(self.root, path), encoding="utf-8") as file:
             self.text[path] = file.read().splitlines()
-        for _, inner, _ in includes(self.text[path]):
-            if inner.startswith("lowrank/"):
-                self.visit(inner)
+        inner = [inner for _, inner, _ in includes(self.text[path]) if inner.startswith("lowrank/")]
+        for header in inner:
+            if not is_body(header, path):
+                self.visit(header)
         self.order.append(path)
+        for body in inner:
+            if is_body(body, path):
+                self.bodies.add(body)
+                self.visit(body)
 
     def add_presence(self, path, tests):
         """The file is there whenever all the tests hold; what that brings about is passed on to what it includes."""
@@ -93,7 +109,7 @@ class Library:
             if inner is None:
                 if line.strip() != "#pragma once":
                     yield line
-            elif inner.endswith(".inl"):
+            elif inner.endswith(".inl") and inner not in self.bodies:
                 yield from self.body(inner, seen)
             elif not inner.startswith("lowrank/") and inner not in seen:
                 yield line
@@ -122,7 +138,7 @@ class Library:
         lines, seen, open_condition = PREAMBLE.format(version=version).splitlines(), set(), None
         for path in self.order:
             body = tidy(self.body(path, seen))
-            if path.endswith(".inl") or not body:
+            if (path.endswith(".inl") and path not in self.bodies) or not body:
                 continue
             condition = self.condition(path)
             if condition != open_condition:

@@ -17,16 +17,24 @@ TEST_CASE("the ABI name spells the version and the mode") {
   const std::string version = "v" + std::to_string(LOWRANK_VERSION_MAJOR) + "_" + std::to_string(LOWRANK_VERSION_MINOR) + "_" +
                               std::to_string(LOWRANK_VERSION_PATCH);
   CHECK(tag.substr(0, version.size()) == version);
-#if defined(_OPENMP)
-  CHECK(tag.find("_omp") != std::string::npos);
+#if defined(LOWRANK_COMPILED)  // the library brings assertions and OpenMP, or not
+  const bool compiled = true, openmp = false, debug = false;
 #else
-  CHECK(tag.find("_omp") == std::string::npos);
+  const bool compiled = false;
+#if defined(_OPENMP)
+  const bool openmp = true;
+#else
+  const bool openmp = false;
 #endif
 #if defined(NDEBUG)
-  CHECK(tag.find("_debug") == std::string::npos);
+  const bool debug = false;
 #else
-  CHECK(tag.find("_debug") != std::string::npos);
+  const bool debug = true;
 #endif
+#endif
+  CHECK((tag.find("_compiled") != std::string::npos) == compiled);
+  CHECK((tag.find("_omp") != std::string::npos) == openmp);
+  CHECK((tag.find("_debug") != std::string::npos) == debug);
 }
 
 TEST_CASE("the tagged namespace is seen as lowrank") {

@@ -6,38 +6,17 @@
 #include <memory>
 
 #include <lowrank/core/types.hpp>
-#include <lowrank/core/workers.hpp>
-
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// Threads that a parallel loop may use: OpenMP's setting (OMP_NUM_THREADS), 1 where the program is compiled without OpenMP.
-inline int thread_count() {
-#if defined(_OPENMP)
-  return omp_get_max_threads();
-#else
-  return 1;
-#endif
-}
-
+/// Threads that a parallel loop may use: OpenMP's setting (OMP_NUM_THREADS), 1 where the library is compiled without OpenMP.
+int thread_count();
 /// Sets the number of threads for the calling thread's loops; no effect without OpenMP.
-inline void set_thread_count([[maybe_unused]] int threads) {
-#if defined(_OPENMP)
-  omp_set_num_threads(threads > 0 ? threads : 1);
-#endif
-}
+void set_thread_count(int threads);
 
 namespace detail {
-inline bool in_parallel_loop() {
-#if defined(_OPENMP)
-  return Workers::inside() || omp_in_parallel();
-#else
-  return Workers::inside();
-#endif
-}
+/// Calls piece(body, i) for each i in [0, count) on up to thread_count() threads.
+void run_pieces(Index count, void (*piece)(const void* body, Index i), const void* body);
 }  // namespace detail
 
 /// Calls body(i) for each i in [0, count), each once, in any order, on any thread.
@@ -47,12 +26,8 @@ inline bool in_parallel_loop() {
 /// after the loop. A loop inside a loop, or beside another caller's, runs on the calling thread. Cost: about 1 µs to enter.
 template <class Body>
 void parallel_for(Index count, const Body& body) {
-  const int threads = thread_count();
-  if (count > 1 && threads > 1 && !detail::in_parallel_loop()) {
-    const auto piece = [](const void* context, Index i) { (*static_cast<const Body*>(context))(i); };
-    if (detail::Workers::instance().run(count, threads, piece, std::addressof(body))) return;
-  }
-  for (Index i = 0; i < count; ++i) body(i);
+  detail::run_pieces(
+      count, [](const void* context, Index i) { (*static_cast<const Body*>(context))(i); }, std::addressof(body));
 }
 
 /// Calls body(begin, end) for ranges of at most grain indices that cover [0, count), so that a thread's ranges follow each other.
@@ -85,3 +60,7 @@ void parallel_ranges(Index count, Index grain, const Body& body) {
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/core/parallel.inl>
+#endif

@@ -11,17 +11,12 @@
 
 #include <lowrank/error.hpp>
 #include <lowrank/kernels/target/target.hpp>
-#if !defined(LOWRANK_SEPARATE_KERNELS)
-#include <lowrank/kernels/target/tables.hpp>
-#endif
 
 namespace lowrank::inline LOWRANK_ABI::kernels {
 
 namespace detail {
 
-#if defined(LOWRANK_SEPARATE_KERNELS)
-const KernelTable& table_of(Target target);  // in the one unit that includes separate.hpp
-#endif
+const KernelTable& table_of(Target target);
 
 /// The richest target there is, or the one that LOWRANK_TARGET names.
 inline Target find_target() {
@@ -71,3 +66,7 @@ inline const CacheSizes& cache_sizes() {
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/kernels/driver/dispatch.inl>
+#endif

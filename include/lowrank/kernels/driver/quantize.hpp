@@ -6,18 +6,18 @@
 
 #include <lowrank/kernels/driver/dispatch.hpp>
 #include <lowrank/kernels/format/quantize_scalar.hpp>
-#if !defined(LOWRANK_SEPARATE_KERNELS)
-#include <lowrank/kernels/target/quantize_tables.hpp>
-#endif
 
 namespace lowrank::inline LOWRANK_ABI::kernels {
 
 namespace detail {
-#if defined(LOWRANK_SEPARATE_KERNELS)
-const QuantizeKernels& quantize_kernels_of(std::string_view target);  // in the one unit that includes separate.hpp
-#endif
+/// Those of a KernelTable's name.
+const QuantizeKernels& quantize_kernels_of(std::string_view target);
 }  // namespace detail
 
 inline const QuantizeKernels& quantize_kernels() { return detail::quantize_kernels_of(target_name()); }
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/kernels/driver/quantize.inl>
+#endif

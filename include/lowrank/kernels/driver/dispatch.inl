@@ -1,6 +1,6 @@
 #pragma once
 
-/// The kernels of every target. They take a compiler seconds, in every unit that multiplies; see separate.hpp.
+/// The kernels of every target.
 
 #include <lowrank/kernels/target/avx2_few_int8.hpp>
 #include <lowrank/kernels/target/avx512_few.hpp>
@@ -11,13 +11,7 @@
 
 namespace lowrank::inline LOWRANK_ABI::kernels::detail {
 
-#if defined(LOWRANK_SEPARATE_KERNELS)
-const KernelTable& table_of(Target target);
-#else
-inline const KernelTable& table_of(Target target);
-#endif
-
-const KernelTable& table_of([[maybe_unused]] Target target) {
+LOWRANK_INLINE const KernelTable& table_of([[maybe_unused]] Target target) {
 #if defined(__x86_64__)
   switch (target) {
     case Target::scalar:

@@ -1,6 +1,6 @@
 #pragma once
 
-/// The kernels that quantize, of every target; see separate.hpp.
+/// The kernels that quantize, of every target.
 
 #include <string_view>
 
@@ -9,14 +9,7 @@
 
 namespace lowrank::inline LOWRANK_ABI::kernels::detail {
 
-#if defined(LOWRANK_SEPARATE_KERNELS)
-const QuantizeKernels& quantize_kernels_of(std::string_view target);
-#else
-inline const QuantizeKernels& quantize_kernels_of(std::string_view target);
-#endif
-
-/// Those of a KernelTable's name.
-const QuantizeKernels& quantize_kernels_of([[maybe_unused]] std::string_view target) {
+LOWRANK_INLINE const QuantizeKernels& quantize_kernels_of([[maybe_unused]] std::string_view target) {
 #if defined(__x86_64__)
   if (target == "avx512" || target == "avx512bf16") return avx512::quantize_kernels;
   if (target == "avx2") return avx2::quantize_kernels;

@@ -296,7 +296,7 @@ class Reference:
         return self.raw_markdown(sentence)
 
     def index(self, by_module):
-        out = ["# Reference", "", "Every public header, by module; lower modules first. `#include <lowrank/lowrank.hpp>` brings all but `cuda`.", ""]
+        out = ["# Reference", "", "Every public header, by module; lower modules first. `#include <lowrank/lowrank.hpp>` brings all but `adapters`, `io` and `cuda`.", ""]
         for module, files in by_module.items():
             out += [f"## [{module}]({module}.md)", "", MODULES[module] + ".", "", "| header | what |", "|---|---|"]
             out += [f"| [{escape(f)}]({module}.md#{self.header_anchor(f)}) | {self.summary(f)} |" for f in files] + [""]

@@ -1,6 +1,7 @@
 #pragma once
 
-/// Everything for the CPU, from the bottom layer up. Files need nlohmann-json; where it is missing io/ is left out.
+/// The library, from the bottom layer up: quantized weights, products, layers, autograd, optimizers. What costs a compiler more is asked
+/// for by name: adapters.hpp (their algebra), io.hpp (files), cuda.hpp.
 
 #include <lowrank/config.hpp>
 #include <lowrank/error.hpp>
@@ -27,8 +28,3 @@
 #include <lowrank/autograd.hpp>
 #include <lowrank/nn.hpp>
 #include <lowrank/optim.hpp>
-
-#include <lowrank/adapters.hpp>
-#if __has_include(<nlohmann/json.hpp>)
-#include <lowrank/io.hpp>
-#endif

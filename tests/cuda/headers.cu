@@ -1,4 +1,6 @@
 // The headers under nvcc: as host code, and what is constexpr as device code too.
+#include <lowrank/adapters.hpp>
+#include <lowrank/io.hpp>
 #include <lowrank/lowrank.hpp>
 
 #include <lowrank/cuda.hpp>

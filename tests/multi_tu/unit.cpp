@@ -1,6 +1,8 @@
 // Compiled twice, with other -m flags; UNIT names the function, so the two units can be linked into one program.
 #include "unit.hpp"
 
+#include <lowrank/adapters.hpp>
+#include <lowrank/io.hpp>
 #include <lowrank/lowrank.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

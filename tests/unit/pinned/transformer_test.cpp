@@ -1,0 +1,148 @@
+#include <lowrank/io/peft.hpp>
+#include <lowrank/optim/adamw.hpp>
+
+#include <tests/support/golden.hpp>
+#include <transformer/adapters.hpp>
+#include <transformer/load.hpp>
+
+#include "problems.hpp"
+
+using namespace lowrank;
+using transformer::Llama;
+using transformer::LoraSet;
+
+namespace {
+
+const std::string golden_folder = LOWRANK_GOLDEN_DIR;
+const std::string adapter_names[] = {"lora_r8", "dora_r8", "embed_r4", "lora_bias_r8"};
+
+/// Three sequences of 24 tokens, each of which predicts the next.
+struct GoldenText {
+  std::vector<std::int32_t> ids = test::GoldenFile(golden_folder + "/tiny_llama/expected.safetensors").ints("ids"), targets;
+  GoldenText() {
+    for (std::size_t i = 0; i < ids.size(); ++i) targets.push_back(i % 24 == 23 ? ignored_target : ids[i + 1]);
+  }
+};
+
+Llama tiny_model(transformer::Base base, Compute compute) {
+  Llama model = transformer::load_model(golden_folder + "/tiny_llama", base);
+  model.set_compute(compute);
+  return model;
+}
+LoraSet adapter(const Llama& model, const std::string& name) {
+  return transformer::bind(model, peft::load(golden_folder + "/adapters/" + name));
+}
+
+Activation<float> scalar(float number) { return Activation<float>::Constant(1, 1, number); }
+
+/// All gradients of a set, those of a kind (a, b, bias, magnitude, copies) in one hash.
+void add_set_gradients(pins::Results& results, const std::string& name, const Llama& model, LoraSet& set) {
+  const auto add = [&](LoraWeights<float>& weights) { pins::add_gradients(results, name, weights); };
+  for (Index slot = 0; slot < model.slots(); ++slot)
+    if (LoraWeights<float>* weights = set.at(slot)) add(*weights);
+  if (set.embedding) add(*set.embedding);
+  for (auto& [slot, copy] : set.copies)
+    copy.visit_parameters([&](Parameter<float>& parameter) {
+      if (parameter.needs_grad()) results.add(name + "/dcopy", parameter.grad);
+    });
+}
+void clear_set(Llama& model, LoraSet& set) {
+  for (auto& parameter : transformer::parameters(model, set)) std::fill(parameter.grad.begin(), parameter.grad.end(), 0.0f);
+}
+
+/// One prompt and then token by token.
+void pin_decode(pins::Results& results, const std::string& name, Llama& model, LoraSet* set, const GoldenText& text) {
+  transformer::Cache<Cpu> cache;
+  const std::span<const std::int32_t> ids(text.ids);
+  results.add(name, model.next_logits(ids.first(9), {.lora = set, .cache = &cache}).value());
+  for (std::size_t t = 9; t < 12; ++t) results.add(name, model.next_logits(ids.subspan(t, 1), {.lora = set, .cache = &cache}).value());
+}
+
+void pin_adapter(pins::Results& results, const std::string& name, Llama& model, LoraSet& set, const GoldenText& text) {
+  results.add(name + "/logits", model.logits(text.ids, 3, {.lora = &set}).value());
+  pin_decode(results, name + "/decode", model, &set, text);
+  for (const bool recompute : {false, true}) {
+    const std::string at = recompute ? name + "/recomputed" : name;
+    clear_set(model, set);
+    Tape<float> tape;
+    const Var<float> loss = model.loss(text.ids, text.targets, 3, {.tape = &tape, .lora = &set, .recompute = recompute});
+    results.add(at + "/loss", loss.value());
+    tape.backward(loss);
+    add_set_gradients(results, at, model, set);
+  }
+  AdamW<float> optimizer(transformer::parameters(model, set), {.learning_rate = 1e-2, .weight_decay = 1e-2});
+  for (int step = 0; step < 3; ++step) {
+    optimizer.zero_grad();
+    Tape<float> tape;
+    tape.backward(model.loss(text.ids, text.targets, 3, {.tape = &tape, .lora = &set}));
+    optimizer.step();
+  }
+  results.add(name + "/loss_after_3_steps", scalar(model.loss(text.ids, text.targets, 3, {.lora = &set}).item()));
+}
+
+struct Setting {
+  std::string name;
+  transformer::Base base;
+  Compute compute;
+};
+const Setting settings[] = {{"fp32/", transformer::Base::fp32, Compute::fp32}, {"nf4/", transformer::Base::nf4, Compute::bf16}};
+
+}  // namespace
+
+TEST_CASE("pinned: a model with each kind of adapter: logits, decoding, gradients, steps") {
+  pins::check_pinned("transformer", [](pins::Results& results) {
+    const GoldenText text;
+    for (const Setting& setting : settings) {
+      Llama model = tiny_model(setting.base, setting.compute);
+      pin_decode(results, setting.name + "bare/decode", model, nullptr, text);
+      for (const std::string& name : adapter_names) {
+        LoraSet set = adapter(model, name);
+        pin_adapter(results, setting.name + name, model, set, text);
+      }
+    }
+  });
+}
+
+TEST_CASE("pinned: a model whose rows have adapters of their own") {
+  pins::check_pinned("transformer_rows", [](pins::Results& results) {
+    const GoldenText text;
+    for (const Setting& setting : settings) {
+      Llama model = tiny_model(setting.base, setting.compute);
+      LoraSet plain = adapter(model, "lora_r8"), dora = adapter(model, "dora_r8"), biased = adapter(model, "lora_bias_r8"),
+              table = adapter(model, "embed_r4");
+      table.copies.clear();  // a row cannot bring a table of its own
+      for (const auto& [name, rows] : {std::pair{"dora", std::vector{&plain, &dora, static_cast<LoraSet*>(nullptr)}},
+                                       std::pair{"table", std::vector{&table, &biased, &plain}}}) {
+        const std::string at = setting.name + name;
+        results.add(at + "/logits", model.logits(text.ids, 3, {.row_loras = rows}).value());
+        for (LoraSet* set : rows)
+          if (set) clear_set(model, *set);
+        Tape<float> tape;
+        const Var<float> loss = model.loss(text.ids, text.targets, 3, {.tape = &tape, .row_loras = rows});
+        results.add(at + "/loss", loss.value());
+        tape.backward(loss);
+        for (std::size_t row = 0; row < rows.size(); ++row)
+          if (rows[row]) add_set_gradients(results, at + "/row" + std::to_string(row), model, *rows[row]);
+      }
+    }
+  });
+}
+
+TEST_CASE("pinned: a model with dropout") {
+  pins::check_pinned("dropout/transformer", [](pins::Results& results) {
+    const GoldenText text;
+    for (const Setting& setting : settings) {
+      Llama model = tiny_model(setting.base, setting.compute);
+      for (const std::string name : {"lora_r8", "dora_r8"}) {
+        LoraSet set = adapter(model, name);
+        for (auto& weights : set.slots)
+          if (weights) weights->dropout = 0.25f;
+        Tape<float> tape;
+        const Var<float> loss = model.loss(text.ids, text.targets, 3, {.tape = &tape, .lora = &set, .recompute = true});
+        results.add(setting.name + name + "/loss", loss.value());
+        tape.backward(loss);
+        add_set_gradients(results, setting.name + name, model, set);
+      }
+    }
+  });
+}

@@ -69,10 +69,10 @@ def products():
         for tokens in (512, 2048, 4096):
             x, g = (torch.randn(tokens, n, device="cuda", dtype=torch.bfloat16) for n in (cols, rows))
             flops = 2 * rows * cols * tokens
-            forward, turned = milliseconds(lambda: x @ w.T), milliseconds(lambda: g @ w)
+            forward, transposed = milliseconds(lambda: x @ w.T), milliseconds(lambda: g @ w)
             print(json.dumps({"peer": "torch bf16", "rows": rows, "cols": cols, "tokens": tokens, "forward_ms": round(forward, 4),
-                              "forward_tflops": round(flops / forward * 1e-9, 1), "turned_ms": round(turned, 4),
-                              "turned_tflops": round(flops / turned * 1e-9, 1)}), flush=True)
+                              "forward_tflops": round(flops / forward * 1e-9, 1), "transposed_ms": round(transposed, 4),
+                              "transposed_tflops": round(flops / transposed * 1e-9, 1)}), flush=True)
     x = torch.randn(4096, 14336, device="cuda", dtype=torch.bfloat16)
     with torch.no_grad():
         time_ms = milliseconds(lambda: layer(x))

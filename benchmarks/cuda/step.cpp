@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include <lowrank/cuda/query.hpp>
+#include <lowrank/cuda.hpp>
 
 #include "shaped_model.hpp"
 

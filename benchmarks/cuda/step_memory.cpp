@@ -9,6 +9,9 @@
 #include <algorithm>
 #include <cstdio>
 
+#include <lowrank/cuda.hpp>
+#include <lowrank/cuda/weight.hpp>
+
 #include "shaped_model.hpp"
 
 namespace {

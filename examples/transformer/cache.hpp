@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include <lowrank/cuda/array.hpp>
+#include <lowrank/cuda.hpp>
 
 namespace transformer {
 

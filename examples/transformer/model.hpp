@@ -9,7 +9,7 @@
 ///
 /// Each W is frozen in whatever format its file has, and may carry a low-rank update: W·x + s·B·(A·x).
 ///
-/// One source for both devices: a pass with Device = Cuda runs on the GPU in use (lowrank/cuda/autograd.hpp), where each weight and update
+/// One source for both devices: a pass with Device = Cuda runs on the GPU in use (lowrank/cuda.hpp), where each weight and update
 /// keeps a copy from its first use on.
 
 #include <functional>
@@ -21,7 +21,7 @@
 
 #include <lowrank/autograd/checkpoint.hpp>
 #include <lowrank/autograd/functions.hpp>
-#include <lowrank/cuda/autograd.hpp>
+#include <lowrank/cuda.hpp>
 #include <lowrank/nn/embedding_lora.hpp>
 #include <lowrank/nn/forward_together.hpp>
 #include <lowrank/nn/update_ranges.hpp>

@@ -3,13 +3,16 @@
 #include <cmath>
 #include <cstdio>
 
-#include <lowrank/cuda/query.hpp>
+#include <lowrank/cuda.hpp>
+#include <lowrank/cuda/kernels/outer.hpp>
+#include <lowrank/cuda/launch.hpp>
+#include <lowrank/cuda/rounded.hpp>
+#include <lowrank/cuda/weight.hpp>
 #include <lowrank/lowrank.hpp>
 
-#include "device.hpp"
-
 using namespace lowrank;
-using device::Floats;
+using cuda::DeviceActivation;
+using Path = cuda::ProductPath;
 
 namespace {
 
@@ -27,49 +30,77 @@ Activation<float> random_matrix(Index rows, Index cols, std::uint64_t stream, fl
   return m;
 }
 
-template <class Matrix>
-Floats numbers(const Matrix& m) {
-  return {m.data(), m.data() + m.size()};
-}
-
 template <class Expected>
-bool is_near(const Floats& y, const Expected& expected, double tolerance) {
+bool is_near(const Activation<float>& y, const Expected& expected, double tolerance) {
   double worst = 0, largest = 0;
-  if (static_cast<Index>(y.size()) != expected.size()) return false;
-  for (std::size_t i = 0; i < y.size(); ++i) {
+  if (y.size() != expected.size()) return false;
+  for (Index i = 0; i < y.size(); ++i) {
     const double e = static_cast<double>(expected.data()[i]);
-    if (!std::isfinite(y[i])) return false;
-    worst = std::max(worst, std::abs(static_cast<double>(y[i]) - e));
+    if (!std::isfinite(y.data()[i])) return false;
+    worst = std::max(worst, std::abs(static_cast<double>(y.data()[i]) - e));
     largest = std::max(largest, std::abs(e));
   }
   return worst <= tolerance * largest;
 }
 
+/// W X + B H of a low-rank layer, or transposed Wᵀ X + Aᵀ H, on a device and on the CPU. A x lies in the rows of x, as a layer has it, so
+/// that slices take them together.
+struct LowRankProduct {
+  cuda::DeviceWeight weight;
+  cuda::Rounded x, h, factor;
+  DeviceActivation y;
+  Activation<float> expected;
+  bool transposed;
+
+  template <class Quantized>
+  LowRankProduct(const Quantized& q, bool is_transposed, Index tokens, Index rank)
+      : weight(cuda::Machine::current(), cuda::to_chunks(q.source())), transposed(is_transposed) {
+    const Index rows = q.rows(), cols = q.cols(), in = transposed ? rows : cols, out = transposed ? cols : rows;
+    Weight<float> w(rows, cols);
+    q.source().decode(0, rows, 0, cols, w.data(), cols);
+    const auto host_x = random_matrix(in, tokens, 2), host_h = random_matrix(rank, tokens, 3);
+    const Weight<float> host_factor = transposed ? random_matrix(out, rank, 4).transpose() : random_matrix(rank, out, 4).transpose();
+    expected = transposed ? Activation<float>(w.transpose() * host_x + host_factor.transpose() * host_h)
+                          : Activation<float>(w * host_x + host_factor * host_h);
+    x = cuda::Rounded(DeviceActivation(host_x), cuda::Rounded::room_of(rank));
+    h = cuda::Rounded(x, 0, DeviceActivation(host_h));
+    factor = cuda::Rounded(DeviceActivation(Activation<float>(host_factor.transpose())));  // its columns are the factor's rows
+    y = DeviceActivation(out, tokens);
+  }
+  cuda::Product product() { return product_of(weight.view(), transposed, x, y.cols(), y.data(), &factor, &h); }
+};
+
+template <class Format>
+auto random_base(Index rows, Index cols) {
+  return quantize<Format>(Weight<float>(random_matrix(cols, rows, 1).transpose()));
+}
+
 /// The product of a low-rank layer on every kind of base, both ways, by the paths that are chosen for few tokens and many.
 template <class Format>
 void test_products(Index cols, Index rows, Index rank) {
-  const auto q = quantize<Format>(Weight<float>(random_matrix(cols, rows, 1).transpose()));
-  Weight<float> w(rows, cols);
-  q.source().decode(0, rows, 0, cols, w.data(), cols);
-  for (const bool turned : {false, true})
+  const auto q = random_base<Format>(rows, cols);
+  cuda::Machine& gpu = cuda::Machine::current();
+  for (const bool transposed : {false, true})
     for (const Index tokens : {1, 2, 3, 8, 40, 100, 600}) {
-      const Index in = turned ? rows : cols, out = turned ? cols : rows;
-      const auto x = random_matrix(in, tokens, 2), h = random_matrix(rank, tokens, 3);
-      const Weight<float> factor = turned ? random_matrix(out, rank, 4).transpose() : random_matrix(rank, out, 4).transpose();
-      const Activation<float> expected =
-          turned ? Activation<float>(w.transpose() * x + factor.transpose() * h) : Activation<float>(w * x + factor * h);
-      const auto result = device::run_product(cuda::pack(q.source()), turned, numbers(factor), static_cast<int>(rank), numbers(x),
-                                              numbers(h), static_cast<int>(tokens));
-      expect(is_near(result.y, expected, 0x1p-6),
-             concat("low-rank layer on ", Format::name, turned ? ", turned, " : ", ", tokens, " tokens"));
-      expect(result.repeats, "the same bits again");
+      LowRankProduct p(q, transposed, tokens, rank);
+      multiply(gpu, p.product(), transposed, gpu.scratch());
+      const auto first = to_host(p.y);
+      multiply(gpu, p.product(), transposed, gpu.scratch());
+      expect(is_near(first, p.expected, 0x1p-6),
+             concat("low-rank layer on ", Format::name, transposed ? ", transposed, " : ", ", tokens, " tokens"));
+      expect(to_host(p.y) == first, "the same bits again");
     }
 }
 
-/// Every path of a product, both ways, with an adapter: ragged, and more tiles of the depth than stages.
+bool has_path(Path path, bool transposed, Index tokens, const cuda::DeviceTraits& device) {
+  if (path == Path::few) return !transposed && tokens <= 8;
+  if (path == Path::slices) return device.has_blas;
+  return device.has_wgmma || (path != Path::wgmma_64 && path != Path::wgmma_128);
+}
+
+/// Every path of a product, both ways, with an update: ragged, and more tiles of the depth than stages.
 template <class Format>
 void test_paths(Index rows, Index cols, Index rank) {
-  using Path = cuda::ProductPath;
   constexpr std::pair<Path, const char*> paths[] = {{Path::few, "few tokens"},
                                                     {Path::small, "mma.sync, 64 x 16"},
                                                     {Path::medium, "mma.sync, 128 x 64"},
@@ -77,44 +108,42 @@ void test_paths(Index rows, Index cols, Index rank) {
                                                     {Path::wgmma_64, "wgmma, 64"},
                                                     {Path::wgmma_128, "wgmma, 128"},
                                                     {Path::slices, "slices"}};
-  const auto q = quantize<Format>(Weight<float>(random_matrix(cols, rows, 1).transpose()));
-  Weight<float> w(rows, cols);
-  q.source().decode(0, rows, 0, cols, w.data(), cols);
-  const auto packed = cuda::pack(q.source());
-  for (const bool turned : {false, true})
+  const auto q = random_base<Format>(rows, cols);
+  cuda::Machine& gpu = cuda::Machine::current();
+  for (const bool transposed : {false, true})
     for (const Index tokens : {3, 300}) {
-      const Index in = turned ? rows : cols, out = turned ? cols : rows;
-      const auto x = random_matrix(in, tokens, 2), h = random_matrix(rank, tokens, 3);
-      const Weight<float> factor = turned ? random_matrix(out, rank, 4).transpose() : random_matrix(rank, out, 4).transpose();
-      const Activation<float> expected =
-          turned ? Activation<float>(w.transpose() * x + factor.transpose() * h) : Activation<float>(w * x + factor * h);
+      LowRankProduct p(q, transposed, tokens, rank);
       for (const auto& [path, name] : paths) {
-        const auto y = device::run_path(packed, path, turned, numbers(factor), static_cast<int>(rank), numbers(x), numbers(h),
-                                        static_cast<int>(tokens));
-        const std::string what = concat("product on ", Format::name, turned ? ", turned, " : ", ", tokens, " tokens: ", name);
-        if (y.empty())
+        const std::string what = concat("product on ", Format::name, transposed ? ", transposed, " : ", ", tokens, " tokens: ", name);
+        if (!has_path(path, transposed, tokens, gpu.traits())) {
           std::printf("not here: %s\n", what.c_str());
-        else
-          expect(is_near(y, expected, 0x1p-6), what);
+          continue;
+        }
+        multiply_by(gpu, path, p.product(), transposed, {});
+        expect(is_near(to_host(p.y), p.expected, 0x1p-6), what);
       }
     }
 }
 
 void test_outer(Index tokens) {
   const auto left = random_matrix(20, tokens, 1), right = random_matrix(330, tokens, 2);
-  const Weight<float> expected = (0.5f * left * right.transpose()).array() + 1;
-  const auto c = device::run_outer(numbers(left), numbers(right), 20, 330, static_cast<int>(tokens), 0.5f);
-  expect(is_near(c, expected, 0x1p-6), concat("the gradient of a factor, ", tokens, " tokens"));
+  const Activation<float> expected = (0.5f * right * left.transpose()).array() + 1;  // [cols, rows] is C row-major
+  const cuda::Rounded left16{DeviceActivation(left)}, right16{DeviceActivation(right)};
+  auto c = DeviceActivation::Ones(330, 20);
+  cuda::OuterProduct outer;
+  outer.left = left16.operand(), outer.right = right16.operand();
+  outer.tokens = static_cast<int>(tokens), outer.scale = 0.5f, outer.c = c.data();
+  add_outer(c.machine(), outer, {});
+  expect(is_near(to_host(c), expected, 0x1p-6), concat("the gradient of a factor, ", tokens, " tokens"));
 }
 
 void test_decode(const AttentionShape& shape, Index keys) {
   const Index width = shape.heads * shape.head_size, kv_width = shape.kv_heads * shape.head_size;
   const auto q = random_matrix(width, shape.batch, 1, 3), k = random_matrix(kv_width, shape.batch * keys, 2),
              v = random_matrix(kv_width, shape.batch * keys, 3);
-  const auto n = [](Index i) { return static_cast<int>(i); };
-  const auto y = device::run_attention_forward({n(shape.heads), n(shape.kv_heads), n(shape.head_size), n(shape.batch), 1, n(keys)},
-                                               numbers(q), numbers(k), numbers(v));
-  expect(is_near(y, attention_forward(q, k, v, shape).y, 1e-4), concat("one query over ", keys, " keys, heads of ", shape.head_size));
+  const auto y = attention_forward(DeviceActivation(q), DeviceActivation(k), DeviceActivation(v), shape).y;
+  expect(is_near(to_host(y), attention_forward(q, k, v, shape).y, 1e-4),
+         concat("one query over ", keys, " keys, heads of ", shape.head_size));
 }
 
 void test_attention(const AttentionShape& shape, Index queries, Index keys) {
@@ -123,30 +152,37 @@ void test_attention(const AttentionShape& shape, Index queries, Index keys) {
              v = random_matrix(kv_width, shape.batch * keys, 3), g = random_matrix(width, tokens, 4);
   const auto forward = attention_forward(q, k, v, shape, Compute::bf16);
   const auto backward = attention_backward(q, k, v, forward.y, forward.log_sum_exp, g, shape, Compute::bf16);
-  const auto n = [](Index i) { return static_cast<int>(i); };
-  const auto result = device::run_attention({n(shape.heads), n(shape.kv_heads), n(shape.head_size), n(shape.batch), n(queries), n(keys)},
-                                            numbers(q), numbers(k), numbers(v), numbers(g));
-  const bool near = is_near(result.y, forward.y, 0x1p-6) && is_near(result.log_sum_exp, forward.log_sum_exp, 0x1p-7) &&
-                    is_near(result.dq, backward.dq, 0x1p-5) && is_near(result.dk, backward.dk, 0x1p-5) &&
-                    is_near(result.dv, backward.dv, 0x1p-5);
+  const DeviceActivation dq(q), dk(k), dv(v);
+  const auto y = attention_forward(dq, dk, dv, shape);
+  const auto gradients = attention_backward(dq, dk, dv, y.y, y.log_sum_exp, DeviceActivation(g), shape);
+  const bool near = is_near(to_host(y.y), forward.y, 0x1p-6) && is_near(to_host(y.log_sum_exp), forward.log_sum_exp, 0x1p-7) &&
+                    is_near(to_host(gradients.dq), backward.dq, 0x1p-5) && is_near(to_host(gradients.dk), backward.dk, 0x1p-5) &&
+                    is_near(to_host(gradients.dv), backward.dv, 0x1p-5);
   expect(near, concat("attention with heads of ", shape.head_size));
 }
 
 void test_elementwise() {
   const auto x = random_matrix(300, 17, 1), g = random_matrix(300, 17, 2);
-  const Vector<float> w = random_matrix(300, 1, 3);
-  const auto norm = device::run_norm(numbers(x), numbers(w), numbers(g), 17, 1e-5f);
-  expect(is_near(norm.y, rms_norm_forward(x, w, 1e-5f), 1e-5), "RMSNorm");
-  expect(is_near(norm.dx, rms_norm_backward(x, w, 1e-5f, g).dx, 1e-5), "RMSNorm's gradient");
-  const auto swiglu = device::run_swiglu(numbers(x), numbers(g), numbers(x));
-  const auto gradients = swiglu_backward(x, g, x);
-  expect(is_near(swiglu.y, swiglu_forward(x, g), 1e-5), "SwiGLU");
-  expect(is_near(swiglu.dgate, gradients.dgate, 1e-5) && is_near(swiglu.dup, gradients.dup, 1e-5), "SwiGLU's gradients");
+  Parameter<float> w;
+  w.value = random_matrix(300, 1, 3);
+  const Vector<float> weight = w.value;
+  const DeviceActivation dx(x), dg(g);
+  expect(is_near(to_host(cuda::rms_norm_forward(dx, w, 1e-5f)), rms_norm_forward(x, weight, 1e-5f), 1e-5), "RMSNorm");
+  expect(is_near(to_host(cuda::rms_norm_backward(dx, w, 1e-5f, dg)), rms_norm_backward(x, weight, 1e-5f, g).dx, 1e-5),
+         "RMSNorm's gradient");
+  const auto expected = swiglu_backward(x, g, x);
+  const auto gradients = swiglu_backward(dx, dg, dx);
+  expect(is_near(to_host(swiglu_forward(dx, dg)), swiglu_forward(x, g), 1e-5), "SwiGLU");
+  expect(is_near(to_host(gradients.dgate), expected.dgate, 1e-5) && is_near(to_host(gradients.dup), expected.dup, 1e-5),
+         "SwiGLU's gradients");
   std::vector<std::int32_t> targets(17);
   for (std::size_t t = 0; t < 17; ++t) targets[t] = static_cast<std::int32_t>(13 * t);
-  const auto loss = device::run_cross_entropy(numbers(x), targets, 1.0f / 17);
-  expect(is_near(loss.losses, negative_log_likelihood(x, targets), 1e-5), "cross-entropy");
-  expect(is_near(loss.gradient, cross_entropy_backward(x, targets), 1e-5), "cross-entropy's gradient");
+  Tape<float, Cuda> tape;
+  const auto logits = tape.variable(dx);
+  const auto loss = cross_entropy(logits, targets);
+  tape.backward(loss);
+  expect(std::abs(loss.item() - negative_log_likelihood(x, targets).mean()) < 1e-4f, "cross-entropy");
+  expect(is_near(to_host(tape.gradient(logits)), cross_entropy_backward(x, targets), 1e-5), "cross-entropy's gradient");
 }
 
 }  // namespace
@@ -156,6 +192,7 @@ int main() {
     std::printf("skipped: no NVIDIA GPU of compute capability 8.0 or more here\n");
     return 77;
   }
+  const cuda::Use use(cuda::open_gpu());
   test_products<Nf4<64>>(576, 320, 8);
   test_products<Nf4<64, DoubleQuant>>(576, 320, 20);
   test_products<Fp4<64>>(128, 70, 8);

@@ -45,12 +45,16 @@ class ModelGpu : public lowrank::cuda::Machine {
  public:
   explicit ModelGpu(Schedule schedule = {}, bool has_wgmma = false) : ModelGpu(std::make_shared<ModelHeap>(), schedule, has_wgmma) {}
   ModelGpu(std::shared_ptr<ModelHeap> heap_of, Schedule schedule, bool has_wgmma)
-      : lowrank::cuda::Machine(heap_of), heap(std::move(heap_of)), model_(schedule), has_wgmma_(has_wgmma) {}
+      : lowrank::cuda::Machine(heap_of), heap(std::move(heap_of)), model_(schedule) {
+    claims.has_wgmma = has_wgmma;
+  }
 
   std::shared_ptr<ModelHeap> heap;
   int launches = 0;
+  /// What traits() says; the more multiprocessors, the more pieces a product's depth or an attention's keys are cut into.
+  lowrank::cuda::DeviceTraits claims{.multiprocessors = 4, .capability_major = 9};
 
-  lowrank::cuda::DeviceTraits traits() const override { return {.multiprocessors = 4, .capability_major = 9, .has_wgmma = has_wgmma_}; }
+  lowrank::cuda::DeviceTraits traits() const override { return claims; }
   void launch(const lowrank::cuda::AnyKernel& kernel) override;
   void copy(const std::byte* from, std::byte* to, std::size_t bytes) override {
     run_or_record([=] { std::memmove(to, from, bytes); });
@@ -89,7 +93,6 @@ class ModelGpu : public lowrank::cuda::Machine {
   }
 
   simt_test::Machine model_;
-  bool has_wgmma_;
   std::unique_ptr<Work> recorded_;
 };
 

@@ -21,7 +21,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include <lowrank/cuda/wgmma.hpp>
+#include <lowrank/cuda/kernels/wgmma.hpp>
 
 #include <support/fiber.hpp>
 #include <support/wgmma.hpp>
@@ -47,6 +47,7 @@ class Thread;
 class Machine {
  public:
   explicit Machine(Schedule schedule = {}) : schedule_(schedule) {}
+  Schedule schedule() const { return schedule_; }
 
   template <class Kernel>
   void launch(const LaunchShape& shape, const Kernel& kernel);
@@ -166,7 +167,7 @@ class Thread {
     m_.meet(&Thread::load<false>, &lane);
     std::memcpy(r, lane.r, sizeof r);
   }
-  void load_matrices_turned(std::uint32_t (&r)[4], const bfloat16* row) const {
+  void load_matrices_transposed(std::uint32_t (&r)[4], const bfloat16* row) const {
     MatrixLane lane{row, {}};
     m_.meet(&Thread::load<true>, &lane);
     std::memcpy(r, lane.r, sizeof r);
@@ -206,9 +207,9 @@ class Thread {
   void wgmma_fence() const {
     m_.meet([](void* const*) { running->products_.fence(running->warp()); }, nullptr);
   }
-  template <bool ATurned, int Count>
+  template <bool ATransposed, int Count>
   void wgmma(float (&sums)[Count], std::uint64_t a, std::uint64_t b) const {
-    ProductLane lane{sums, 2 * Count, ATurned, a, b};
+    ProductLane lane{sums, 2 * Count, ATransposed, a, b};
     m_.meet(&Thread::queue, &lane);
   }
   void wgmma_commit() const {
@@ -233,12 +234,12 @@ class Thread {
   struct ProductLane {
     float* sums;
     int columns;
-    bool a_turned;
+    bool a_transposed;
     std::uint64_t a, b;
   };
   static void queue(void* const* lanes) {
     const auto& first = *static_cast<const ProductLane*>(lanes[0]);
-    ProductShare share{{}, first.columns, first.a_turned, first.a, first.b};
+    ProductShare share{{}, first.columns, first.a_transposed, first.a, first.b};
     for (std::size_t l = 0; l < warp_size; ++l) {
       const auto& lane = *static_cast<const ProductLane*>(lanes[l]);
       if (lane.columns != first.columns || lane.a != first.a || lane.b != first.b)
@@ -272,7 +273,7 @@ class Thread {
       }
     }
   }
-  template <bool Turned>
+  template <bool Transposed>
   static void load(void* const* lanes) {
     for (int l = 0; l < warp_size; ++l) {
       auto& lane = *static_cast<MatrixLane*>(lanes[l]);
@@ -281,8 +282,8 @@ class Thread {
         const auto element = [&](int row, int column) -> std::uint32_t {
           return static_cast<const MatrixLane*>(lanes[8 * i + row])->row[column].bits;
         };
-        const std::uint32_t low = Turned ? element(2 * t, g) : element(g, 2 * t);
-        const std::uint32_t high = Turned ? element(2 * t + 1, g) : element(g, 2 * t + 1);
+        const std::uint32_t low = Transposed ? element(2 * t, g) : element(g, 2 * t);
+        const std::uint32_t high = Transposed ? element(2 * t + 1, g) : element(g, 2 * t + 1);
         lane.r[i] = low | high << 16;
       }
     }

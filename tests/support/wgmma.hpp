@@ -32,7 +32,7 @@ class SharedMatrix {
   std::uint32_t address(int i, int k, bool mn_major) const {
     const auto mn = static_cast<std::uint32_t>(i), depth = static_cast<std::uint32_t>(k), across = row_bytes_ / 2;
     std::uint32_t at = start_;
-    if (row_bytes_ == 16)  // ((8, m), (T, 2k)) : ((T, SBO), (1, LBO)), and turned ((T, 1, m), (8, k)) : ((1, T, SBO), (T, LBO))
+    if (row_bytes_ == 16)  // ((8, m), (T, 2k)) : ((T, SBO), (1, LBO)), and transposed ((T, 1, m), (8, k)) : ((1, T, SBO), (T, LBO))
       at += mn / 8 * stride_ + depth / 8 * leading_ + (mn_major ? mn % 8 * 2 + depth % 8 * 16 : mn % 8 * 16 + depth % 8 * 2);
     else if (mn_major)  // ((T, 8, m), (8, k)) : ((1, T, LBO), (8T, SBO)) for 128 bytes
       at += mn / across * leading_ + mn % across * 2 + depth / 8 * stride_ + depth % 8 * row_bytes_;
@@ -52,7 +52,7 @@ class SharedMatrix {
 struct ProductShare {
   std::array<float*, 32> sums;  ///< of each lane
   int columns;
-  bool a_turned;
+  bool a_transposed;
   std::uint64_t a, b;
 };
 
@@ -135,7 +135,7 @@ class AsyncProducts {
     if (!a.is_known() || !b.is_known()) return "a matrix descriptor with reserved bits, or of a pattern that begins at no boundary";
     for (int k = 0; k < 16; ++k)
       for (int i = 0; i < 16 + share.columns; ++i) {
-        const std::uint32_t address = i < 16 ? a.address(warp % 4 * 16 + i, k, share.a_turned) : b.address(i - 16, k, false);
+        const std::uint32_t address = i < 16 ? a.address(warp % 4 * 16 + i, k, share.a_transposed) : b.address(i - 16, k, false);
         if (address < first_address || address - first_address + 2 > seen_.size()) return "a product reads beside shared memory";
         if (unfenced_by_[(address - first_address) / 16] != nobody) return "a product reads what its writer has not fenced";
       }
@@ -149,7 +149,7 @@ class AsyncProducts {
     std::vector<std::array<float, 16>> right(static_cast<std::size_t>(share.columns));
     for (std::size_t k = 0; k < 16; ++k) {
       const int depth = static_cast<int>(k);
-      for (std::size_t i = 0; i < 16; ++i) left[i][k] = read(a.address(warp % 4 * 16 + static_cast<int>(i), depth, share.a_turned));
+      for (std::size_t i = 0; i < 16; ++i) left[i][k] = read(a.address(warp % 4 * 16 + static_cast<int>(i), depth, share.a_transposed));
       for (std::size_t j = 0; j < right.size(); ++j) right[j][k] = read(b.address(static_cast<int>(j), depth, false));
     }
     for (std::size_t t = 0; t < 32; ++t)

@@ -3,18 +3,39 @@
 /// A GPU as host code sees it: memory, copies, launches. No CUDA header, and any C++20 compiler: the one unit that nvcc compiles
 /// (cuda/gpu.hpp) derives from Machine, and so does the model of a GPU in the tests.
 
-#include <bit>
-#include <cstring>
+#include <cstddef>
 #include <map>
 #include <memory>
-#include <span>
 #include <utility>
 #include <vector>
 
-#include <lowrank/cuda/kernel_list.hpp>
-#include <lowrank/error.hpp>
+#include <lowrank/core/types.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::cuda {
+
+struct AnyKernel;     // cuda/kernels/list.hpp
+struct DenseProduct;  // cuda/launch.hpp
+struct DenseOuter;
+
+/// What the choice between kernels depends on.
+struct DeviceTraits {
+  int multiprocessors = 1;
+  int capability_major = 8;  ///< of the compute capability: 8 (Ampere, Ada), 9 (Hopper), 10 and 12 (Blackwell)
+  bool has_wgmma = false;    ///< capability 9.0 and code for sm_90a
+  bool has_blas = false;     ///< the machine brings cuBLAS along (LOWRANK_CUDA_BLAS)
+};
+
+/// Scratch for partial sums; work is cut into no more pieces than it holds.
+struct Scratch {
+  float* data = nullptr;
+  Index size = 0;
+};
+
+/// Room for a decoded slice, 40 MiB where the L2 cache holds 50: all of a matrix [4096, 4096] with its update.
+struct SliceBuffer {
+  bfloat16* data = nullptr;
+  Index size = 0;  ///< numbers
+};
 
 /// Where a machine's memory comes from.
 class Heap {
@@ -41,39 +62,16 @@ class Pool : public std::enable_shared_from_this<Pool> {
   /// Throws Error where there is no room.
   Memory reserve(std::size_t bytes) { return give(size_class(bytes)); }
   /// The same without the eighth: for what stays, such as weights.
-  Memory reserve_exactly(std::size_t bytes) { return give((std::max<std::size_t>(1, bytes) + 511) / 512 * 512); }
+  Memory reserve_exactly(std::size_t bytes);
   /// Gives everything unused back to the heap.
-  void trim() {
-    for (auto& [size, pieces] : free_)
-      for (std::byte* piece : pieces) heap_->release(piece);
-    free_.clear();
-  }
+  void trim();
 
   /// Bytes that a request takes: an eighth more at most, so that nearly equal arrays share pieces.
-  static std::size_t size_class(std::size_t bytes) {
-    const std::size_t step = std::max<std::size_t>(512, std::bit_floor(std::max<std::size_t>(1, bytes)) / 8);
-    return (std::max<std::size_t>(1, bytes) + step - 1) / step * step;
-  }
+  static std::size_t size_class(std::size_t bytes);
 
  private:
-  Memory give(std::size_t size) {
-    std::byte* memory = take(size);
-    if (memory == nullptr) memory = heap_->allocate(size);
-    if (memory == nullptr) {
-      trim();
-      memory = heap_->allocate(size);
-    }
-    check<Error>(memory != nullptr, "reserve", "the device has no room for ", size,
-                 " bytes; use fewer tokens at a time, or keep less for the backward pass (checkpoint)");
-    return Memory(memory, [pool = shared_from_this(), size](std::byte* piece) { pool->free_[size].push_back(piece); });
-  }
-  std::byte* take(std::size_t size) {
-    const auto found = free_.find(size);
-    if (found == free_.end() || found->second.empty()) return nullptr;
-    std::byte* const piece = found->second.back();
-    found->second.pop_back();
-    return piece;
-  }
+  Memory give(std::size_t size);
+  std::byte* take(std::size_t size);
 
   std::shared_ptr<Heap> heap_;
   std::map<std::size_t, std::vector<std::byte*>> free_;
@@ -89,7 +87,7 @@ class RecordedWork {
 /// One GPU and its work in order. Threads may not share one.
 class Machine : public std::enable_shared_from_this<Machine> {
  public:
-  explicit Machine(std::shared_ptr<Heap> heap) : heap_(std::move(heap)), pool_(std::make_shared<Pool>(heap_)) {}
+  explicit Machine(std::shared_ptr<Heap> heap);
   virtual ~Machine() = default;
   Machine(const Machine&) = delete;
   Machine& operator=(const Machine&) = delete;
@@ -97,8 +95,8 @@ class Machine : public std::enable_shared_from_this<Machine> {
   virtual DeviceTraits traits() const = 0;
   /// Room for a decoded slice, and a plain product of it; of machines whose traits say has_blas.
   virtual SliceBuffer slice() const { return {}; }
-  virtual void multiply(const DenseProduct&) { fail<Error>("multiply", "this machine has no dense product"); }
-  virtual void multiply(const DenseOuter&) { fail<Error>("multiply", "this machine has no dense product"); }
+  virtual void multiply(const DenseProduct& product);
+  virtual void multiply(const DenseOuter& product);
   /// Puts a kernel behind the work so far. Throws an Error that names what was refused.
   virtual void launch(const AnyKernel& kernel) = 0;
   virtual void copy(const std::byte* from, std::byte* to, std::size_t bytes) = 0;
@@ -110,30 +108,17 @@ class Machine : public std::enable_shared_from_this<Machine> {
 
   /// Copies from the host, whose memory may change afterwards. In a recording the bytes are kept and copied again in every run; those that
   /// are `read_anew` come each time from where they were, which must then hold as many.
-  void upload(const void* from, std::byte* to, std::size_t bytes, bool read_anew = false) {
-    if (bytes == 0) return;
-    uploaded_ += round_up_256(bytes);
-    if (staging_ == nullptr) return copy_in(from, to, bytes);
-    std::byte* const at = staging_->take(bytes);
-    std::memcpy(at, from, bytes);
-    if (read_anew) staging_->sources.push_back({from, at, bytes});
-    copy_in(at, to, bytes);
-  }
+  void upload(const void* from, std::byte* to, std::size_t bytes, bool read_anew = false);
+  /// The same into memory of its own.
+  Memory uploaded(const void* from, std::size_t bytes, bool read_anew = false);
 
   Memory reserve(std::size_t bytes) { return pool_->reserve(bytes); }
   Memory reserve_exactly(std::size_t bytes) { return pool_->reserve_exactly(bytes); }
   /// Room for partial sums, shared by all products: they run one after the other.
-  Scratch scratch() {
-    constexpr Index numbers = Index{1} << 24;
-    if (!scratch_) scratch_ = reserve(static_cast<std::size_t>(numbers) * sizeof(float));
-    return {reinterpret_cast<float*>(scratch_.get()), numbers};
-  }
+  Scratch scratch();
 
   /// The machine of this thread's Use. Throws Error where there is none.
-  static Machine& current() {
-    check<Error>(current_ != nullptr, "cuda", "no GPU is in use; open one (cuda::open_gpu) and hold a cuda::Use of it");
-    return *current_;
-  }
+  static Machine& current();
 
  protected:
   virtual void copy_in(const void* from, std::byte* to, std::size_t bytes) = 0;
@@ -156,15 +141,8 @@ class Machine : public std::enable_shared_from_this<Machine> {
     std::size_t size = 0, used = 0;
     std::vector<Source> sources = {};
 
-    std::byte* take(std::size_t bytes) {
-      check<Error>(bytes <= size - used, "recording", "the step copies more to the device than it did when it was rehearsed; it must do ",
-                   "the same each time");
-      std::byte* const at = memory.get() + used;
-      used += round_up_256(bytes);
-      return at;
-    }
+    std::byte* take(std::size_t bytes);
   };
-  static constexpr std::size_t round_up_256(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
 
   static inline thread_local Machine* current_ = nullptr;
 
@@ -198,51 +176,29 @@ class Use {
 class Recording {
  public:
   template <class Step>
-  Recording(Machine& machine, const Step& step) : machine_(machine.shared_from_this()), pool_(std::make_shared<Pool>(machine.heap_)) {
-    machine.scratch();      // outlives this
-    machine.pool_->trim();  // what was kept for reuse may be needed by the step
-    std::swap(machine.pool_, pool_);
-    const std::size_t before = machine.uploaded_;
+  Recording(Machine& machine, const Step& step) : Recording(machine) {
     try {
+      const std::size_t before = machine.uploaded_;
       step();
-      staging_.size = machine.uploaded_ - before;
-      staging_.memory = machine.host_memory(staging_.size);
-      machine.staging_ = &staging_;
-      machine.begin_recording();
-      try {
-        step();
-      } catch (...) {
-        abandon(machine);
-        throw;
-      }
-      work_ = machine.end_recording();
+      begin(machine.uploaded_ - before);
+      step();
+      end();
     } catch (...) {
-      finish();
+      abandon();
       throw;
     }
-    finish();
   }
   Recording(const Recording&) = delete;
   Recording& operator=(const Recording&) = delete;
 
-  void run() {
-    if (!staging_.sources.empty()) machine_->synchronize();  // the run before this one may still read them
-    for (const auto& source : staging_.sources) std::memcpy(source.to, source.from, source.bytes);
-    work_->run();
-  }
+  void run();
 
  private:
+  explicit Recording(Machine& machine);
+  void begin(std::size_t staged_bytes);
+  void end();
   /// Ends a recording that failed; what CUDA says of it must not hide why it failed.
-  static void abandon(Machine& machine) {
-    try {
-      machine.end_recording();
-    } catch (const Error&) {
-    }
-  }
-  void finish() {
-    machine_->staging_ = nullptr;
-    std::swap(machine_->pool_, pool_);
-  }
+  void abandon();
 
   std::shared_ptr<Machine> machine_;
   std::shared_ptr<Pool> pool_;  // the step's own
@@ -250,28 +206,12 @@ class Recording {
   std::unique_ptr<RecordedWork> work_;
 };
 
-/// What the sequences of cuda/linear.hpp launch with.
-class Launch {
- public:
-  explicit Launch(Machine& machine) : machine_(&machine) {}
-  DeviceTraits traits() const { return machine_->traits(); }
-  int multiprocessors() const { return traits().multiprocessors; }
-  SliceBuffer slice() const { return machine_->slice(); }
-  template <class Dense>
-  void multiply(const Dense& product) {
-    machine_->multiply(product);
-  }
-  template <class Kernel>
-  void operator()(const Kernel& kernel) {
-    machine_->launch(kernel);
-  }
-
- private:
-  Machine* machine_;
-};
-
 /// The GPU of that number, counted as cuda::devices() does. Defined by lowrank/cuda/gpu.hpp, which one unit of the program includes and
 /// nvcc compiles. Throws Error where there is none.
 std::shared_ptr<Machine> open_gpu(int index = 0);
 
 }  // namespace lowrank::inline LOWRANK_ABI::cuda
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/cuda/machine.inl>
+#endif

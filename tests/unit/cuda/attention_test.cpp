@@ -1,5 +1,8 @@
-#include <lowrank/cuda/attention_launch.hpp>
+#include <lowrank/cuda/kernels/attention_backward.hpp>
+#include <lowrank/cuda/launch.hpp>
 #include <lowrank/ops/attention.hpp>
+
+#include <support/model_gpu.hpp>
 
 #include "cuda_support.hpp"
 
@@ -91,9 +94,10 @@ void check_decode(const AttentionShape& shape, Index keys, Index room, int launc
     std::vector<float> out(size + rows), scratch(static_cast<std::size_t>(room));
     cuda::AttentionArrays a = arrays_of(shape, 1, keys);
     a.q = q.data(), a.k = k.data(), a.v = v.data(), a.y = out.data(), a.log_sum_exp = out.data() + size;
-    Launch launcher{machine};
-    cuda::launch_attention(launcher, a, {scratch.data(), room});
-    CHECK(launcher.launches == launches);
+    simt_test::ModelGpu gpu(machine.schedule());
+    gpu.claims.multiprocessors = 132;
+    cuda::launch_attention(gpu, a, {scratch.data(), room});
+    CHECK(gpu.launches == launches);
     return out;
   });
   CHECK(difference(all, 0, expected.y) < (launches == 2 ? 1e-5 : 0x1p-8));
@@ -112,14 +116,13 @@ TEST_CASE("one query over a cache: keys in pieces, heads that share them, every 
 }
 
 TEST_CASE("attention refuses heads that its kernels have no room for") {
-  Machine machine;
-  Launch launcher{machine};
-  CHECK_THROWS_WITH_AS(cuda::launch_attention(launcher, arrays_of({2, 2, 33, 1}, 1, 1)), doctest::Contains("heads of 33"), ShapeError);
-  CHECK_THROWS_AS(cuda::launch_attention(launcher, arrays_of({2, 2, 258, 1}, 1, 1)), ShapeError);
-  CHECK_THROWS_AS(cuda::launch_attention_backward(launcher, arrays_of({2, 2, 256, 1}, 1, 1)), ShapeError);
-  CHECK_THROWS_AS(cuda::launch_attention(launcher, arrays_of({3, 2, 32, 1}, 1, 1)), ShapeError);
-  CHECK_THROWS_AS(cuda::launch_attention(launcher, arrays_of({2, 2, 32, 1}, 2, 1)), ShapeError);
-  CHECK(launcher.launches == 0);
+  simt_test::ModelGpu gpu;
+  CHECK_THROWS_WITH_AS(cuda::launch_attention(gpu, arrays_of({2, 2, 33, 1}, 1, 1)), doctest::Contains("heads of 33"), ShapeError);
+  CHECK_THROWS_AS(cuda::launch_attention(gpu, arrays_of({2, 2, 258, 1}, 1, 1)), ShapeError);
+  CHECK_THROWS_AS(cuda::launch_attention_backward(gpu, arrays_of({2, 2, 256, 1}, 1, 1)), ShapeError);
+  CHECK_THROWS_AS(cuda::launch_attention(gpu, arrays_of({3, 2, 32, 1}, 1, 1)), ShapeError);
+  CHECK_THROWS_AS(cuda::launch_attention(gpu, arrays_of({2, 2, 32, 1}, 2, 1)), ShapeError);
+  CHECK(gpu.launches == 0);
 }
 
 TEST_CASE("attention and its gradients: ragged sizes, shared key heads, batches, a cache") {

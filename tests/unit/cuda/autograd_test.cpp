@@ -1,7 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <lowrank/core/random.hpp>
-#include <lowrank/cuda/autograd.hpp>
+#include <lowrank/cuda.hpp>
 #include <lowrank/optim/clip.hpp>
 #include <lowrank/quant.hpp>
 

@@ -7,7 +7,7 @@
 
 #include <doctest/doctest.h>
 
-#include <lowrank/cuda/product.hpp>
+#include <lowrank/cuda/kernels/product.hpp>
 
 #include <support/simt.hpp>
 
@@ -38,23 +38,7 @@ void launch(simt_test::Machine& machine, const Kernel& kernel) {
   machine.launch(kernel.shape(), kernel);
 }
 
-/// Launches on the model; the more multiprocessors it claims, the more pieces a product's depth or an attention's keys are cut into.
-struct Launch {
-  simt_test::Machine& machine;
-  int claimed = 132;
-  bool wgmma = false;
-  int launches = 0;
-
-  int multiprocessors() const { return claimed; }
-  bool has_wgmma() const { return wgmma; }
-  template <class Kernel>
-  void operator()(const Kernel& kernel) {
-    ++launches;
-    launch(machine, kernel);
-  }
-};
-
-/// Rows of bfloat16 in aligned memory of its own, for an Operand or an AdapterView; made by the kernel that makes them on a device.
+/// Rows of bfloat16 in aligned memory of its own, for an Operand or an UpdateFactor; made by the kernel that makes them on a device.
 struct Rows {
   std::vector<cuda::Word4> memory;
   Index stride = 0;
@@ -73,8 +57,8 @@ struct Rows {
   const bfloat16* data() const { return reinterpret_cast<const bfloat16*>(memory.data()); }
   float at(Index row, Index col) const { return data()[row * stride + col]; }
   cuda::Operand operand() const { return {data(), stride, cols}; }
-  /// Rows of s B: the depth runs along a row. Turned, of A: it runs down the rows.
-  cuda::AdapterView adapter(bool turned = false) const { return {data(), stride, turned ? rows : cols, turned ? cols : rows}; }
+  /// Rows of s B: the depth runs along a row. Transposed, of A: it runs down the rows.
+  cuda::UpdateFactor update(bool transposed = false) const { return {data(), stride, transposed ? rows : cols, transposed ? cols : rows}; }
 };
 
 /// x and h in the same rows, h `gap` numbers behind x, where other columns may lie.

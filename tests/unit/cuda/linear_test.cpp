@@ -1,10 +1,11 @@
-#include <lowrank/cuda/linear.hpp>
+#include <lowrank/cuda/launch.hpp>
+
+#include <support/model_gpu.hpp>
 
 #include "cuda_support.hpp"
 
 using namespace lowrank;
 using namespace cuda_test;
-using simt_test::Machine;
 
 TEST_CASE("pieces of the depth: enough blocks for the device, never more than tiles or scratch allow") {
   const cuda::Scratch scratch{nullptr, 1000};
@@ -32,9 +33,8 @@ TEST_CASE("the path of a product by its size and the device") {
   CHECK(choose_product(14336, 4096, true, with_blas) == Path::slices);
   CHECK(choose_product(14336, 64, true, with_blas) == Path::wgmma_64);
   CHECK(choose_product(14336, 256, true, b200) == Path::slices);
-  Machine machine;
-  Launch launch{machine, 1};
-  CHECK_THROWS_AS(cuda::multiply_by<true>(launch, Path::few, {}, {}), ValueError);
-  CHECK_THROWS_AS(cuda::multiply_by<false>(launch, Path::wgmma_64, {}, {}), ValueError);
-  CHECK_THROWS_AS(cuda::multiply_by<false>(launch, Path::slices, {}, {}), ValueError);
+  simt_test::ModelGpu gpu;
+  CHECK_THROWS_AS(cuda::multiply_by(gpu, Path::few, {}, true, {}), ValueError);
+  CHECK_THROWS_AS(cuda::multiply_by(gpu, Path::wgmma_64, {}, false, {}), ValueError);
+  CHECK_THROWS_AS(cuda::multiply_by(gpu, Path::slices, {}, false, {}), ValueError);
 }

@@ -1,7 +1,8 @@
-#include <lowrank/cuda/elementwise.hpp>
-#include <lowrank/cuda/loss.hpp>
-#include <lowrank/cuda/norm.hpp>
-#include <lowrank/cuda/outer.hpp>
+#include <lowrank/cuda/kernels/elementwise.hpp>
+#include <lowrank/cuda/kernels/cross_entropy.hpp>
+#include <lowrank/cuda/kernels/norm.hpp>
+#include <lowrank/cuda/kernels/outer.hpp>
+#include <lowrank/cuda/weight.hpp>
 #include <lowrank/ops/activation.hpp>
 #include <lowrank/ops/embedding.hpp>
 #include <lowrank/ops/loss.hpp>
@@ -134,7 +135,7 @@ TEST_CASE("rows of an embedding in every number of bits, and its gradient") {
   const auto numbers = random_numbers(9 * 70, 1);
   const DenseSource<float> dense(numbers.data(), 9, 70);
   const std::vector<std::int32_t> ids{8, 0, 8, 3, 8};
-  const auto check = [&](const cuda::PackedMatrix& packed, const auto& source) {
+  const auto check = [&](const cuda::ChunkedMatrix& packed, const auto& source) {
     CHECK(difference(result_of(5 * 70,
                                [&](float* y) {
                                  return cuda::EmbeddingForward{packed.view(), ids.data(), 5, y};
@@ -143,12 +144,12 @@ TEST_CASE("rows of an embedding in every number of bits, and its gradient") {
   };
   const auto q4 = quantize<Q4_1>(dense);
   const auto q8 = quantize<Q8_0>(dense);
-  check(cuda::pack(q4.source()), q4);
-  check(cuda::pack(q8.source()), q8);
+  check(cuda::to_chunks(q4.source()), q4);
+  check(cuda::to_chunks(q8.source()), q8);
   std::vector<bfloat16> brain;
   for (const float x : numbers) brain.push_back(bfloat16(x));
   const DenseSource<bfloat16> rounded(brain.data(), 9, 70);
-  check(cuda::pack_bfloat16(rounded), rounded);
+  check(cuda::to_bfloat16_chunks(rounded), rounded);
 
   const auto g = matrix(70, 5, 2);
   Weight<float> expected = Weight<float>::Zero(9, 70);

@@ -1,4 +1,4 @@
-#include <lowrank/cuda/optim.hpp>
+#include <lowrank/cuda/kernels/adamw.hpp>
 #include <lowrank/optim/adamw.hpp>
 
 #include "cuda_support.hpp"

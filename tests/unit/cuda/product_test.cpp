@@ -1,11 +1,13 @@
-#include <lowrank/cuda/product_few.hpp>
-#include <lowrank/cuda/product_many.hpp>
-#include <lowrank/cuda/product_wgmma.hpp>
-#include <lowrank/cuda/slices.hpp>
+#include <lowrank/cuda/kernels/product_few.hpp>
+#include <lowrank/cuda/kernels/product_many.hpp>
+#include <lowrank/cuda/kernels/product_wgmma.hpp>
+#include <lowrank/cuda/launch.hpp>
+#include <lowrank/cuda/weight.hpp>
 #include <lowrank/quant.hpp>
 
 #include <type_traits>
 
+#include <support/model_gpu.hpp>
 #include <unit/kernels/fixtures.hpp>
 
 #include "cuda_support.hpp"
@@ -20,7 +22,7 @@ namespace {
 struct Base {
   const char* name;
   fixtures::Blocks blocks;
-  cuda::PackedMatrix packed;
+  cuda::ChunkedMatrix packed;
 };
 enum Format { nf4, nf4_doubled, q4_0, q4_1, q8_0, brain };
 constexpr Format formats[] = {nf4, nf4_doubled, q4_0, q4_1, q8_0, brain};
@@ -33,7 +35,7 @@ Base make_base(Format format, Index rows, Index cols) {
   if (format == q4_1) base = {"q4_1", fixtures::ggml(rows, cols, 4, true, 4), {}};
   if (format == q8_0) base = {"q8_0", fixtures::ggml(rows, cols, 8, false, 5), {}};
   if (format == brain) base = {"bf16", fixtures::ggml(rows, cols, 8, false, 6), {}};
-  base.packed = format == brain ? cuda::pack_bfloat16(base.blocks.source) : cuda::pack(base.blocks.source);
+  base.packed = format == brain ? cuda::to_bfloat16_chunks(base.blocks.source) : cuda::to_chunks(base.blocks.source);
   return base;
 }
 
@@ -43,10 +45,10 @@ struct Expected {
   std::vector<float> right;  // [tokens][depth]
   Index rows, depth, tokens;
 
-  Expected(const Base& base, bool turned, bool rounds, const Rows& x, const Rows& h, const Rows* adapter) : tokens(x.rows) {
+  Expected(const Base& base, bool transposed, bool rounds, const Rows& x, const Rows& h, const Rows* adapter) : tokens(x.rows) {
     const auto& w = base.blocks.source;
-    rows = turned ? w.cols() : w.rows();
-    const Index of_base = turned ? w.rows() : w.cols(), rank = adapter ? h.cols : 0;
+    rows = transposed ? w.cols() : w.rows();
+    const Index of_base = transposed ? w.rows() : w.cols(), rank = adapter ? h.cols : 0;
     depth = of_base + rank;
     std::vector<double> dense(static_cast<std::size_t>(w.rows() * w.cols()));
     w.decode(0, w.rows(), 0, w.cols(), dense.data(), w.cols());
@@ -56,10 +58,10 @@ struct Expected {
       for (Index k = 0; k < depth; ++k) {
         double value;
         if (k < of_base) {
-          value = dense[static_cast<std::size_t>(turned ? k * w.cols() + i : i * w.cols() + k)];
+          value = dense[static_cast<std::size_t>(transposed ? k * w.cols() + i : i * w.cols() + k)];
           if (rounds) value = static_cast<float>(bfloat16(static_cast<float>(value)));
         } else {
-          value = static_cast<double>(turned ? adapter->at(k - of_base, i) : adapter->at(i, k - of_base));
+          value = static_cast<double>(transposed ? adapter->at(k - of_base, i) : adapter->at(i, k - of_base));
         }
         left[static_cast<std::size_t>(i * depth + k)] = value;
       }
@@ -75,35 +77,35 @@ struct Expected {
   double bound(bool rounds) const { return static_cast<double>(depth + 8) * 0x1p-24 + (rounds ? 0x1p-12 : 0); }
 };
 
-cuda::Product product_of(const Base& base, bool turned, const Rows& x, const Rows& h, const Rows* adapter, std::vector<float>& y) {
+cuda::Product product_of(const Base& base, bool transposed, const Rows& x, const Rows& h, const Rows* adapter, std::vector<float>& y) {
   cuda::Product p;
   p.base = base.packed.view();
   p.x = x.operand();
-  p.rows = turned ? p.base.cols : p.base.rows;
+  p.rows = transposed ? p.base.cols : p.base.rows;
   p.tokens = x.rows;
-  if (adapter) p.h = h.operand(), p.adapter = adapter->adapter(turned);
+  if (adapter) p.h = h.operand(), p.update = adapter->update(transposed);
   y.assign(static_cast<std::size_t>(p.rows * p.tokens), -77.0f);
   p.y = y.data();
   p.ldy = p.rows;
   return p;
 }
 
-template <int Bits, bool Turned, class Tile>
-struct KernelOfTile : std::type_identity<cuda::ProductMany<Bits, Turned, Tile>> {};
-template <int Bits, bool Turned, int Tokens>
-struct KernelOfTile<Bits, Turned, cuda::WgmmaTile<Tokens>> : std::type_identity<cuda::ProductWgmma<Bits, Turned, cuda::WgmmaTile<Tokens>>> {
-};
+template <int Bits, bool Transposed, class Tile>
+struct KernelOfTile : std::type_identity<cuda::ProductMany<Bits, Transposed, Tile>> {};
+template <int Bits, bool Transposed, int Tokens>
+struct KernelOfTile<Bits, Transposed, cuda::WgmmaTile<Tokens>>
+    : std::type_identity<cuda::ProductWgmma<Bits, Transposed, cuda::WgmmaTile<Tokens>>> {};
 
 /// Runs the product that a format needs: its number of bits is part of the kernel's type.
-template <bool Turned, class Tile>
+template <bool Transposed, class Tile>
 void run_many(Machine& machine, const cuda::Product& p) {
-  if (p.base.bits == 4) launch(machine, typename KernelOfTile<4, Turned, Tile>::type{p});
-  if (p.base.bits == 8) launch(machine, typename KernelOfTile<8, Turned, Tile>::type{p});
-  if (p.base.bits == 16) launch(machine, typename KernelOfTile<16, Turned, Tile>::type{p});
+  if (p.base.bits == 4) launch(machine, typename KernelOfTile<4, Transposed, Tile>::type{p});
+  if (p.base.bits == 8) launch(machine, typename KernelOfTile<8, Transposed, Tile>::type{p});
+  if (p.base.bits == 16) launch(machine, typename KernelOfTile<16, Transposed, Tile>::type{p});
   if (p.splits > 1) launch(machine, cuda::SumPartials{p});
 }
 
-template <bool Turned, class Tile>
+template <bool Transposed, class Tile>
 void check_many(Format format, Index rows, Index cols, Index tokens, Index rank, int splits = 1) {
   CAPTURE(rows);
   CAPTURE(cols);
@@ -111,21 +113,21 @@ void check_many(Format format, Index rows, Index cols, Index tokens, Index rank,
   CAPTURE(rank);
   const Base base = make_base(format, rows, cols);
   CAPTURE(base.name);
-  const Index in = Turned ? rows : cols, out = Turned ? cols : rows;
+  const Index in = Transposed ? rows : cols, out = Transposed ? cols : rows;
   Machine setup;
   const Rows x(setup, random_numbers(tokens * in, 1), tokens, in), h(setup, random_numbers(tokens * rank, 2), tokens, rank);
   const Rows adapter =
-      Turned ? Rows(setup, random_numbers(rank * out, 3), rank, out) : Rows(setup, random_numbers(out * rank, 3), out, rank);
+      Transposed ? Rows(setup, random_numbers(rank * out, 3), rank, out) : Rows(setup, random_numbers(out * rank, 3), out, rank);
   const Rows* const update = rank > 0 ? &adapter : nullptr;
   const auto y = on_every_schedule([&](Machine& machine) {
     std::vector<float> result, partials(static_cast<std::size_t>(splits > 1 ? splits * out * tokens : 0));
-    cuda::Product p = product_of(base, Turned, x, h, update, result);
+    cuda::Product p = product_of(base, Transposed, x, h, update, result);
     p.splits = splits;
     p.partials = partials.data();
-    run_many<Turned, Tile>(machine, p);
+    run_many<Transposed, Tile>(machine, p);
     return result;
   });
-  const Expected expected(base, Turned, true, x, h, update);
+  const Expected expected(base, Transposed, true, x, h, update);
   CHECK(expected.error(y) < expected.bound(true));
 }
 
@@ -165,7 +167,7 @@ void multiply_dense(const cuda::DenseProduct& d) {
     for (Index i = 0; i < d.rows; ++i) {
       double sum = 0;
       for (Index k = 0; k < d.depth; ++k) {
-        const float left = d.turned ? d.left[k * d.left_stride + i] : d.left[i * d.left_stride + k];
+        const float left = d.transposed ? d.left[k * d.left_stride + i] : d.left[i * d.left_stride + k];
         sum += static_cast<double>(left) * static_cast<double>(static_cast<float>(d.right[t * d.right_stride + k]));
       }
       float& y = d.y[t * d.ldy + i];
@@ -173,38 +175,48 @@ void multiply_dense(const cuda::DenseProduct& d) {
     }
 }
 
+/// A machine with a slice of `room` numbers and a plain product.
+class SlicingGpu : public simt_test::ModelGpu {
+ public:
+  SlicingGpu(simt_test::Schedule schedule, Index room, bool accumulates)
+      : ModelGpu(schedule), memory_(static_cast<std::size_t>(room / 8)), room_(room), accumulates_(accumulates) {}
+
+  cuda::SliceBuffer slice() const override { return {reinterpret_cast<bfloat16*>(const_cast<cuda::Word4*>(memory_.data())), room_}; }
+  void multiply(const cuda::DenseProduct& dense) override {
+    if (!accumulates_) CHECK(!dense.accumulate);  // no product of the update's own
+    multiply_dense(dense);
+  }
+
+ private:
+  std::vector<cuda::Word4> memory_;
+  Index room_;
+  bool accumulates_;
+};
+
 /// With a buffer of `room` numbers: several slices, the last one ragged.
-template <bool Turned>
+template <bool Transposed>
 void check_slices(Format format, Index rows, Index cols, Index tokens, Index rank, Index room, bool is_joined = false) {
   const Base base = make_base(format, rows, cols);
   CAPTURE(base.name);
-  CAPTURE(Turned);
-  const Index in = Turned ? rows : cols, out = Turned ? cols : rows;
+  CAPTURE(Transposed);
+  const Index in = Transposed ? rows : cols, out = Transposed ? cols : rows;
   Machine setup;
   const Rows x(setup, random_numbers(tokens * in, 1), tokens, in), h(setup, random_numbers(tokens * rank, 2), tokens, rank);
   const Rows adapter =
-      Turned ? Rows(setup, random_numbers(rank * out, 3), rank, out) : Rows(setup, random_numbers(out * rank, 3), out, rank);
+      Transposed ? Rows(setup, random_numbers(rank * out, 3), rank, out) : Rows(setup, random_numbers(out * rank, 3), out, rank);
   const Rows* const update = rank > 0 ? &adapter : nullptr;
   const JoinedRows joined(setup, x, h, 32);
   const std::vector<float> zeros(static_cast<std::size_t>(out));
   const auto y = on_every_schedule([&](Machine& machine) {
     std::vector<float> result;
-    std::vector<cuda::Word4> memory(static_cast<std::size_t>(room / 8));
-    const cuda::SliceBuffer buffer{reinterpret_cast<bfloat16*>(memory.data()), room};
-    cuda::Product p = product_of(base, Turned, x, h, update, result);
+    cuda::Product p = product_of(base, Transposed, x, h, update, result);
     p.bias = zeros.data();
     if (is_joined) p.x = joined.x, p.h = joined.h;
-    const auto multiply = [&](const cuda::DenseProduct& dense) {
-      CHECK(!(is_joined && dense.accumulate));  // no product of the adapter's own
-      multiply_dense(dense);
-    };
-    const auto launcher = [&](const auto& kernel) { launch(machine, kernel); };
-    if (p.base.bits == 4) cuda::multiply_slices<Turned, 4>(launcher, multiply, p, buffer);
-    if (p.base.bits == 8) cuda::multiply_slices<Turned, 8>(launcher, multiply, p, buffer);
-    if (p.base.bits == 16) cuda::multiply_slices<Turned, 16>(launcher, multiply, p, buffer);
+    SlicingGpu gpu(machine.schedule(), room, !is_joined);
+    cuda::multiply_slices(gpu, p, Transposed);
     return result;
   });
-  const Expected expected(base, Turned, true, x, h, update);
+  const Expected expected(base, Transposed, true, x, h, update);
   CHECK(expected.error(y) < expected.bound(true));
 }
 
@@ -215,7 +227,7 @@ TEST_CASE("packing moves codes and scales and changes no number") {
     const Base base = make_base(format, 5, 96);
     CAPTURE(base.name);
     const auto& w = base.blocks.source;
-    const cuda::PackedView view = base.packed.view();
+    const cuda::ChunkedView view = base.packed.view();
     CHECK(view.bits == (format == brain ? 16 : format == q8_0 ? 8 : 4));
     std::vector<float> expected(96);
     for (Index row = 0; row < 5; ++row) {
@@ -240,16 +252,16 @@ TEST_CASE("packing moves codes and scales and changes no number") {
 TEST_CASE("packing the library's own formats; what has no whole chunks becomes bfloat16") {
   const auto w = random_numbers(8 * 80, 9);
   const DenseSource<float> dense(w.data(), 8, 80);
-  const auto padded = cuda::pack(quantize<Q4_1>(dense).source());  // rows end inside a block
+  const auto padded = cuda::to_chunks(quantize<Q4_1>(dense).source());  // rows end inside a block
   CHECK(padded.facts.bits == 4);
   CHECK(padded.facts.chunks == 3);
   CHECK(padded.facts.scaling == cuda::Scaling::halves);
   CHECK(padded.half_offsets.size() == 24);
-  CHECK(cuda::pack(quantize<Q4_0>(dense).source()).half_offsets.empty());
-  CHECK(cuda::pack(quantize<Nf4<64>>(dense).source()).facts.bits == 16);
+  CHECK(cuda::to_chunks(quantize<Q4_0>(dense).source()).half_offsets.empty());
+  CHECK(cuda::to_chunks(quantize<Nf4<64>>(dense).source()).facts.bits == 16);
   const DenseSource<float> whole(w.data(), 10, 64);
-  CHECK(cuda::pack(quantize<Nf4<64>>(whole).source()).facts.scaling == cuda::Scaling::floats);
-  const auto doubled = cuda::pack(quantize<Nf4<64, DoubleQuant>>(whole).source());
+  CHECK(cuda::to_chunks(quantize<Nf4<64>>(whole).source()).facts.scaling == cuda::Scaling::floats);
+  const auto doubled = cuda::to_chunks(quantize<Nf4<64, DoubleQuant>>(whole).source());
   CHECK(doubled.facts.scaling == cuda::Scaling::doubled);
   CHECK(doubled.bytes() == 10 * 32 + 10 + 4 + 1024);  // codes, codes of scales, a scale for 256 of them, the map
 }
@@ -273,7 +285,7 @@ TEST_CASE("many tokens: the product of every format, ragged, with and without an
   check_many<false, cuda::SmallTile>(q4_1, 65, 160, 17, 100);  // an adapter of two tiles
 }
 
-TEST_CASE("many tokens, turned: the gradient of the input in every format") {
+TEST_CASE("many tokens, transposed: the gradient of the input in every format") {
   for (const Format format : formats) {
     check_many<true, cuda::SmallTile>(format, 70, 96, 19, 0);
     check_many<true, cuda::SmallTile>(format, 330, 64, 9, 8);

@@ -1,5 +1,6 @@
-#include <lowrank/cuda/product_many.hpp>
-#include <lowrank/cuda/segments.hpp>
+#include <lowrank/cuda/kernels/product_many.hpp>
+#include <lowrank/cuda/launch.hpp>
+#include <lowrank/cuda/weight.hpp>
 
 #include <unit/kernels/fixtures.hpp>
 
@@ -18,7 +19,7 @@ struct Batch {
   std::vector<int> ranks{8, 3, 40}, adapter_of_token;
   std::vector<float> x_numbers = random_numbers(40 * in, 1);
   std::vector<Rows> a, b;
-  std::vector<cuda::AdapterView> a_views, b_views;
+  std::vector<cuda::UpdateFactor> a_views, b_views;
   Rows x;
 
   explicit Batch(Machine& machine) : x(machine, x_numbers, 40, in) {
@@ -28,18 +29,18 @@ struct Batch {
       a.emplace_back(machine, random_numbers(ranks[i] * in, 10 + i), ranks[i], in);
       b.emplace_back(machine, random_numbers(out * ranks[i], 20 + i), out, ranks[i]);
     }
-    for (const Rows& rows : a) a_views.push_back(rows.adapter());
-    for (const Rows& rows : b) b_views.push_back(rows.adapter());
+    for (const Rows& rows : a) a_views.push_back(rows.update());
+    for (const Rows& rows : b) b_views.push_back(rows.update());
   }
 };
 
 using Kernel = cuda::ProductMany<4, false, cuda::SmallTile>;
 
-cuda::Product product(const std::vector<cuda::TokenTile>& tiles, const std::vector<cuda::AdapterView>& adapters, const Rows& h, int rows,
+cuda::Product product(const std::vector<cuda::TokenTile>& tiles, const std::vector<cuda::UpdateFactor>& adapters, const Rows& h, int rows,
                       std::vector<float>& y) {
   cuda::Product p;
   p.h = h.operand();
-  p.adapters = adapters.data();
+  p.updates = adapters.data();
   p.tiles = tiles.data();
   p.tile_count = static_cast<int>(tiles.size());
   p.y = y.data();
@@ -58,7 +59,7 @@ TEST_CASE("tiles of tokens never mix adapters and never exceed the width") {
     const cuda::TokenTile expected[] = {{0, 2, -1}, {2, 4, 2}, {6, 1, 2}, {7, 1, 0}};
     CHECK(tiles[i].first == expected[i].first);
     CHECK(tiles[i].count == expected[i].count);
-    CHECK(tiles[i].adapter == expected[i].adapter);
+    CHECK(tiles[i].update == expected[i].update);
   }
   CHECK(cuda::token_tiles({}, 0, 16).empty());
   CHECK_THROWS_AS(cuda::token_tiles(adapters, 2, 4), ValueError);
@@ -86,7 +87,7 @@ TEST_CASE("several adapters of mixed ranks in one batch: shrink, expand, and the
 
   const Rows h16(setup, h, 40, 40);
   auto base = fixtures::pairs(out, in, 64, false, 1);
-  const auto packed = cuda::pack(base.source);
+  const auto packed = cuda::to_chunks(base.source);
   const auto results = on_every_schedule([&](Machine& machine) {
     std::vector<float> separate(out * 40), fused(out * 40);
     cuda::Product once = product(tiles, batch.b_views, h16, out, separate);  // the base alone, all tokens

@@ -56,18 +56,18 @@ struct Divergent {
 struct OneMma {
   static constexpr int most_threads = 32;
   const bfloat16 *a, *b;  // [16, 16] each, row-major
-  bool a_turned, b_turned;
+  bool a_transposed, b_transposed;
   float* c;
 
   template <class Simt>
   void operator()(Simt& t) const {
     std::uint32_t fa[4], fb[2][2];
-    if (a_turned)
-      cuda::load_a_turned(t, fa, a, 16);
+    if (a_transposed)
+      cuda::load_a_transposed(t, fa, a, 16);
     else
       cuda::load_a(t, fa, a, 16);
-    if (b_turned)
-      cuda::load_b_turned(t, fb, b, 16);
+    if (b_transposed)
+      cuda::load_b_transposed(t, fb, b, 16);
     else
       cuda::load_b(t, fb, b, 16);
     for (int half = 0; half < 2; ++half) {
@@ -98,7 +98,7 @@ struct AsyncNeighbour {
 
 /// C [64, N] += A [64, 16] B [16, N] by one warpgroup, factors stored by all threads; what is left out on demand must show.
 enum class Fault { none, no_async_fence, no_barrier, no_wgmma_fence, refilled_early, read_early, never_waited, beside };
-template <int N, bool Turned>
+template <int N, bool Transposed>
 struct OneWgmma {
   static constexpr bool needs_wgmma = true;
   static constexpr int most_threads = 128, a_words = 64 * 8;
@@ -113,14 +113,14 @@ struct OneWgmma {
     auto* const shared = &cuda::swizzled_shared_as<cuda::Word4>(t);
     auto* const numbers = reinterpret_cast<bfloat16*>(shared);
     const auto place = [](int row, int column) { return cuda::swizzled_word(row, column / 8, 64) * 8 + column % 8; };
-    for (int i = t.thread(); i < 64 * 16; i += 128) numbers[Turned ? place(i % 16, i / 16) : place(i / 16, i % 16)] = a[i];
+    for (int i = t.thread(); i < 64 * 16; i += 128) numbers[Transposed ? place(i % 16, i / 16) : place(i / 16, i % 16)] = a[i];
     for (int i = t.thread(); i < N * 16; i += 128) numbers[a_words * 8 + place(i / 16, i % 16)] = b[i];
     if (fault != Fault::no_async_fence) t.fence_async();
     if (fault != Fault::no_barrier) t.sync();
     const std::uint32_t at = t.shared_address(shared) + (fault == Fault::beside ? 1024 * (N / 8) : 0);
     float sums[N / 2] = {};
     if (fault != Fault::no_wgmma_fence) t.wgmma_fence();
-    t.template wgmma<Turned>(sums, cuda::matrix_descriptor(at, 8192, 1024), cuda::matrix_descriptor(at + 16 * a_words, 8192, 1024));
+    t.template wgmma<Transposed>(sums, cuda::matrix_descriptor(at, 8192, 1024), cuda::matrix_descriptor(at + 16 * a_words, 8192, 1024));
     t.wgmma_commit();
     if (fault == Fault::refilled_early) numbers[8 * (t.thread() + 1)] = bfloat16(7.0f);
     if (fault != Fault::never_waited && fault != Fault::read_early) t.wgmma_wait(sums);
@@ -129,22 +129,22 @@ struct OneWgmma {
   }
 };
 
-template <int N, bool Turned>
+template <int N, bool Transposed>
 std::vector<float> one_wgmma(const simt_test::Schedule& schedule, Fault fault, const bfloat16* a, const bfloat16* b) {
   std::vector<float> c(64 * N);
   Machine machine(schedule);
-  launch(machine, OneWgmma<N, Turned>{a, b, fault, c.data()});
+  launch(machine, OneWgmma<N, Transposed>{a, b, fault, c.data()});
   return c;
 }
 
-template <int N, bool Turned>
+template <int N, bool Transposed>
 void check_wgmma() {
   std::vector<bfloat16> a(64 * 16), b(N * 16);
   const auto x = random_numbers(64 * 16, 1), y = random_numbers(N * 16, 2);
   for (std::size_t i = 0; i < a.size(); ++i) a[i] = bfloat16(x[i]);
   for (std::size_t i = 0; i < b.size(); ++i) b[i] = bfloat16(y[i]);
   for (const auto& schedule : simt_test::schedules) {
-    const auto run = [&](Fault fault) { return one_wgmma<N, Turned>(schedule, fault, a.data(), b.data()); };
+    const auto run = [&](Fault fault) { return one_wgmma<N, Transposed>(schedule, fault, a.data(), b.data()); };
     const auto c = run(Fault::none);
     for (std::size_t i = 0; i < 64; ++i)
       for (std::size_t j = 0; j < N; ++j) {
@@ -199,18 +199,18 @@ TEST_CASE("an asynchronous copy lands at its wait at the latest, and not before 
   }
 }
 
-TEST_CASE("fragments of a tensor core's product, loaded as they lie and turned") {
-  alignas(16) bfloat16 a[256], b[256], a_turned[256], b_turned[256];
+TEST_CASE("fragments of a tensor core's product, loaded as they lie and transposed") {
+  alignas(16) bfloat16 a[256], b[256], a_transposed[256], b_transposed[256];
   const auto x = random_numbers(256, 1), y = random_numbers(256, 2);
   for (std::size_t i = 0; i < 256; ++i) {
-    a[i] = a_turned[i % 16 * 16 + i / 16] = bfloat16(x[i]);  // (row, depth)
-    b[i] = b_turned[i % 16 * 16 + i / 16] = bfloat16(y[i]);  // (column, depth)
+    a[i] = a_transposed[i % 16 * 16 + i / 16] = bfloat16(x[i]);  // (row, depth)
+    b[i] = b_transposed[i % 16 * 16 + i / 16] = bfloat16(y[i]);  // (column, depth)
   }
   for (const bool turn_a : {false, true})
     for (const bool turn_b : {false, true}) {
       const auto c = on_every_schedule([&](Machine& machine) {
         std::vector<float> out(256);
-        machine.launch({.threads = 32}, OneMma{turn_a ? a_turned : a, turn_b ? b_turned : b, turn_a, turn_b, out.data()});
+        machine.launch({.threads = 32}, OneMma{turn_a ? a_transposed : a, turn_b ? b_transposed : b, turn_a, turn_b, out.data()});
         return out;
       });
       for (std::size_t i = 0; i < 16; ++i)

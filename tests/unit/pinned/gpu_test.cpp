@@ -1,6 +1,6 @@
 #include "together.hpp"
 
-#include <lowrank/cuda/autograd.hpp>
+#include <lowrank/cuda.hpp>
 #include <support/test_gpu.hpp>
 
 using namespace lowrank;

@@ -1,8 +1,6 @@
 #pragma once
 
 #include <array>
-#include <charconv>
-#include <cmath>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,47 +15,19 @@ namespace lowrank::inline LOWRANK_ABI::bitsandbytes {
 
 namespace detail {
 
-/// A finite number as Python's repr: the fewest digits that read back the same, with an exponent below 1e-4 and from 1e16 on.
-inline std::string python_text(double number) {
-  char digits[400];
-  const double magnitude = std::abs(number);
-  const bool is_plain = magnitude == 0 || (magnitude >= 1e-4 && magnitude < 1e16);
-  const auto end =
-      std::to_chars(digits, digits + sizeof(digits), number, is_plain ? std::chars_format::fixed : std::chars_format::scientific).ptr;
-  const std::string text(digits, end);
-  return is_plain && text.find('.') == text.npos ? text + ".0" : text;
-}
-
-inline StoredTensor view(std::string name, DType dtype, std::vector<Index> shape, const Buffer& bytes) {
-  return {std::move(name), dtype, std::move(shape), bytes};
-}
+StoredTensor view(std::string name, DType dtype, std::vector<Index> shape, const Buffer& bytes);
 
 template <std::size_t N>
 StoredTensor table_tensor(std::string name, const std::array<float, N>& values) {
   return make_tensor<float>(std::move(name), {static_cast<Index>(N)}, values);
 }
 
-inline void check_state(const QuantState& state) {
-  const auto size = checked_product(state.rows, state.cols);
-  check<ShapeError>(size && *size > 0, "bitsandbytes", "a weight of [", state.rows, ", ", state.cols,
-                    "] cannot be saved; it needs an element");
-  check<ValueError>(state.dtype == "float32" || state.dtype == "bfloat16" || state.dtype == "float16", "bitsandbytes", "the dtype is ",
-                    name_text(state.dtype), "; give float32, bfloat16 or float16, that of the weight before quantization");
-  check<ValueError>(std::isfinite(state.nested_offset), "bitsandbytes", "the offset of the scales is ", state.nested_offset,
-                    "; it must be finite");
-}
+void check_state(const QuantState& state);
 
 }  // namespace detail
 
 /// The JSON of a quant_state: bitsandbytes' keys, order, separators and digits.
-inline std::string quant_state_text(const QuantState& state) {
-  std::string text = concat(R"({"quant_type": ")", state.quant_type, R"(", "blocksize": )", state.block, R"(, "dtype": ")", state.dtype,
-                            R"(", "shape": [)", state.rows, ", ", state.cols, ']');
-  if (state.is_nested)
-    text += concat(R"(, "nested_blocksize": )", DoubleQuant::nested_block, R"(, "nested_dtype": "float32", "nested_offset": )",
-                   detail::python_text(static_cast<double>(state.nested_offset)));
-  return text + '}';
-}
+std::string quant_state_text(const QuantState& state);
 
 /// The tensors that stand for a layer's weight [out, in] in a checkpoint; `dtype` is what the weight had before it was quantized (float32,
 /// bfloat16, float16) and what bitsandbytes will decode to.
@@ -96,6 +66,7 @@ std::vector<StoredTensor> tensors(const std::variant<QuantizedMatrix<Formats>...
 }
 
 namespace detail {
+
 template <std::size_t I = 0, Source Weights>
 AnyMatrix quantize_matching(const Weights& w, std::string_view quant_type, Index block, bool is_nested,
                             const std::optional<Search>& search) {
@@ -108,6 +79,7 @@ AnyMatrix quantize_matching(const Weights& w, std::string_view quant_type, Index
     fail<ValueError>("bitsandbytes", "no format ", name_text(quant_type), " with blocks of ", block,
                      "; give nf4 or fp4, and a power of two from 32 to 4096");
 }
+
 }  // namespace detail
 
 /// Quantizes to a format that is chosen at run time: nf4 or fp4, blocks of 32 to 4096, plain or double-quantized scales; the scales by
@@ -119,3 +91,7 @@ AnyMatrix quantize(const Weights& w, std::string_view quant_type, Index block, b
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI::bitsandbytes
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/io/bitsandbytes_write.inl>
+#endif

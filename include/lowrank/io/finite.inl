@@ -1,0 +1,98 @@
+#pragma once
+
+#include <atomic>
+#include <span>
+
+#include <lowrank/core/parallel.hpp>
+#include <lowrank/io/bytes.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+namespace detail {
+
+/// Floating-point fields of equal blocks: every `stride` bytes one at each of `offsets`.
+template <class Word>
+struct Fields {
+  Word exponent;  // its bits in a word; all of them set mean infinity or NaN
+  Index stride;
+  std::span<const int> offsets;
+
+  bool is_finite(const std::byte* block) const {
+    bool finite = true;
+    for (const int offset : offsets) finite &= (load_number<Word>(block + offset) & exponent) != exponent;
+    return finite;
+  }
+  /// Without a branch for each, so that the compiler takes many neighbours at a time where fields have no gaps.
+  bool are_finite(const std::byte* bytes, Index begin, Index end) const {
+    Word wrong = 0;
+    if (stride == sizeof(Word))
+      for (Index i = begin; i < end; ++i)
+        wrong |= static_cast<Word>((load_number<Word>(bytes + i * Index{sizeof(Word)}) & exponent) == exponent);
+    else
+      for (Index i = begin; i < end; ++i) wrong |= static_cast<Word>(!is_finite(bytes + i * stride));
+    return wrong == 0;
+  }
+
+  /// The first of `count` blocks with a field that is not finite, or nothing. Cost: one pass over the fields, on all threads.
+  std::optional<Index> first_wrong(const std::byte* bytes, Index count) const {
+    constexpr Index grain = 1 << 15;
+    std::atomic<Index> first{count};
+    parallel_ranges(count, grain, [&](Index begin, Index end) {
+      if (are_finite(bytes, begin, end)) return;
+      while (is_finite(bytes + begin * stride)) ++begin;
+      Index before = first.load();
+      while (begin < before && !first.compare_exchange_weak(before, begin)) {
+      }
+    });
+    return first.load() < count ? std::optional<Index>(first.load()) : std::nullopt;
+  }
+};
+
+/// Where the half-precision scales and minima of a block lie; nothing for types without any.
+LOWRANK_INLINE std::span<const int> half_fields(GgmlType type) {
+  static constexpr int at_0_and_2[] = {0, 2}, at_208[] = {208};
+  switch (type) {
+    case GgmlType::q4_1:
+    case GgmlType::q5_1:
+    case GgmlType::q4_k:
+    case GgmlType::q5_k:
+      return at_0_and_2;
+    case GgmlType::q6_k:
+      return at_208;
+    case GgmlType::f16:
+    case GgmlType::q4_0:
+    case GgmlType::q5_0:
+    case GgmlType::q8_0:
+    case GgmlType::iq4_nl:
+    case GgmlType::iq4_xs:
+      return std::span(at_0_and_2).first(1);
+    default:
+      return {};
+  }
+}
+
+}  // namespace detail
+
+LOWRANK_INLINE std::optional<Index> first_row_not_finite(const gguf::Tensor& tensor) {
+  static constexpr int here[] = {0};
+  const auto [name, block_size, block_bytes] = ggml_traits(tensor.type);
+  const Index blocks = static_cast<Index>(tensor.bytes.size()) / block_bytes, blocks_a_row = tensor.cols() / block_size;
+  const std::byte* bytes = tensor.bytes.data();
+  std::optional<Index> block;
+  if (tensor.type == GgmlType::f32)
+    block = detail::Fields<std::uint32_t>{0x7F800000u, 4, here}.first_wrong(bytes, blocks);
+  else if (tensor.type == GgmlType::bf16)
+    block = detail::Fields<std::uint16_t>{0x7F80u, 2, here}.first_wrong(bytes, blocks);
+  else
+    block = detail::Fields<std::uint16_t>{0x7C00u, block_bytes, detail::half_fields(tensor.type)}.first_wrong(bytes, blocks);
+  return block ? std::optional<Index>(*block / blocks_a_row) : std::nullopt;
+}
+
+LOWRANK_INLINE std::optional<Index> first_row_not_finite(const StoredTensor& tensor) {
+  const bool dense = tensor.dtype == DType::f32 || tensor.dtype == DType::f16 || tensor.dtype == DType::bf16;
+  if (!dense || tensor.size() == 0) return std::nullopt;
+  const GgmlType type = tensor.dtype == DType::f32 ? GgmlType::f32 : tensor.dtype == DType::f16 ? GgmlType::f16 : GgmlType::bf16;
+  return first_row_not_finite(gguf::Tensor{tensor.name, type, tensor.shape, tensor.bytes});
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -1,0 +1,250 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <vector>
+
+#include <lowrank/io/json.hpp>
+
+namespace lowrank::inline LOWRANK_ABI::peft {
+
+namespace detail {
+
+using json::Json;
+
+/// Reads one field after the other; errors name file, key and value.
+class ConfigReader {
+ public:
+  ConfigReader(const Json& config, const std::string& file, const std::vector<std::string>& ranks, const std::vector<std::string>& alphas)
+      : config_(config), file_(file), rank_keys_(ranks), alpha_keys_(alphas) {}
+
+  LoraConfig read() const {
+    LoraConfig config;
+    const Json type = json::member(config_, "peft_type");
+    check<FormatError>(json::is_text(type, {"LORA"}), "peft", file_, ": peft_type is ", json::excerpt(type), " but only LORA is read");
+    config.rank = whole("r", config.rank);
+    config.alpha = number("lora_alpha", config.alpha);
+    config.dropout = number("lora_dropout", config.dropout);
+    require(config.alpha != 0, "lora_alpha", "a number other than 0, with which the adapter does nothing");
+    require(config.dropout >= 0 && config.dropout < 1, "lora_dropout", "at least 0 and below 1");
+    config.use_rslora = flag("use_rslora");
+    config.use_dora = flag("use_dora");
+    config.lora_bias = flag("lora_bias");
+    config.fan_in_fan_out = flag("fan_in_fan_out");
+    config.bias = text("bias").value_or("none");
+    require(config.bias == "none" || config.bias == "all" || config.bias == "lora_only", "bias", "none, all or lora_only");
+    config.target_modules = names("target_modules");
+    config.exclude_modules = names("exclude_modules");
+    config.layers_to_transform = layers();
+    const ModuleNames pattern = names("layers_pattern");
+    if (const auto* one = std::get_if<std::string>(&pattern); one && !one->empty()) config.layers_pattern = {*one};
+    if (const auto* list = std::get_if<std::vector<std::string>>(&pattern)) config.layers_pattern = *list;
+    read_patterns(config);
+    const ModuleNames saved = names("modules_to_save");
+    require(!std::holds_alternative<std::string>(saved), "modules_to_save", "a list of names");
+    if (const auto* list = std::get_if<std::vector<std::string>>(&saved)) config.modules_to_save = *list;
+    config.base_model = text("base_model_name_or_path");
+    config.task_type = text("task_type");
+    for (const auto& [key, value] : config_.items()) config.json[key] = value.dump();
+    return config;
+  }
+
+ private:
+  /// The value of a key, or null when it is absent or null.
+  const Json* find(const char* key) const {
+    const auto found = config_.find(key);
+    return found == config_.end() || found->is_null() ? nullptr : &*found;
+  }
+  void require(bool condition, const char* key, std::string_view expected) const {
+    if (!condition) fail<FormatError>("peft", file_, ": ", key, " is ", json::excerpt(config_.at(key)), " but must be ", expected);
+  }
+
+  Index positive(const Json& value, const char* key) const {
+    const auto size = json::as_index(value);
+    require(size && *size > 0 && *size <= std::numeric_limits<std::int32_t>::max(), key, "a positive whole number, for every module");
+    return *size;
+  }
+  double finite(const Json& value, const char* key) const {
+    require(value.is_number() && std::isfinite(value.get<double>()), key, "a finite number, for every module");
+    return value.get<double>();
+  }
+  Index whole(const char* key, Index fallback) const { return find(key) ? positive(*find(key), key) : fallback; }
+  double number(const char* key, double fallback) const { return find(key) ? finite(*find(key), key) : fallback; }
+  bool flag(const char* key) const {
+    const Json* value = find(key);
+    require(!value || value->is_boolean(), key, "true or false");
+    return value && value->get<bool>();
+  }
+  std::optional<std::string> text(const char* key) const {
+    const Json* value = find(key);
+    require(!value || value->is_string(), key, "a string");
+    return value ? std::optional(value->get<std::string>()) : std::nullopt;
+  }
+  ModuleNames names(const char* key) const {
+    const Json* value = find(key);
+    if (!value) return {};
+    if (value->is_string()) return value->get<std::string>();
+    require(value->is_array(), key, "a string or a list of strings");
+    std::vector<std::string> list;
+    for (const Json& item : *value) {
+      require(item.is_string() && !item.get_ref<const std::string&>().empty(), key, "a string or a list of strings");
+      list.push_back(item.get<std::string>());
+    }
+    return list;
+  }
+  std::vector<Index> layers() const {
+    constexpr const char* key = "layers_to_transform";
+    const Json* value = find(key);
+    std::vector<Index> numbers;
+    if (!value) return numbers;
+    const Json list = value->is_array() ? *value : Json::array({*value});
+    for (const Json& item : list) {
+      const auto index = json::as_index(item);
+      require(index.has_value(), key, "a whole number or a list of them");
+      numbers.push_back(*index);
+    }
+    return numbers;
+  }
+  void read_patterns(LoraConfig& config) const {
+    for (const char* key : {"rank_pattern", "alpha_pattern"}) require(!find(key) || find(key)->is_object(), key, "an object");
+    for (const std::string& key : rank_keys_)
+      config.rank_pattern.emplace_back(key, positive(config_.at("rank_pattern").at(key), "rank_pattern"));
+    for (const std::string& key : alpha_keys_) {
+      const double alpha = finite(config_.at("alpha_pattern").at(key), "alpha_pattern");
+      require(alpha != 0, "alpha_pattern", "without 0, with which the adapter does nothing there");
+      config.alpha_pattern.emplace_back(key, alpha);
+    }
+  }
+
+  const Json& config_;
+  const std::string& file_;
+  const std::vector<std::string>&rank_keys_, &alpha_keys_;
+};
+
+// clang-format off
+/// Fields of LoraConfig.
+inline constexpr std::array known_keys{
+    "peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "lora_bias", "fan_in_fan_out", "bias", "target_modules",
+    "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "modules_to_save",
+    "base_model_name_or_path", "task_type"};
+
+/// Keys that say where an adapter comes from or how its training began: kept whatever they hold.
+inline constexpr std::array inert_keys{
+    "auto_mapping", "revision", "peft_version", "inference_mode", "megatron_core", "qalora_group_size", "loftq_config", "eva_config",
+    "corda_config", "lora_ga_config", "runtime_config"};
+// clang-format on
+
+template <class Keys>
+bool is_among(const Keys& keys, std::string_view key) {
+  return std::find(keys.begin(), keys.end(), key) != keys.end();
+}
+
+/// Null, false and what is empty switch a feature off, known or not.
+LOWRANK_INLINE bool is_off(const Json& value) {
+  if (value.is_boolean()) return !value.get<bool>();
+  return value.is_null() || ((value.is_array() || value.is_object()) && value.empty()) || json::is_text(value, {""});
+}
+
+/// Initialisations that leave the base as it is; the others need the base they changed.
+LOWRANK_INLINE bool keeps_base(const Json& init) {
+  return init.is_boolean() || init.is_null() || json::is_text(init, {"gaussian", "eva", "orthogonal"});
+}
+
+LOWRANK_INLINE void refuse_unsupported(const Json& config, const std::string& file) {
+  for (const auto& [key, value] : config.items()) {
+    if (key == "init_lora_weights")
+      check<FormatError>(keeps_base(value), "peft", file, ": init_lora_weights is ", json::excerpt(value),
+                         ", which changes the base weights; save it in PEFT with path_initial_model_for_weight_conversion");
+    else if (!is_among(known_keys, key) && !is_among(inert_keys, key))
+      check<FormatError>(is_off(value), "peft", file, ": ", name_text(key), " is ", json::excerpt(value),
+                         ", which is not supported and may change what the adapter computes");
+  }
+}
+
+/// What PEFT writes for a fresh adapter.
+LOWRANK_INLINE Json default_config() {
+  return json::parse(R"({
+    "peft_type": "LORA", "r": 8, "lora_alpha": 8, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": false, "inference_mode": true,
+    "init_lora_weights": true, "lora_bias": false, "use_dora": false, "use_rslora": false, "loftq_config": {}, "rank_pattern": {},
+    "alpha_pattern": {}, "auto_mapping": null, "base_model_name_or_path": null, "exclude_modules": null, "layers_pattern": null,
+    "layers_to_transform": null, "modules_to_save": null, "revision": null, "target_modules": null, "task_type": null})",
+                     "peft", "the default configuration");
+}
+
+LOWRANK_INLINE Json to_json(const ModuleNames& names) {
+  if (const auto* list = std::get_if<std::vector<std::string>>(&names)) return *list;
+  if (const auto* text = std::get_if<std::string>(&names)) return *text;
+  return nullptr;
+}
+
+LOWRANK_INLINE Json to_json(const std::optional<std::string>& text) { return text ? Json(*text) : Json(); }
+
+LOWRANK_INLINE Json to_json(Index number) { return number; }
+
+/// Whole numbers without a decimal point, as they are usually written.
+LOWRANK_INLINE Json to_json(double number) {
+  return std::abs(number) < 1e15 && number == std::floor(number) ? Json(static_cast<std::int64_t>(number)) : Json(number);
+}
+
+template <class T>
+Json to_json(const std::vector<T>& list) {
+  return list.empty() ? Json() : Json(list);
+}
+
+template <class T>
+Json to_json(const Patterns<T>& patterns) {
+  Json object = Json::object();
+  for (const auto& [key, value] : patterns)
+    if (!object.contains(key)) object[key] = to_json(value);
+  return object;
+}
+
+}  // namespace detail
+
+LOWRANK_INLINE LoraConfig parse_config(std::string_view text, const std::string& file) {
+  json::MemberKeys ranks{"rank_pattern", {}}, alphas{"alpha_pattern", {}};
+  const json::Json config = json::parse(text, "peft", file, [&](int depth, const std::string& key) {
+    ranks(depth, key);
+    alphas(depth, key);
+  });
+  check<FormatError>(config.is_object(), "peft", file, ": must be a JSON object");
+  detail::refuse_unsupported(config, file);
+  return detail::ConfigReader(config, file, ranks.keys, alphas.keys).read();
+}
+
+LOWRANK_INLINE std::string config_text(const LoraConfig& config) {
+  using detail::to_json;
+  json::Json out = config.json.empty() ? detail::default_config() : json::Json::object();
+  for (const auto& [key, value] : config.json) out[key] = json::parse(value, "peft", "the adapter's own configuration");
+  const LoraConfig before = config.json.empty() ? LoraConfig{} : parse_config(out.dump(), "the adapter's own configuration");
+  const auto put = [&](const char* key, const auto& was, const auto& is) {
+    if (was != is) out[key] = to_json(is);
+  };
+  const auto put_plain = [&](const char* key, const auto& was, const auto& is) {
+    if (was != is) out[key] = is;
+  };
+  put("r", before.rank, config.rank);
+  put("lora_alpha", before.alpha, config.alpha);
+  put_plain("lora_dropout", before.dropout, config.dropout);
+  put_plain("use_rslora", before.use_rslora, config.use_rslora);
+  put_plain("use_dora", before.use_dora, config.use_dora);
+  put_plain("lora_bias", before.lora_bias, config.lora_bias);
+  put_plain("fan_in_fan_out", before.fan_in_fan_out, config.fan_in_fan_out);
+  put_plain("bias", before.bias, config.bias);
+  put("target_modules", before.target_modules, config.target_modules);
+  put("exclude_modules", before.exclude_modules, config.exclude_modules);
+  put("layers_to_transform", before.layers_to_transform, config.layers_to_transform);
+  put("layers_pattern", before.layers_pattern, config.layers_pattern);
+  put("rank_pattern", before.rank_pattern, config.rank_pattern);
+  put("alpha_pattern", before.alpha_pattern, config.alpha_pattern);
+  put("modules_to_save", before.modules_to_save, config.modules_to_save);
+  put("base_model_name_or_path", before.base_model, config.base_model);
+  put("task_type", before.task_type, config.task_type);
+  return out.dump(2, ' ', true);
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI::peft

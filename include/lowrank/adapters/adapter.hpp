@@ -33,17 +33,9 @@ struct Adapter {
   std::vector<std::string> notes = {};   // what a reader should know, such as patterns that overlap
 
   /// Numbers that training may change.
-  Index parameter_count() const {
-    Index count = 0;
-    visit([&](const StoredTensor& tensor) { count += tensor.size(); });
-    return count;
-  }
+  Index parameter_count() const;
   /// Bytes of all tensors.
-  std::size_t bytes() const {
-    std::size_t size = 0;
-    visit([&](const StoredTensor& tensor) { size += tensor.bytes.size(); });
-    return size;
-  }
+  std::size_t bytes() const;
   /// Calls f with every tensor.
   template <class F>
   void visit(F&& f) const {
@@ -58,17 +50,13 @@ struct Adapter {
 };
 
 /// A matrix as a file holds it, converted to float; a vector becomes one row. Throws ShapeError for more dimensions than two.
-inline Weight<float> to_weight(const StoredTensor& tensor) {
-  check<ShapeError>(tensor.shape.size() == 1 || tensor.shape.size() == 2, "to_weight", tensor.name, " is ", shape_text(tensor.shape),
-                    " but must be a matrix or a vector");
-  const std::vector<float> values = to_floats(tensor);
-  const Index cols = tensor.shape.back();
-  return ConstWeightMap<float>(values.data(), cols == 0 ? 0 : tensor.size() / cols, cols);
-}
+Weight<float> to_weight(const StoredTensor& tensor);
 
 /// A matrix as a tensor of that name.
-inline StoredTensor from_weight(std::string name, const Weight<float>& w) {
-  return make_tensor<float>(std::move(name), {w.rows(), w.cols()}, std::span(w.data(), static_cast<std::size_t>(w.size())));
-}
+StoredTensor from_weight(std::string name, const Weight<float>& w);
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/adapters/adapter.inl>
+#endif

@@ -1,11 +1,8 @@
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <utility>
+#include <cstdint>
 #include <vector>
 
-#include <lowrank/nn/init.hpp>
 #include <lowrank/ops/decompose.hpp>
 #include <lowrank/quant/matrix.hpp>
 
@@ -21,29 +18,16 @@ struct InitialUpdate {
 
 namespace detail {
 
-inline void check_initial(const char* operation, Index out, Index in, Index rank, double scale) {
-  check<ValueError>(rank > 0 && rank <= std::min(out, in), operation, "rank = ", rank, " for a [", out, ", ", in,
-                    "] weight; it must lie in [1, ", std::min(out, in), ']');
-  check<ValueError>(std::isfinite(scale) && scale > 0, operation, "scale = ", scale, "; it must be positive");
-}
+void check_initial(const char* operation, Index out, Index in, Index rank, double scale);
 
 /// s B A = U diag(σ) Vᵀ, shared evenly: B = U √(σ/s), A = √(σ/s) Vᵀ.
-inline InitialUpdate shared_evenly(const Svd& svd, double scale) {
-  const Eigen::VectorXd root = (svd.s / scale).cwiseSqrt();
-  return {(root.asDiagonal() * svd.v.transpose()).cast<float>(), (svd.u * root.asDiagonal()).cast<float>()};
-}
+InitialUpdate shared_evenly(const Svd& svd, double scale);
 
 template <Source W>
 Weight<float> dense_copy(const W& w) {
   Weight<float> dense(w.rows(), w.cols());
   w.decode(0, w.rows(), 0, w.cols(), dense.data(), w.cols());
   return dense;
-}
-
-inline Weight<float> drawn_normal(Index rows, Index cols, const Random& random) {
-  Weight<float> m(rows, cols);
-  fill_normal(m, 1, random);
-  return m;
 }
 
 }  // namespace detail
@@ -57,16 +41,7 @@ Weight<float> residual_weight(const W& w, const InitialUpdate& update, double sc
 }
 
 /// A trained update for the weight as it was before its initialization: s (B A - B₀ A₀) = s [B, -B₀] [A; A₀], exactly. Throws ShapeError.
-inline InitialUpdate to_plain_update(const InitialUpdate& initial, const InitialUpdate& trained) {
-  check<ShapeError>(initial.a.cols() == trained.a.cols() && initial.b.rows() == trained.b.rows(), "to_plain_update",
-                    "the initial update is [", initial.b.rows(), ", ", initial.a.cols(), "] but the trained one [", trained.b.rows(), ", ",
-                    trained.a.cols(), ']');
-  const Index r = trained.a.rows(), start = initial.a.rows();
-  InitialUpdate plain{Weight<float>(r + start, trained.a.cols()), Weight<float>(trained.b.rows(), r + start)};
-  plain.a << trained.a, initial.a;
-  plain.b << trained.b, -initial.b;
-  return plain;
-}
+InitialUpdate to_plain_update(const InitialUpdate& initial, const InitialUpdate& trained);
 
 /// PiSSA: the r largest singular directions of W, s B A = U_r S_r V_rᵀ. Moves them out of the base. Cost: a full SVD. Throws ValueError.
 /// Meng et al. 2024, "PiSSA: Principal singular values and singular vectors adaptation".
@@ -100,18 +75,7 @@ InitialUpdate init_olora(const W& w, Index rank, double scale) {
 ///
 /// Q a random rotation [r, r], N₁ [in, r/2], N₂ [out, r/2] Gaussian: A = (N₁ Q_even)ᵀ / 10, B = N₂ Q_odd / 10 of its even and odd rows.
 /// Throws ValueError for an odd rank.
-inline InitialUpdate init_orthogonal(Index out, Index in, Index rank, std::uint64_t seed, std::uint64_t stream = 0) {
-  detail::check_initial("init_orthogonal", out, in, rank, 1);
-  check<ValueError>(rank % 2 == 0, "init_orthogonal", "rank = ", rank, "; it must be even, as half of the directions go to A, half to B");
-  const Index half = rank / 2;
-  const Eigen::MatrixXd q = thin_qr(detail::drawn_normal(rank, rank, Random(seed, 3 * stream)).cast<double>()).q;
-  Eigen::MatrixXd even(half, rank), odd(half, rank);
-  for (Index i = 0; i < half; ++i) even.row(i) = q.row(2 * i), odd.row(i) = q.row(2 * i + 1);
-  const Weight<float> from = detail::drawn_normal(half, in, Random(seed, 3 * stream + 1));
-  const Weight<float> to = detail::drawn_normal(out, half, Random(seed, 3 * stream + 2));
-  return {detail::thin_product(from.transpose().cast<double>(), even / 10).transpose().cast<float>(),  // (N₁ᵀ Q_even)ᵀ   [r, in]
-          detail::thin_product(to.cast<double>(), odd / 10).cast<float>()};                            // [out, r]
-}
+InitialUpdate init_orthogonal(Index out, Index in, Index rank, std::uint64_t seed, std::uint64_t stream = 0);
 
 /// LoRA-GA: the first step of the adapter follows the gradient G = dL/dW of the full weight.
 ///
@@ -119,15 +83,7 @@ inline InitialUpdate init_orthogonal(Index out, Index in, Index rank, std::uint6
 /// dL/dA = s Bᵀ G move W along the best approximation of G of rank 2r. `gradient` holds at least 2r singular triplets, for example of
 /// randomized_svd; `stable_gamma` γ. The directions of B have length one, so the size of the gradient, which depends on the batch and the
 /// loss, does not matter. Throws ValueError. Wang, Yu, Li 2024, "LoRA-GA: Low-rank adaptation with gradient approximation".
-inline InitialUpdate init_lora_ga(const Svd& gradient, Index rank, double scale, double stable_gamma = 16) {
-  const Index out = gradient.u.rows(), in = gradient.v.rows();
-  detail::check_initial("init_lora_ga", out, in, rank, scale);
-  check<ValueError>(2 * rank <= gradient.s.size(), "init_lora_ga", "rank = ", rank, " needs ", 2 * rank,
-                    " singular directions of the gradient but ", gradient.s.size(), " are given; lower the rank");
-  check<ValueError>(stable_gamma > 0, "init_lora_ga", "stable_gamma = ", stable_gamma, "; it must be positive");
-  const double size = std::pow(static_cast<double>(out), 0.25) / std::sqrt(stable_gamma);
-  return {gradient.v.leftCols(rank).transpose().cast<float>(), (size * gradient.u.middleCols(rank, rank)).cast<float>()};
-}
+InitialUpdate init_lora_ga(const Svd& gradient, Index rank, double scale, double stable_gamma = 16);
 
 /// A weight as a quantized base and the update that makes up for its rounding.
 template <class Format>
@@ -166,3 +122,7 @@ LoftQ<Format> init_loftq(const W& w, Index rank, double scale, Index iterations 
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/adapters/initialize.inl>
+#endif

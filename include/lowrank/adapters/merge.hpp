@@ -95,7 +95,7 @@ struct MergeSums {
 };
 
 /// Rows that one thread goes through at a time.
-inline Index merge_grain(Index cols) { return std::max<Index>(1, (1 << 15) / std::max<Index>(cols, 1)); }
+Index merge_grain(Index cols);
 
 /// The blocks of a source that is quantized in blocks, however it is held.
 template <class W>
@@ -105,58 +105,14 @@ std::optional<BlockSource> blocks_of(const W& w) {
 }
 
 /// How many 4-bit codes of one row differ, of blocks of one kind.
-inline Index changed_codes(const BlockSource& before, const BlockSource& after, Index row, Index cols) {
-  const Index begin = row * before.pitch, bytes = before.block / 2;
-  Index changed = 0, done = 0;
-  const auto compare = [&](const std::byte* x, const std::byte* y, Index count) {
-    for (Index i = 0; i < count; ++i) {
-      const auto differ = static_cast<unsigned>(x[i] ^ y[i]);
-      changed += (differ & 15u) != 0;
-      changed += differ >> 4 != 0;
-    }
-  };
-  if (before.order == CodeOrder::nibble_pairs && begin % 2 == 0) {
-    compare(before.data + begin / 2, after.data + begin / 2, cols / 2);
-    done = cols / 2 * 2;
-  } else if (before.order == CodeOrder::nibble_halves && begin % before.block == 0) {
-    for (; done + before.block <= cols; done += before.block)
-      compare(before.block_of(begin + done) + before.codes_at, after.block_of(begin + done) + after.codes_at, bytes);
-  }
-  for (; done < cols; ++done) changed += before.nibble(begin + done) != after.nibble(begin + done);
-  return changed;
-}
+Index changed_codes(const BlockSource& before, const BlockSource& after, Index row, Index cols);
 
 /// Whether two matrices hold 4-bit codes of one kind, which then can be compared.
-inline bool have_like_codes(const std::optional<BlockSource>& x, const std::optional<BlockSource>& y) {
-  return x && y && x->order == y->order && x->order != CodeOrder::bytes && x->group == y->group && x->block == y->block &&
-         x->run == y->run && x->pitch == y->pitch;
-}
+bool have_like_codes(const std::optional<BlockSource>& x, const std::optional<BlockSource>& y);
 
 /// Adds n numbers of the base w, of the sum v that was to be stored and of what was, q, to the sums of a row. Numbers that are equal give
 /// sums that are equal.
-inline void add_to_sums(const float* w, const float* v, const float* q, Index n, MergeSums& sums) {
-  const kernels::Elementwise& table = kernels::current_table().elementwise;
-  constexpr Index width = 1024;
-  alignas(64) float delta[width], rest[width], kept[width];
-  for (Index begin = 0; begin < n; begin += width, w += width, v += width, q += width) {
-    const Index count = std::min(width, n - begin);
-    std::copy_n(v, count, delta);
-    std::copy_n(q, count, rest);
-    std::copy_n(q, count, kept);
-    table.add(w, -1, count, delta);  // Δ = W' - W
-    table.add(v, -1, count, rest);   // Q - W'
-    table.add(w, -1, count, kept);   // Q - W
-    const auto dot = [&](const float* x, const float* y) {
-      float result;
-      table.dots(x, count, 1, y, count, &result);
-      return static_cast<double>(result);
-    };
-    sums.update += dot(delta, delta);
-    sums.error += dot(rest, rest);
-    sums.merged += dot(v, v);
-    sums.along += dot(kept, delta);
-  }
-}
+void add_to_sums(const float* w, const float* v, const float* q, Index n, MergeSums& sums);
 
 }  // namespace detail
 
@@ -303,3 +259,7 @@ void unmerge(LoraLinear<Base, Rank>& layer) {
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/adapters/merge.inl>
+#endif

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <algorithm>
 #include <optional>
 #include <span>
 #include <string>
@@ -21,41 +20,19 @@ struct ModuleShape {
 
 namespace detail {
 
-inline bool ends_with_name(std::string_view path, std::string_view name) {
-  return path == name || (path.size() > name.size() && path.ends_with(name) && path[path.size() - name.size() - 1] == '.');
-}
-
 /// Whether one of the dotted parts of a path, or several in a row, are that name.
-inline bool contains_name(std::string_view path, std::string_view name) {
-  if (name.empty()) return false;
-  for (std::size_t at = path.find(name); at != std::string_view::npos; at = path.find(name, at + 1)) {
-    const std::size_t end = at + name.size();
-    if ((at == 0 || path[at - 1] == '.') && (end == path.size() || path[end] == '.')) return true;
-  }
-  return false;
-}
+bool contains_name(std::string_view path, std::string_view name);
 
-inline bool is_all_linear(const ModuleNames& names) {
-  const auto* text = std::get_if<std::string>(&names);
-  constexpr std::string_view keyword = "all-linear";
-  return text && std::equal(text->begin(), text->end(), keyword.begin(), keyword.end(),
-                            [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b; });
-}
+bool is_all_linear(const ModuleNames& names);
 
 /// A list of names or a regular expression, compiled.
 class NameMatcher {
  public:
-  NameMatcher(const ModuleNames& names, std::string_view field) : names_(names), all_(is_all_linear(names)) {
-    if (const auto* text = std::get_if<std::string>(&names_); text && !all_) pattern_.emplace(*text, field);
-  }
+  NameMatcher(const ModuleNames& names, std::string_view field);
   bool is_none() const { return std::holds_alternative<std::monostate>(names_); }
   bool is_list() const { return std::holds_alternative<std::vector<std::string>>(names_); }
-  bool is_exact(std::string_view path) const { return is_list() && std::find(list().begin(), list().end(), path) != list().end(); }
-  bool matches(std::string_view path) const {
-    if (all_) return true;
-    if (pattern_) return pattern_->matches(path);
-    return is_list() && std::any_of(list().begin(), list().end(), [&](const auto& name) { return ends_with_name(path, name); });
-  }
+  bool is_exact(std::string_view path) const;
+  bool matches(std::string_view path) const;
 
  private:
   const std::vector<std::string>& list() const { return std::get<std::vector<std::string>>(names_); }
@@ -73,38 +50,14 @@ class NameMatcher {
 /// only), a regular expression whole paths, "all-linear" everything. Throws ValueError for expressions that cannot be read.
 class TargetMatcher {
  public:
-  explicit TargetMatcher(const LoraConfig& config)
-      : targets_(config.target_modules, "target_modules"),
-        excluded_(config.exclude_modules, "exclude_modules"),
-        saved_(config.modules_to_save),
-        layers_(config.layers_to_transform) {
-    for (const std::string& name : config.layers_pattern) layer_lists_.push_back(PathPattern::ending(name, "layers_pattern"));
-  }
+  explicit TargetMatcher(const LoraConfig& config);
 
-  bool operator()(std::string_view path) const {
-    if (excluded_.matches(path)) return false;
-    if (std::any_of(saved_.begin(), saved_.end(), [&](const auto& name) { return detail::contains_name(path, name); })) return false;
-    if (targets_.is_exact(path)) return true;
-    if (!targets_.matches(path)) return false;
-    return !targets_.is_list() || layers_.empty() || in_chosen_layer(path);
-  }
+  bool operator()(std::string_view path) const;
 
  private:
   /// The first number among the path's parts is the layer; without layers_pattern it has two parts or more before it.
-  bool in_chosen_layer(std::string_view path) const {
-    std::size_t part = 0, begin = 0;
-    for (std::size_t end = path.find('.'); end != std::string_view::npos; begin = end + 1, end = path.find('.', begin), ++part) {
-      const std::string_view text = path.substr(begin, end - begin);
-      if (text.empty() || text.size() > 9 || !std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; })) continue;
-      if (!names_layers(part, path.substr(0, begin ? begin - 1 : 0))) continue;
-      return std::find(layers_.begin(), layers_.end(), static_cast<Index>(std::stol(std::string(text)))) != layers_.end();
-    }
-    return false;
-  }
-  bool names_layers(std::size_t part, std::string_view before) const {
-    if (layer_lists_.empty()) return part >= 2;
-    return part >= 1 && std::any_of(layer_lists_.begin(), layer_lists_.end(), [&](const auto& list) { return list.matches(before); });
-  }
+  bool in_chosen_layer(std::string_view path) const;
+  bool names_layers(std::size_t part, std::string_view before) const;
 
   detail::NameMatcher targets_, excluded_;
   std::vector<std::string> saved_;
@@ -152,64 +105,10 @@ class PatternTable {
 
 namespace detail {
 
-/// Levenshtein's distance: insertions, deletions and replacements that make b of a.
-inline std::size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    std::size_t diagonal = std::exchange(row[0], i + 1);
-    for (std::size_t j = 0; j < b.size(); ++j)
-      diagonal = std::exchange(row[j + 1], std::min({diagonal + (a[i] != b[j]), row[j] + 1, row[j + 1] + 1}));
-  }
-  return row.back();
-}
-
-inline std::string_view last_part(std::string_view path) { return path.substr(path.rfind('.') + 1); }
+std::string_view last_part(std::string_view path);
 
 /// The last parts of the paths that differ, nearest to the name first, as "a, b, c".
-inline std::string near_names(std::string_view name, std::span<const ModuleShape> modules) {
-  std::vector<std::pair<std::size_t, std::string_view>> found;
-  for (const ModuleShape& module : modules) {
-    const std::string_view part = last_part(module.path);
-    const std::pair entry(edit_distance(last_part(name).substr(0, 100), part), part);
-    if (std::find(found.begin(), found.end(), entry) == found.end()) found.push_back(entry);
-  }
-  std::sort(found.begin(), found.end());
-  std::string text;
-  for (std::size_t i = 0; i < std::min<std::size_t>(found.size(), 8); ++i) text += (i ? ", " : "") + std::string(found[i].second);
-  return text;
-}
-
-/// Throws ValueError for a part of the configuration that has no effect on any of the modules: a slip of the pen, most likely.
-inline void check_names(const LoraConfig& config, std::span<const ModuleShape> modules) {
-  const auto check_list = [&](const ModuleNames& names, const char* field) {
-    const auto* list = std::get_if<std::vector<std::string>>(&names);
-    for (const std::string& name : list ? *list : std::vector<std::string>{})
-      check<ValueError>(std::any_of(modules.begin(), modules.end(), [&](const auto& m) { return ends_with_name(m.path, name); }), field,
-                        "no module is named \"", name.substr(0, 80), "\"; the model has ", near_names(name, modules));
-  };
-  check_list(config.target_modules, "target_modules");
-  check_list(config.exclude_modules, "exclude_modules");
-  check<ValueError>(config.layers_to_transform.empty() || std::holds_alternative<std::vector<std::string>>(config.target_modules),
-                    "layers_to_transform", "layers are chosen among modules that are named by a list, not by an expression");
-  for (const Index layer : config.layers_to_transform) {
-    LoraConfig one = config;
-    one.layers_to_transform = {layer};
-    const TargetMatcher is_target(one);
-    check<ValueError>(std::any_of(modules.begin(), modules.end(), [&](const auto& m) { return is_target(m.path); }), "layers_to_transform",
-                      "no target is in layer ", layer, "; layers count from 0");
-  }
-}
-
-/// Throws ValueError for a key that matches none of the paths.
-template <class T>
-void check_keys(const Patterns<T>& patterns, std::string_view field, const std::vector<std::string>& paths) {
-  for (const auto& [key, value] : patterns) {
-    const PathPattern pattern = PathPattern::ending(key, field);
-    check<ValueError>(std::any_of(paths.begin(), paths.end(), [&](const auto& path) { return pattern.matches(path); }), field,
-                      "no target matches \"", key.substr(0, 80), "\", to which it gives ", value);
-  }
-}
+std::string near_names(std::string_view name, std::span<const ModuleShape> modules);
 
 }  // namespace detail
 
@@ -217,35 +116,14 @@ void check_keys(const Patterns<T>& patterns, std::string_view field, const std::
 /// patterns must match something.
 ///
 /// Throws ValueError, with the nearest names that the model has, when one of them or the whole selection matches nothing.
-inline std::vector<std::string> select_targets(const LoraConfig& config, std::span<const ModuleShape> modules) {
-  detail::check_names(config, modules);
-  const TargetMatcher is_target(config);
-  std::vector<std::string> paths;
-  for (const ModuleShape& module : modules)
-    if (is_target(module.path)) paths.push_back(module.path);
-  check<ValueError>(!paths.empty(), "target_modules", "the selection matches none of the model's ", modules.size(), " modules; it has ",
-                    detail::near_names("", modules));
-  detail::check_keys(config.rank_pattern, "rank_pattern", paths);
-  detail::check_keys(config.alpha_pattern, "alpha_pattern", paths);
-  return paths;
-}
+std::vector<std::string> select_targets(const LoraConfig& config, std::span<const ModuleShape> modules);
 
 /// Throws ShapeError unless the adapter fits a model with these modules, naming the first one that is unknown, of another size, or named
 /// by the configuration but without tensors in the adapter.
-inline void check_fits(const Adapter& adapter, std::span<const ModuleShape> modules) {
-  for (const auto& [path, layer] : adapter.layers) {
-    const auto module = std::find_if(modules.begin(), modules.end(), [&wanted = path](const auto& m) { return m.path == wanted; });
-    check<ShapeError>(module != modules.end(), "adapter", "it changes ", path,
-                      ", which the model does not have; near names: ", detail::near_names(path, modules),
-                      "; was it trained on another base?");
-    check<ShapeError>(module->in == layer.in() && module->out == layer.out(), "adapter", path, " is [", module->out, ", ", module->in,
-                      "] in the model but the adapter was made for [", layer.out(), ", ", layer.in(), "]; was it trained on another base?");
-  }
-  if (std::holds_alternative<std::monostate>(adapter.config.target_modules) || detail::is_all_linear(adapter.config.target_modules)) return;
-  const TargetMatcher is_target(adapter.config);
-  for (const ModuleShape& module : modules)
-    check<ShapeError>(!is_target(module.path) || adapter.layers.contains(module.path), "adapter", "its configuration names ", module.path,
-                      " but it has no tensors for it; the file is incomplete or was trained on a smaller base");
-}
+void check_fits(const Adapter& adapter, std::span<const ModuleShape> modules);
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/adapters/target.inl>
+#endif

@@ -9,7 +9,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-
 namespace lowrank::inline LOWRANK_ABI {
 
 LOWRANK_INLINE std::string path_text(const std::filesystem::path& path) { return '"' + path.string() + '"'; }

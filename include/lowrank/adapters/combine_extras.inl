@@ -8,18 +8,9 @@
 #include <string>
 #include <vector>
 
-#include <lowrank/adapters/adapter.hpp>
-#include <lowrank/adapters/recompress.hpp>
-
 /// What surrounds the factors when adapters are combined: which layers meet, biases, full copies of modules, configurations.
 
 namespace lowrank::inline LOWRANK_ABI {
-
-/// One input of combine(); the adapter must outlive the call.
-struct WeightedAdapter {
-  const Adapter* adapter;
-  double weight = 1;
-};
 
 namespace detail {
 
@@ -30,7 +21,7 @@ struct LayerPart {
 };
 using LayerParts = std::map<std::string, std::vector<LayerPart>>;
 
-inline void check_combinable(std::span<const WeightedAdapter> adapters) {
+LOWRANK_INLINE void check_combinable(std::span<const WeightedAdapter> adapters) {
   check<ValueError>(!adapters.empty(), "combine", "no adapter is given");
   for (const WeightedAdapter& one : adapters) {
     check<ValueError>(std::isfinite(one.weight), "combine", "a weight is ", one.weight, "; weights must be finite");
@@ -45,7 +36,7 @@ inline void check_combinable(std::span<const WeightedAdapter> adapters) {
   }
 }
 
-inline LayerParts parts_by_layer(std::span<const WeightedAdapter> adapters) {
+LOWRANK_INLINE LayerParts parts_by_layer(std::span<const WeightedAdapter> adapters) {
   LayerParts layers;
   for (const WeightedAdapter& one : adapters)
     for (const auto& [path, layer] : one.adapter->layers) layers[path].push_back({&layer, one.weight});
@@ -59,7 +50,7 @@ inline LayerParts parts_by_layer(std::span<const WeightedAdapter> adapters) {
   return layers;
 }
 
-inline Index largest_rank(std::span<const WeightedAdapter> adapters) {
+LOWRANK_INLINE Index largest_rank(std::span<const WeightedAdapter> adapters) {
   Index rank = 1;
   for (const WeightedAdapter& one : adapters)
     for (const auto& [path, layer] : one.adapter->layers) rank = std::max(rank, layer.rank());
@@ -67,7 +58,7 @@ inline Index largest_rank(std::span<const WeightedAdapter> adapters) {
 }
 
 /// Biases of B add up as the updates do, bᵢ scaled by wᵢ sᵢ; where one layer has one, every linear layer gets one.
-inline void combine_biases(Adapter& result, const LayerParts& layers, bool is_linear) {
+LOWRANK_INLINE void combine_biases(Adapter& result, const LayerParts& layers, bool is_linear) {
   bool any = false;
   for (const auto& [path, parts] : layers)
     for (const LayerPart& part : parts) {
@@ -89,13 +80,13 @@ inline void combine_biases(Adapter& result, const LayerParts& layers, bool is_li
   }
 }
 
-inline bool same_bytes(const StoredTensor& x, const StoredTensor& y) {
+LOWRANK_INLINE bool same_bytes(const StoredTensor& x, const StoredTensor& y) {
   return x.dtype == y.dtype && x.shape == y.shape && std::memcmp(x.bytes.data(), y.bytes.data(), x.bytes.size()) == 0;
 }
 
 /// One full tensor from the copies that adapters bring, each W₀ + its change. The sum of the weighted changes is Σ wᵢ Wᵢ + (1 - Σ wᵢ) W₀,
 /// and W₀ is not here: only weights that sum to 1 make it unnecessary. A copy of the base itself is kept as it is.
-inline StoredTensor combine_copies(const std::vector<std::pair<const StoredTensor*, double>>& copies) {
+LOWRANK_INLINE StoredTensor combine_copies(const std::vector<std::pair<const StoredTensor*, double>>& copies) {
   const StoredTensor& first = *copies.front().first;
   const bool equal = std::all_of(copies.begin(), copies.end(), [&](const auto& c) { return same_bytes(*c.first, first); });
   double sum = 0;
@@ -121,20 +112,20 @@ inline StoredTensor combine_copies(const std::vector<std::pair<const StoredTenso
   return result;
 }
 
-inline void combine_saved(Adapter& result, std::span<const WeightedAdapter> adapters) {
+LOWRANK_INLINE void combine_saved(Adapter& result, std::span<const WeightedAdapter> adapters) {
   std::map<std::string, std::vector<std::pair<const StoredTensor*, double>>> by_name;
   for (const WeightedAdapter& one : adapters)
     for (const StoredTensor& tensor : one.adapter->saved) by_name[tensor.name].emplace_back(&tensor, one.weight);
   for (const auto& [name, copies] : by_name) result.saved.push_back(combine_copies(copies));
 }
 
-inline void add_names(std::vector<std::string>& names, const std::vector<std::string>& more) {
+LOWRANK_INLINE void add_names(std::vector<std::string>& names, const std::vector<std::string>& more) {
   for (const std::string& name : more)
     if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
 }
 
 /// The targets of all where they agree, else every module by its path: a union of patterns could name modules that no adapter has.
-inline void combine_targets(LoraConfig& config, const Adapter& result, std::span<const WeightedAdapter> adapters) {
+LOWRANK_INLINE void combine_targets(LoraConfig& config, const Adapter& result, std::span<const WeightedAdapter> adapters) {
   const LoraConfig& first = adapters.front().adapter->config;
   const auto same = [&](const WeightedAdapter& one) {
     const LoraConfig& c = one.adapter->config;
@@ -154,7 +145,7 @@ inline void combine_targets(LoraConfig& config, const Adapter& result, std::span
   config.target_modules = std::move(paths);
 }
 
-inline void combine_configs(Adapter& result, std::span<const WeightedAdapter> adapters) {
+LOWRANK_INLINE void combine_configs(Adapter& result, std::span<const WeightedAdapter> adapters) {
   LoraConfig& config = result.config;
   const LoraConfig& first = adapters.front().adapter->config;
   config.fan_in_fan_out = first.fan_in_fan_out;

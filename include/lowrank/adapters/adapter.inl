@@ -1,0 +1,29 @@
+#pragma once
+
+namespace lowrank::inline LOWRANK_ABI {
+
+LOWRANK_INLINE Index Adapter::parameter_count() const {
+  Index count = 0;
+  visit([&](const StoredTensor& tensor) { count += tensor.size(); });
+  return count;
+}
+
+LOWRANK_INLINE std::size_t Adapter::bytes() const {
+  std::size_t size = 0;
+  visit([&](const StoredTensor& tensor) { size += tensor.bytes.size(); });
+  return size;
+}
+
+LOWRANK_INLINE Weight<float> to_weight(const StoredTensor& tensor) {
+  check<ShapeError>(tensor.shape.size() == 1 || tensor.shape.size() == 2, "to_weight", tensor.name, " is ", shape_text(tensor.shape),
+                    " but must be a matrix or a vector");
+  const std::vector<float> values = to_floats(tensor);
+  const Index cols = tensor.shape.back();
+  return ConstWeightMap<float>(values.data(), cols == 0 ? 0 : tensor.size() / cols, cols);
+}
+
+LOWRANK_INLINE StoredTensor from_weight(std::string name, const Weight<float>& w) {
+  return make_tensor<float>(std::move(name), {w.rows(), w.cols()}, std::span(w.data(), static_cast<std::size_t>(w.size())));
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cmath>
+
+#include <lowrank/ops/decompose.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+LOWRANK_INLINE UpdateFactors update_factors(const LoraTensors& layer, double weight) {
+  return {(weight * layer.scale) * to_weight(layer.b).cast<double>(), to_weight(layer.a).cast<double>()};
+}
+
+LOWRANK_INLINE Eigen::VectorXd spectrum(const LoraTensors& layer) {
+  const UpdateFactors update = update_factors(layer);
+  return product_svd(update.b, update.a).s;
+}
+
+LOWRANK_INLINE Index rank_for_energy(const Eigen::VectorXd& s, double share, double total) {
+  check<ValueError>(share > 0 && share <= 1, "rank_for_energy", "share = ", share, "; it must lie in (0, 1]");
+  if (total < 0) total = s.squaredNorm();
+  // Sums of squares are known to some 1e-12: without this a share of 1 would ask for directions that are rounding alone.
+  const double wanted = share * total * (1 - 1e-12);
+  double kept = 0;
+  for (Index k = 0; k < s.size(); ++k) {
+    if (kept >= wanted) return k;
+    kept += s[k] * s[k];
+  }
+  return s.size();
+}
+
+LOWRANK_INLINE double effective_rank(const Eigen::VectorXd& s) {
+  const double sum = s.sum();
+  if (!(sum > 0)) return 0;
+  double entropy = 0;
+  for (Index i = 0; i < s.size(); ++i) {
+    const double p = s[i] / sum;
+    if (p > 0) entropy -= p * std::log(p);
+  }
+  return std::exp(entropy);
+}
+
+LOWRANK_INLINE RankAdvice rank_advice(const Eigen::VectorXd& s) {
+  return {s.norm(), effective_rank(s), rank_for_energy(s, 0.90), rank_for_energy(s, 0.95), rank_for_energy(s, 0.99)};
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <lowrank/adapters/combine.hpp>
+#include <lowrank/ops/decompose.hpp>
 #include <lowrank/io/peft.hpp>
 
 #include <support/files.hpp>

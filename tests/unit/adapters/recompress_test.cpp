@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <lowrank/adapters/recompress.hpp>
+#include <lowrank/ops/decompose.hpp>
 
 #include <unit/adapters/adapter_support.hpp>
 

@@ -7,6 +7,7 @@
 #include <lowrank/io/gguf_lora.hpp>
 #include <lowrank/io/mlx.hpp>
 #include <lowrank/io/peft.hpp>
+#include <lowrank/io/safetensors.hpp>
 #include <lowrank/quant.hpp>
 
 #include "support/damage.hpp"

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include <lowrank/io/gguf_lora.hpp>
+#include <lowrank/io/gguf_write.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/quant.hpp>
 

@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include <lowrank/io/gguf_lora.hpp>
+#include <lowrank/io/gguf_write.hpp>
 #include <lowrank/io/mlx.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/safetensors.hpp>

@@ -4,6 +4,7 @@
 #include <map>
 
 #include <lowrank/io/peft.hpp>
+#include <lowrank/io/peft_config.hpp>
 
 #include "support/files.hpp"
 

@@ -39,8 +39,8 @@ void measure(benchmark::State& state, const Case& c, Multiply product, bool is_f
   const auto& weights = copies(*c.format, c.rows, c.cols, beyond_caches);
   const auto x = random_matrix<Activation<float>>(c.cols, c.tokens, 2);
   Activation<float> y(c.rows, c.tokens);
-  const kernels::KernelTable& table = kernels::current_table();
-  const double peak = kernel_peak(table, is_fp32 ? table.fp32 : table.bf16), bandwidth = read_bandwidth();
+  const kernels::Target& target = kernels::current_target();
+  const double peak = kernel_peak(target, is_fp32 ? target.fp32 : target.bf16), bandwidth = read_bandwidth();
   std::size_t next = 0;
   std::vector<double> times;
   for (auto _ : state) {

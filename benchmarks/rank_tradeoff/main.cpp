@@ -6,7 +6,7 @@
 
 #include <lowrank/core/matrix.hpp>
 #include <lowrank/core/parallel.hpp>
-#include <lowrank/kernels/driver/dispatch.hpp>
+#include <lowrank/kernels/target/dispatch.hpp>
 
 #include <rank_tradeoff/options.hpp>
 

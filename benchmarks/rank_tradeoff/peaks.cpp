@@ -5,7 +5,7 @@
 namespace rank_tradeoff {
 
 Peaks measure_peaks() {
-  const auto& table = lowrank::kernels::current_table();
+  const auto& table = lowrank::kernels::current_target();
   Peaks peaks{benchmarks::kernel_peak(table, table.fp32), benchmarks::kernel_peak(table, table.bf16), benchmarks::read_bandwidth(), 0};
   constexpr int loops = 1000;
   const int threads = lowrank::thread_count();

@@ -4,7 +4,7 @@
 #include <optional>
 
 #include <lowrank/core/random.hpp>
-#include <lowrank/kernels/driver/dispatch.hpp>
+#include <lowrank/kernels/target/dispatch.hpp>
 #include <lowrank/optim/adamw.hpp>
 
 #include <transformer/train.hpp>

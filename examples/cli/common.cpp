@@ -3,7 +3,7 @@
 #include <cstdlib>
 
 #include <lowrank/core/parallel.hpp>
-#include <lowrank/kernels/driver/dispatch.hpp>
+#include <lowrank/kernels/target/dispatch.hpp>
 
 #include <transformer/load_folder.hpp>
 #include <transformer/load_gguf.hpp>

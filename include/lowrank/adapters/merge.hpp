@@ -7,7 +7,10 @@
 #include <vector>
 
 #include <lowrank/core/parallel.hpp>
-#include <lowrank/kernels/driver/pack.hpp>
+#include <lowrank/kernels/driver/decode.hpp>
+#include <lowrank/kernels/driver/pieces.hpp>
+#include <lowrank/kernels/driver/scratch.hpp>
+#include <lowrank/kernels/target/dispatch.hpp>
 #include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/nn/linear.hpp>
 #include <lowrank/nn/lora_linear.hpp>
@@ -26,7 +29,7 @@ void read_window(const W& w, Index row, Index count, Index col, Index length, fl
   const kernels::Pieces pieces(w);
   const kernels::Piece& piece = *pieces.begin();
   if (pieces.size() != 1 || piece.transposed || piece.scale != 1) return w.decode(row, count, col, length, out, stride);
-  kernels::decode_piece(kernels::current_table(), piece, row, count, col, length, out, stride);
+  kernels::decode(kernels::current_target(), piece.weight, row, count, col, length, out, stride);
 }
 
 }  // namespace detail
@@ -48,7 +51,7 @@ class MergedSource {
 
   /// Each element is one sum in the order of r, however the matrix is cut. Cost: 2 r FLOPs an element; fast for eight rows or more.
   void decode(Index row, Index count, Index col, Index length, float* out, Index stride) const {
-    const kernels::Elementwise& table = kernels::current_table().elementwise;
+    const kernels::Elementwise& table = kernels::current_target().elementwise;
     const Index rank = update_.a.rows(), width = std::clamp<Index>((1 << 13) / std::max<Index>(rank, 1) / 64 * 64, 64, max_width);
     detail::read_window(weight_, row, count, col, length, out, stride);
     float* const a = kernels::Scratch<MergedSource>::template get<float>(rank * width);

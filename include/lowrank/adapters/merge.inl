@@ -33,7 +33,7 @@ LOWRANK_INLINE bool have_like_codes(const std::optional<BlockSource>& x, const s
 }
 
 LOWRANK_INLINE void add_to_sums(const float* w, const float* v, const float* q, Index n, MergeSums& sums) {
-  const kernels::Elementwise& table = kernels::current_table().elementwise;
+  const kernels::Elementwise& table = kernels::current_target().elementwise;
   constexpr Index width = 1024;
   alignas(64) float delta[width], rest[width], kept[width];
   for (Index begin = 0; begin < n; begin += width, w += width, v += width, q += width) {

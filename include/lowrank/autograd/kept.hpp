@@ -48,7 +48,7 @@ class RoundedCopy {
   Activation<float> operator()() const {
     Activation<float> x(rows_, cols_);
     parallel_ranges(x.size(), grain, [&](Index begin, Index end) {
-      kernels::current_table().widen_bfloat16(bits_.get() + begin, end - begin, x.data() + begin);
+      kernels::current_target().widen_bfloat16(bits_.get() + begin, end - begin, x.data() + begin);
     });
     return x;
   }

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include <lowrank/core/batch_invariant.hpp>
 #include <lowrank/nn/adapted_linear.hpp>
 #include <lowrank/ops/lora_together.hpp>
 

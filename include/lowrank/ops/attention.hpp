@@ -4,6 +4,7 @@
 #include <limits>
 #include <utility>
 
+#include <lowrank/core/batch_invariant.hpp>
 #include <lowrank/ops/product.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -6,7 +6,7 @@
 #include <lowrank/core/matrix.hpp>
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/error.hpp>
-#include <lowrank/kernels/driver/dispatch.hpp>
+#include <lowrank/kernels/target/dispatch.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -53,7 +53,7 @@ void for_each_token(Index rows, Index tokens, const Body& body) {
 }
 
 /// The processor's element-wise loops for float; double, which checks gradients, is written out with Eigen.
-inline const kernels::Elementwise& elementwise() { return kernels::current_table().elementwise; }
+inline const kernels::Elementwise& elementwise() { return kernels::current_target().elementwise; }
 
 /// n numbers as an Eigen array, for vectorized element-wise mathematics.
 template <class S>

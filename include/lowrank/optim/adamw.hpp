@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include <lowrank/kernels/driver/dispatch.hpp>
+#include <lowrank/kernels/target/dispatch.hpp>
 #include <lowrank/optim/optimizer.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -56,7 +56,7 @@ struct AdamWRule {
     const auto [decay, rate, correction, beta2, epsilon, toward1, toward2] = factors<S>(options, step);
     if constexpr (std::is_same_v<S, float>) {
       const kernels::AdamWStep shared{decay, rate, correction, beta2, epsilon, toward1, toward2};
-      return kernels::current_table().elementwise.adamw(shared, grad.data(), static_cast<Index>(size), value.data(), first, second);
+      return kernels::current_target().elementwise.adamw(shared, grad.data(), static_cast<Index>(size), value.data(), first, second);
     }
     for (std::size_t i = 0; i < size; ++i) {
       const S g = grad[i];

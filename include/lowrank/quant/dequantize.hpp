@@ -7,7 +7,7 @@
 
 #include <lowrank/core/buffer.hpp>
 #include <lowrank/core/parallel.hpp>
-#include <lowrank/kernels/driver/quantize.hpp>
+#include <lowrank/kernels/target/dispatch.hpp>
 #include <lowrank/quant/quantized_matrix.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -38,7 +38,7 @@ class RunDecoder {
   RunDecoder(const BlockSource& source, bool streams) : flat_(source), streams_(streams) {
     flat_.row_count = 1;
     flat_.pitch = flat_.col_count = source.row_count * source.pitch;
-    const kernels::QuantizeKernels& target = kernels::quantize_kernels();
+    const kernels::QuantizeKernels& target = kernels::current_target().quantize;
     if constexpr (std::is_same_v<Element, float>) decode_ = target.decode_float;
     if constexpr (std::is_same_v<Element, bfloat16>) decode_ = target.decode_bfloat16;
   }
@@ -62,7 +62,7 @@ class RunDecoder {
   }
   void by_floats(Index begin, Index length, Element* out) const {
     if constexpr (std::is_same_v<Element, float>) {
-      kernels::current_table().decode_blocks(flat_, 0, 1, begin, length, out, length);
+      kernels::current_target().decode_blocks(flat_, 0, 1, begin, length, out, length);
     } else {
       const RunDecoder<float> decode(flat_, false);
       convert_tiles(length, out, [&](Index done, Index count, float* to) { decode(begin + done, count, to); });

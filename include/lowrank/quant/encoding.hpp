@@ -11,8 +11,8 @@
 
 #include <lowrank/core/types.hpp>
 #include <lowrank/error.hpp>
-#include <lowrank/kernels/driver/dispatch.hpp>
-#include <lowrank/kernels/driver/pack.hpp>
+#include <lowrank/kernels/target/dispatch.hpp>
+#include <lowrank/kernels/driver/scratch.hpp>
 #include <lowrank/kernels/format/source.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::quant {
@@ -23,12 +23,12 @@ inline constexpr Index chunk = 1 << 12;         ///< those of them that one call
 /// Rows [row, row + count), columns [col, col + length) of a source as floats, one after the other.
 template <Source Weights>
 void read_rows(const Weights& w, Index row, Index count, Index col, Index length, float* out) {
-  const kernels::KernelTable& table = kernels::current_table();
+  const kernels::Target& target = kernels::current_target();
   for (Index i = 0; i < count; ++i, out += length) {
     if constexpr (std::derived_from<Weights, DenseSource<bfloat16>>)
-      table.widen_bfloat16(w.data() + (row + i) * w.stride() + col, length, out);
+      target.widen_bfloat16(w.data() + (row + i) * w.stride() + col, length, out);
     else if constexpr (std::derived_from<Weights, DenseSource<half>>)
-      table.widen_half(w.data() + (row + i) * w.stride() + col, length, out);
+      target.widen_half(w.data() + (row + i) * w.stride() + col, length, out);
     else
       return w.decode(row, count, col, length, out, length);
   }

@@ -10,7 +10,7 @@
 
 #include <lowrank/core/types.hpp>
 #include <lowrank/error.hpp>
-#include <lowrank/kernels/driver/quantize.hpp>
+#include <lowrank/kernels/target/dispatch.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

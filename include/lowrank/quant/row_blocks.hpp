@@ -77,7 +77,7 @@ class RowBlocks {
   static Index encode_run(const float* x, Index count, std::byte* to) {
     Index done = 0;
     if constexpr (requires { Format::encode_blocks; }) {
-      const auto encode_blocks = kernels::quantize_kernels().*Format::encode_blocks;
+      const auto encode_blocks = kernels::current_target().quantize.*Format::encode_blocks;
       if (encode_blocks != nullptr) done = encode_blocks(x, count / Format::block, to) * Format::block;
     }
     for (; done < count; done += Format::block) {

@@ -78,7 +78,7 @@ class TableBlocks {
   static TableBlocks encode(const Weights& w, std::span<const float> fractions = {}) {
     const Index size = w.rows() * w.cols(), block = Format::block;
     const kernels::TableEncoder encoder{Format::rule, block, fractions};
-    const kernels::QuantizeKernels& target = kernels::quantize_kernels();
+    const kernels::QuantizeKernels& target = kernels::current_target().quantize;
     Buffer codes = Buffer::allocate(static_cast<std::size_t>((size + 1) / 2));
     Buffer absmax = Buffer::allocate(4 * static_cast<std::size_t>(ceil_div(size, block)));
     quant::FirstFailure failure;

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include <lowrank/core/random.hpp>
-#include <lowrank/kernels/driver/dispatch.hpp>
+#include <lowrank/kernels/target/dispatch.hpp>
 
 using namespace lowrank;
 using kernels::Elementwise;
@@ -22,15 +22,15 @@ std::vector<float> numbers(Index n, std::uint64_t seed, float scale = 1) {
 }
 double at(const std::vector<float>& x, Index i) { return static_cast<double>(x[static_cast<std::size_t>(i)]); }
 
-// Calls f(table, n) for every target of this processor and for lengths around the borders of their vectors.
+// Calls f(elementwise, n) for every target of this processor and for lengths around the borders of their vectors.
 template <class F>
 void for_each_case(const F& f) {
-  for (const kernels::Target target : kernels::targets) {
-    if (!kernels::is_available(target)) continue;
-    CAPTURE(kernels::target_names[static_cast<int>(target)]);
+  for (const kernels::Target* target : kernels::targets()) {
+    if (!target->is_available()) continue;
+    CAPTURE(target->name);
     for (const Index n : {0, 1, 3, 4, 7, 8, 9, 15, 16, 17, 31, 33, 64, 67, 200}) {
       CAPTURE(n);
-      f(kernels::detail::table_of(target).elementwise, n);
+      f(target->elementwise, n);
     }
   }
 }
@@ -110,16 +110,12 @@ TEST_CASE("rotations: neighbours and halves turn by the angles, and back") {
 TEST_CASE("bfloat16 bits are those of the type, whatever the target") {
   for_each_case([](const Elementwise& e, Index n) {
     auto x = numbers(n, 9);
-    if (n > 2) x[0] = std::numeric_limits<float>::quiet_NaN(), x[1] = std::numeric_limits<float>::infinity(), x[2] = -1e-40f;
+    const std::uint32_t special[] = {0x7fc00000, 0x7f800001, 0xff800001, 0x7fffffff, 0x7f800000,
+                                     0xff800000, 0x00000001, 0x7f7fffff, 0x80008000};
+    for (std::size_t i = 0; i < x.size() && i < std::size(special); ++i) x[x.size() - 1 - i] = std::bit_cast<float>(special[i]);
     std::vector<std::uint16_t> bits(x.size());
     e.to_bfloat16(x.data(), n, bits.data());
-    for (std::size_t i = 0; i < x.size(); ++i) {
-      const bfloat16 expected(x[i]);
-      if (std::isnan(x[i]))
-        CHECK(std::isnan(static_cast<float>(std::bit_cast<bfloat16>(bits[i]))));
-      else
-        CHECK(bits[i] == expected.bits);
-    }
+    for (std::size_t i = 0; i < x.size(); ++i) CHECK(bits[i] == bfloat16(x[i]).bits);
   });
 }
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include <lowrank/core/random.hpp>
-#include <lowrank/kernels/driver/dispatch.hpp>
+#include <lowrank/kernels/target/dispatch.hpp>
 
 namespace fixtures {
 
@@ -169,14 +169,13 @@ inline double bound(Compute compute, Index depth) {
 /// Calls body(target) for each target that this processor has, and restores the choice.
 template <class Body>
 void for_each_target(const Body& body) {
-  const auto chosen = &kernels::current_table();
-  for (kernels::Target target : kernels::targets) {
-    if (!kernels::is_available(target)) continue;
-    kernels::set_target(target);
-    body(target);
+  const kernels::Target& chosen = kernels::current_target();
+  for (const kernels::Target* target : kernels::targets()) {
+    if (!target->is_available()) continue;
+    kernels::set_target(*target);
+    body(*target);
   }
-  for (kernels::Target target : kernels::targets)
-    if (kernels::is_available(target) && &kernels::detail::table_of(target) == chosen) kernels::set_target(target);
+  kernels::set_target(chosen);
 }
 
 }  // namespace fixtures

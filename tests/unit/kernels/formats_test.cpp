@@ -18,12 +18,12 @@ void check_description(const QuantizedMatrix<Format>& q) {
   const BlockSource source = q.source();
   const Index rows = q.rows(), cols = q.cols();
   const Weight<float> expected = dequantize(q);
-  for_each_target([&](kernels::Target) {
+  for_each_target([&](const kernels::Target&) {
     CAPTURE(std::string(Format::name));
     CAPTURE(std::string(kernels::target_name()));
     for (auto [col, length] : {std::pair<Index, Index>{0, cols}, {16, cols - 16}, {3, cols - 5}, {cols - 1, 1}}) {
       std::vector<float> out(static_cast<std::size_t>(rows * length));
-      kernels::current_table().decode_blocks(source, 0, rows, col, length, out.data(), length);
+      kernels::current_target().decode_blocks(source, 0, rows, col, length, out.data(), length);
       Index wrong = 0;
       for (Index i = 0; i < rows; ++i)
         for (Index j = 0; j < length; ++j) {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include <lowrank/kernels/driver/quantize.hpp>
+#include <lowrank/kernels/target/dispatch.hpp>
 #include <lowrank/quant.hpp>
 
 #include "fixtures.hpp"
@@ -97,12 +97,12 @@ void check_encode(std::span<const float> fractions) {
     }
     CHECK(wrong == 0);
   }
-  for_each_target([&](kernels::Target) {
+  for_each_target([&](const kernels::Target&) {
     CAPTURE(std::string(kernels::target_name()));
     CAPTURE(block);
     std::vector<std::uint8_t> codes(expected.size(), 0x77);
     std::vector<float> found(scales.size(), -2.0f);
-    CHECK(kernels::quantize_kernels().encode_table(encoder, x.data(), blocks, codes.data(), found.data()) == blocks);
+    CHECK(kernels::current_target().quantize.encode_table(encoder, x.data(), blocks, codes.data(), found.data()) == blocks);
     CHECK(codes == expected);
     CHECK(found == scales);
   });
@@ -149,8 +149,8 @@ void check_ggml() {
   const auto x = ggml_numbers(32 * blocks);
   std::vector<std::byte> expected(static_cast<std::size_t>(blocks * Format::block_bytes));
   for (Index b = 0; b < blocks; ++b) REQUIRE(Format::encode(x.data() + 32 * b, 32, expected.data() + b * Format::block_bytes));
-  for_each_target([&](kernels::Target) {
-    const auto encode = kernels::quantize_kernels().*Format::encode_blocks;
+  for_each_target([&](const kernels::Target&) {
+    const auto encode = kernels::current_target().quantize.*Format::encode_blocks;
     if (encode == nullptr) return;
     CAPTURE(std::string(Format::name));
     CAPTURE(std::string(kernels::target_name()));
@@ -193,10 +193,10 @@ void check_decode(const BlockSource& flat, kernels::QuantizeKernels::Decode<Elem
 void check_decode(BlockSource source) {
   source.pitch = source.col_count = source.pitch * source.row_count;
   source.row_count = 1;
-  for_each_target([&](kernels::Target) {
+  for_each_target([&](const kernels::Target&) {
     CAPTURE(std::string(kernels::target_name()));
     CAPTURE(static_cast<int>(source.order));
-    const kernels::QuantizeKernels& target = kernels::quantize_kernels();
+    const kernels::QuantizeKernels& target = kernels::current_target().quantize;
     CHECK((target.decode_float == nullptr) == (target.decode_bfloat16 == nullptr));
     if (target.decode_float == nullptr) return;
     check_decode<float>(source, target.decode_float);
@@ -231,12 +231,12 @@ TEST_CASE("the first block that is not finite is named") {
   const TableEncoder encoder{Nf4<>::rule, 64, {}};
   std::vector<std::uint8_t> codes(640);
   std::vector<float> scales(20);
-  for_each_target([&](kernels::Target) {
+  for_each_target([&](const kernels::Target&) {
     for (const float bad : {infinity, -infinity, std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::quiet_NaN()}) {
       auto x = random_floats(1280, 2);
       x[64 * 13 + 63] = bad;
       x[64 * 17] = bad;
-      CHECK(kernels::quantize_kernels().encode_table(encoder, x.data(), 20, codes.data(), scales.data()) == 13);
+      CHECK(kernels::current_target().quantize.encode_table(encoder, x.data(), 20, codes.data(), scales.data()) == 13);
     }
   });
 }

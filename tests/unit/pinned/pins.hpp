@@ -8,6 +8,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
@@ -18,15 +19,14 @@
 #include <string>
 
 #include <lowrank/core/matrix.hpp>
-#include <lowrank/kernels/driver/dispatch.hpp>
+#include <lowrank/kernels/target/dispatch.hpp>
 
 namespace pins {
 
 using namespace lowrank;
-using kernels::Target;
 
 /// The targets that the file has a column for, in its order.
-inline constexpr Target pinned_targets[] = {Target::scalar, Target::avx2, Target::avx512, Target::avx512bf16};
+inline constexpr const char* pinned_targets[] = {"scalar", "avx2", "avx512", "avx512bf16"};
 
 /// FNV-1a over bytes, in 64 bits.
 class Hash {
@@ -70,7 +70,7 @@ class Results {
 /// "# built with" says for which builds the hashes hold.
 class PinFile {
  public:
-  using Line = std::map<Target, std::string>;
+  using Line = std::map<std::string, std::string>;
 
   static std::string path() { return std::string(LOWRANK_GOLDEN_DIR) + "/pinned.txt"; }
   static std::string this_build() {
@@ -98,7 +98,7 @@ class PinFile {
       std::istringstream words(text);
       std::string name, hash;
       words >> name;
-      for (const Target target : pinned_targets)
+      for (const char* target : pinned_targets)
         if (words >> hash && hash != "-") lines[name][target] = hash;
     }
   }
@@ -109,7 +109,7 @@ class PinFile {
         << "# built with " << this_build() << "\n# case scalar avx2 avx512 avx512bf16\n";
     for (const auto& [name, line] : lines) {
       out << name;
-      for (const Target target : pinned_targets) out << ' ' << (line.contains(target) ? line.at(target) : "-");
+      for (const char* target : pinned_targets) out << ' ' << (line.contains(target) ? line.at(target) : "-");
       out << '\n';
     }
   }
@@ -126,7 +126,8 @@ class PinFile {
 };
 
 /// Compares one target's results with the file: each hash, and that no case is missing on either side.
-inline void compare(const PinFile& file, const std::string& theme, Target target, const Results& results) {
+inline void compare(const PinFile& file, const std::string& theme, const Results& results) {
+  const std::string target = kernels::target_name();
   std::set<std::string> left = file.names(theme);
   for (const auto& [name, hash] : results.hashes()) {
     left.erase(name);
@@ -134,8 +135,8 @@ inline void compare(const PinFile& file, const std::string& theme, Target target
     const bool is_pinned = found != file.lines.end() && found->second.contains(target);
     CHECK_MESSAGE(is_pinned, name, ": no pin");
     if (is_pinned)
-      CHECK_MESSAGE(found->second.at(target) == hash.text(), name, " on ", std::string(kernels::target_name()), ": pinned ",
-                    found->second.at(target), ", is ", hash.text());
+      CHECK_MESSAGE(found->second.at(target) == hash.text(), name, " on ", target, ": pinned ", found->second.at(target), ", is ",
+                    hash.text());
   }
   for (const std::string& name : left) CHECK_MESSAGE(false, name, ": pinned, but no longer computed");
 }
@@ -151,15 +152,16 @@ void check_pinned(const std::string& theme, const Body& body) {
     return;
   }
   std::set<std::string> written;
-  for (const Target target : pinned_targets) {
-    if (!kernels::is_available(target)) continue;
-    kernels::set_target(target);
+  for (const kernels::Target* target : kernels::targets()) {
+    const bool is_pinned = std::count(std::begin(pinned_targets), std::end(pinned_targets), std::string_view(target->name)) > 0;
+    if (!is_pinned || !target->is_available()) continue;
+    kernels::set_target(*target);
     Results results(theme);
     body(results);
     if (to_write)
-      for (const auto& [name, hash] : results.hashes()) file.lines[name][target] = hash.text(), written.insert(name);
+      for (const auto& [name, hash] : results.hashes()) file.lines[name][target->name] = hash.text(), written.insert(name);
     else
-      compare(file, theme, target, results);
+      compare(file, theme, results);
   }
   if (!to_write) return;
   for (const std::string& name : file.names(theme))

@@ -47,7 +47,7 @@ void check_matrix(const QuantizedMatrix<Format>& q) {
   CAPTURE(std::string(Format::name));
   CAPTURE(rows);
   CAPTURE(cols);
-  fixtures::for_each_target([&](kernels::Target) {
+  fixtures::for_each_target([&](const kernels::Target&) {
     CAPTURE(std::string(kernels::target_name()));
     CHECK(count_different(dequantize(q).data(), expected.data(), expected.size()) == 0);
     check_span<float>(q, expected);

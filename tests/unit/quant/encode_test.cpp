@@ -50,11 +50,11 @@ void check_targets(const Rule&... rule) {
   for (auto [rows, cols] : {std::pair<Index, Index>{1, 1}, {1, 31}, {3, 43}, {7, 64}, {33, 80}, {2, 4129}, {130, 1}, {40, 5000}}) {
     Weight<float> w = small_weight(rows, cols);
     if (w.size() > 200) w.reshaped<Eigen::RowMajor>().segment(70, 100).setZero();
-    kernels::set_target(kernels::Target::scalar);
+    kernels::set_target(*kernels::targets().front());
     set_thread_count(1);
     const auto expected = bytes_of(quantize<Format>(w, rule...));
     set_thread_count(3);
-    fixtures::for_each_target([&](kernels::Target) {
+    fixtures::for_each_target([&](const kernels::Target&) {
       CAPTURE(std::string(Format::name));
       CAPTURE(std::string(kernels::target_name()));
       CAPTURE(rows);
@@ -77,7 +77,7 @@ void check_narrow() {
   Weight<float> wide(w.rows(), w.cols());
   std::copy(narrow.begin(), narrow.end(), wide.data());
   const DenseSource<Element> source(narrow.data(), w.rows(), w.cols());
-  fixtures::for_each_target([&](kernels::Target) {
+  fixtures::for_each_target([&](const kernels::Target&) {
     CHECK(bytes_of(quantize<Nf4<64>>(source)) == bytes_of(quantize<Nf4<64>>(wide)));
     CHECK(bytes_of(quantize<Q4_1>(source)) == bytes_of(quantize<Q4_1>(wide)));
   });

@@ -2,30 +2,21 @@
 
 /// A composed source, taken apart: rectangles of one stored matrix each. The driver is thus no template, and is compiled once.
 
-#include <array>
-#include <concepts>
-#include <type_traits>
+#include <cstddef>
+#include <new>
 
-#include <lowrank/kernels/format/blocks.hpp>
 #include <lowrank/kernels/format/weight_view.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::kernels {
 
-/// A rectangle of the product's left factor: rows [row, row + rows), depth [depth, depth + length), times `scale`.
+/// A weight and its place in the product's left factor: rows [row, row + rows), depth [depth, depth + length), times `scale`.
 ///
-/// Element (i, k) of it is element (i, k) of the stored matrix, or (k, i) when `transposed`.
+/// Element (i, k) there is element (i, k) of the weight, or (k, i) when `transposed`.
 struct Piece {
-  enum class Kind : unsigned char { fp32, bf16, half, blocks, other };
-  using Decode = void (*)(const void* source, Index row, Index count, Index col, Index length, float* out, Index stride);
-
   Index row, depth, rows, length;
   float scale;
   bool transposed;
-  Kind kind;
-  const void* data;  ///< element (0, 0) of a dense matrix; the source itself for `other`
-  Index stride;      ///< of a dense matrix's rows, in elements
-  BlockSource blocks;
-  Decode decode;
+  WeightView weight;
 };
 
 /// The rectangles of a source, of which none overlap; what they leave out is zero.
@@ -53,12 +44,12 @@ class Pieces {
 
   Index rows() const { return rows_; }
   Index depth() const { return depth_; }
-  const Piece* begin() const { return pieces_.data(); }
-  const Piece* end() const { return pieces_.data() + count_; }
+  const Piece* begin() const { return std::launder(reinterpret_cast<const Piece*>(memory_)); }
+  const Piece* end() const { return begin() + count_; }
   Index size() const { return count_; }
 
  private:
-  /// Where a source's element (0, 0) lies in the product, and how it is turned and scaled.
+  /// Where a source's element (0, 0) lies in the product, and how it is transposed and scaled.
   struct Frame {
     Index row, depth;
     bool transposed;
@@ -90,79 +81,28 @@ class Pieces {
     place(s.top, frame);
     place(s.bottom, frame.shifted(s.top.rows(), 0));
   }
-  void place(const DenseSource<float>& s, Frame frame) { place_dense(s, frame, Piece::Kind::fp32); }
-  void place(const DenseSource<bfloat16>& s, Frame frame) { place_dense(s, frame, Piece::Kind::bf16); }
-  void place(const DenseSource<half>& s, Frame frame) { place_dense(s, frame, Piece::Kind::half); }
-  void place(const WeightView& s, Frame frame) {
-    switch (s.kind()) {
-      case WeightView::Kind::fp32:
-        return place(s.dense<float>(), frame);
-      case WeightView::Kind::bf16:
-        return place(s.dense<bfloat16>(), frame);
-      case WeightView::Kind::half:
-        return place(s.dense<half>(), frame);
-      case WeightView::Kind::blocks:
-        return place(s.blocks(), frame);
-      case WeightView::Kind::fp64:
-        return place_other(s, frame);
-      case WeightView::Kind::other: {
-        Piece& piece = append(s.rows(), s.cols(), frame);
-        piece.kind = Piece::Kind::other;
-        piece.data = s.data();
-        piece.decode = s.decoder();
-      }
-    }
-  }
-  void place(const BlockSource& s, Frame frame) {
-    Piece& piece = append(s.rows(), s.cols(), frame);
-    piece.kind = Piece::Kind::blocks;
-    piece.blocks = s;
-  }
   template <Source S>
   void place(const S& s, Frame frame) {
     if constexpr (requires {
                     { s.source() } -> Source;
-                  }) {
+                  })
       place(s.source(), frame);  // points into s, which outlives the call
-    } else if constexpr (requires { s.view(); }) {
-      place(s.view(), frame);
-    } else {
-      place_other(s, frame);
-    }
-  }
-  template <Source S>
-  void place_other(const S& s, Frame frame) {
-    Piece& piece = append(s.rows(), s.cols(), frame);
-    piece.kind = Piece::Kind::other;
-    piece.data = &s;
-    piece.decode = [](const void* source, Index row, Index count, Index col, Index length, float* out, Index stride) {
-      static_cast<const S*>(source)->decode(row, count, col, length, out, stride);
-    };
+    else
+      append(WeightView(s), frame);
   }
 
-  template <class Element>
-  void place_dense(const DenseSource<Element>& s, Frame frame, Piece::Kind kind) {
-    Piece& piece = append(s.rows(), s.cols(), frame);
-    piece.kind = kind;
-    piece.data = s.data();
-    piece.stride = s.stride();
-  }
-
-  Piece& append(Index rows, Index cols, Frame frame) {
+  void append(const WeightView& weight, Frame frame) {
     check<ShapeError>(count_ < capacity, "multiply", "the source has more than ", capacity, " parts; multiply some of them apart");
-    Piece& piece = pieces_[static_cast<std::size_t>(count_++)];
-    piece.row = frame.row;
-    piece.depth = frame.depth;
-    piece.rows = frame.transposed ? cols : rows;
-    piece.length = frame.transposed ? rows : cols;
-    piece.scale = frame.scale;
-    piece.transposed = frame.transposed;
-    return piece;
+    const Index rows = frame.transposed ? weight.cols() : weight.rows(), length = frame.transposed ? weight.rows() : weight.cols();
+    new (memory_ + static_cast<std::size_t>(count_++) * sizeof(Piece))
+        Piece{frame.row, frame.depth, rows, length, frame.scale, frame.transposed, weight};
   }
 
-  std::array<Piece, capacity> pieces_;  // left as they are until they are used
+  alignas(Piece) std::byte memory_[capacity * sizeof(Piece)];  // as it is until pieces are placed
   Index count_ = 0;
   Index rows_, depth_;
 };
+
+static_assert(std::is_trivially_copyable_v<Piece>);
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels

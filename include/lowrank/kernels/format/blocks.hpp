@@ -98,6 +98,28 @@ struct BlockSource {
   }
 };
 
+/// Where the codes of 16 elements begin that follow element (row, col), col a multiple of 16, in a source whose rows hold whole groups.
+struct CodePlace {
+  const std::byte* bytes;
+  unsigned shift = 0;  ///< nibble_halves: 4 where the high nibbles are meant
+
+  CodePlace(const BlockSource& s, Index row, Index col) : bytes(s.data + row * s.row_bytes()) {
+    if (s.order == CodeOrder::nibble_pairs) {
+      bytes += col / 2;
+      return;
+    }
+    const Index inside = col % s.block;
+    bytes += col / s.block * s.block_bytes + s.codes_at;
+    if (s.order == CodeOrder::bytes) {
+      bytes += inside;
+      return;
+    }
+    const Index position = inside % (2 * s.run);
+    bytes += inside / (2 * s.run) * s.run + position % s.run;
+    if (position >= s.run) shift = 4;
+  }
+};
+
 /// Readers of scales for the common ways of storing them. No offset is -0: added to a zero, it keeps its sign.
 struct ArrayScales {  ///< float32, one a group
   static float float_at(const std::byte* from, Index i) {

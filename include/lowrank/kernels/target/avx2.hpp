@@ -4,9 +4,14 @@
 
 #if defined(__x86_64__)
 
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <limits>
+
 #include <immintrin.h>
 
-#include <lowrank/kernels/target/avx2_elementwise.hpp>
+#include <lowrank/kernels/target/few.hpp>
 #include <lowrank/kernels/target/scalar.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::kernels::avx2 {
@@ -18,212 +23,27 @@ namespace lowrank::inline LOWRANK_ABI::kernels::avx2 {
 #pragma GCC target("avx2,fma,f16c")
 #endif
 
-inline constexpr Index lanes = 8, vectors = 3, columns = 4;
+#include <lowrank/kernels/target/avx2/floats.inl>
+#include <lowrank/kernels/target/elementwise.inl>
 
-/// Floats rounded to the nearest bfloat16, ties to even; NaN stays NaN.
-inline __m256 round_to_bfloat16(__m256 x) {
-  const __m256i bits = _mm256_castps_si256(x);
-  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-  const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
-  const __m256 is_nan = _mm256_cmp_ps(x, x, _CMP_UNORD_Q);
-  const __m256 kept = _mm256_blendv_ps(_mm256_castsi256_ps(rounded), x, is_nan);
-  return _mm256_and_ps(kept, _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(0xffff0000u))));
-}
+#include <lowrank/kernels/target/avx2/panels.inl>
+#include <lowrank/kernels/target/multiply.inl>
 
-template <bool Rounded>
-inline __m256 packed(__m256 x, __m256 scale) {
-  const __m256 scaled = _mm256_mul_ps(x, scale);
-  return Rounded ? round_to_bfloat16(scaled) : scaled;
-}
+#include <lowrank/kernels/target/avx2/few.inl>
+#include <lowrank/kernels/target/avx2/few_int8.inl>
 
-/// Transposes 8 x 8 words in place.
-inline void transpose(__m256i* r) {
-  __m256i t[8];
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
-    t[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);
-  }
-  __m256i u[8];
-  for (int i = 0; i < 8; i += 4) {
-    u[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
-    u[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
-    u[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
-    u[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-  for (int i = 0; i < 4; ++i) {
-    r[i] = _mm256_permute2x128_si256(u[i], u[i + 4], 0x20);
-    r[i + 4] = _mm256_permute2x128_si256(u[i], u[i + 4], 0x31);
-  }
-}
+#include <lowrank/kernels/target/avx2/quantize.inl>
+#include <lowrank/kernels/target/avx2/quantize_blocks.inl>
 
-/// Stores the first Lanes words of each of count vectors, `step` apart.
-template <Index Lanes>
-inline void store_words(const __m256i* words, Index count, Word* panel, Index step) {
-  for (Index k = 0; k < count; ++k) {
-    if constexpr (Lanes == 8)
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel + k * step), words[k]);
-    else
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(panel + k * step), _mm256_castsi256_si128(words[k]));
-  }
-}
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
 
-template <Index Lanes, bool Rounded>
-void pack_rows(const float* from, Index stride, Index count, Index depth, float scale, Word* panel, Index step) {
-  const __m256 factor = _mm256_set1_ps(scale);
-  for (Index k = 0; k < depth; k += 8) {
-    const Index length = depth - k < 8 ? depth - k : 8;
-    __m256i rows[8];
-    LOWRANK_UNROLL
-    for (Index i = 0; i < 8; ++i) {
-      const float* row = from + (i < count ? i : 0) * stride + k;  // a missing lane repeats lane 0
-      alignas(32) float tail[8] = {};
-      if (length < 8) {
-        for (Index j = 0; j < length; ++j) tail[j] = row[j];
-        row = tail;
-      }
-      rows[i] = _mm256_castps_si256(packed<Rounded>(_mm256_loadu_ps(row), factor));
-    }
-    transpose(rows);
-    store_words<Lanes>(rows, length, panel + k * step, step);
-  }
-}
-
-/// Mask whose first count of 8 words are set.
-inline __m256i first_words(Index count) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-
-template <Index Lanes, bool Rounded>
-void pack_columns(const float* from, Index stride, Index count, Index depth, float scale, Word* panel, Index step) {
-  const __m256 factor = _mm256_set1_ps(scale);
-  const __m256i mask = first_words(count < Lanes ? count : Lanes);
-  for (Index k = 0; k < depth; ++k) {
-    const __m256i words = _mm256_castps_si256(packed<Rounded>(_mm256_maskload_ps(from + k * stride, mask), factor));
-    store_words<Lanes>(&words, 1, panel + k * step, step);
-  }
-}
-
-template <int Vectors, int Columns>
-void multiply_tile(Index words, Index rows, Index column_count, const Word* a, const Word* b, float* c, Index ldc, bool accumulate) {
-  const __m256i last = first_words(rows - (Vectors - 1) * lanes), all = _mm256_set1_epi32(-1);
-  __m256 sum[Columns][Vectors];
-  LOWRANK_UNROLL
-  for (int j = 0; j < Columns; ++j) {
-    LOWRANK_UNROLL
-    for (int v = 0; v < Vectors; ++v)
-      sum[j][v] =
-          accumulate && j < column_count ? _mm256_maskload_ps(c + j * ldc + v * lanes, v == Vectors - 1 ? last : all) : _mm256_setzero_ps();
-  }
-  for (Index k = 0; k < words; ++k, a += Vectors * lanes, b += columns) {
-    __m256 row[Vectors];
-    LOWRANK_UNROLL
-    for (int v = 0; v < Vectors; ++v) row[v] = _mm256_loadu_ps(reinterpret_cast<const float*>(a) + v * lanes);
-    LOWRANK_UNROLL
-    for (int j = 0; j < Columns; ++j) {
-      const __m256 token = _mm256_broadcast_ss(reinterpret_cast<const float*>(b) + j);
-      LOWRANK_UNROLL
-      for (int v = 0; v < Vectors; ++v) sum[j][v] = _mm256_fmadd_ps(row[v], token, sum[j][v]);
-    }
-  }
-  LOWRANK_UNROLL
-  for (int j = 0; j < Columns; ++j) {
-    if (j >= column_count) break;
-    LOWRANK_UNROLL
-    for (int v = 0; v < Vectors; ++v) _mm256_maskstore_ps(c + j * ldc + v * lanes, v == Vectors - 1 ? last : all, sum[j][v]);
-  }
-}
-
-template <int Vectors>
-void multiply_columns(Index words, Index rows, Index column_count, const Word* a, const Word* b, float* c, Index ldc, bool accumulate) {
-  if (column_count <= 1) return multiply_tile<Vectors, 1>(words, rows, column_count, a, b, c, ldc, accumulate);
-  if (column_count <= 2) return multiply_tile<Vectors, 2>(words, rows, column_count, a, b, c, ldc, accumulate);
-  multiply_tile<Vectors, 4>(words, rows, column_count, a, b, c, ldc, accumulate);
-}
-
-inline void multiply(Index words, Index vector_count, Index rows, Index column_count, const Word* a, const Word* b, float* c, Index ldc,
-                     bool accumulate) {
-  if (vector_count == 1) return multiply_columns<1>(words, rows, column_count, a, b, c, ldc, accumulate);
-  if (vector_count == 2) return multiply_columns<2>(words, rows, column_count, a, b, c, ldc, accumulate);
-  multiply_columns<3>(words, rows, column_count, a, b, c, ldc, accumulate);
-}
-
-/// The 16 entries of a code table in two registers.
-struct Table {
-  __m256 low, high;
-
-  explicit Table(const float* entries) : low(_mm256_loadu_ps(entries)), high(_mm256_loadu_ps(entries + 8)) {}
-  /// Entry of each code; bits above the fourth are ignored.
-  __m256 operator[](__m256i code) const {
-    const __m256 is_high = _mm256_castsi256_ps(_mm256_slli_epi32(code, 28));
-    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, code), _mm256_permutevar8x32_ps(high, code), is_high);
-  }
-};
-
-inline __m256i load_8_bytes(const void* from) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(from))); }
-
-/// Elements that share a scale and whose codes follow each other in memory: 8 at a time, the odd ones by the plain rule.
-inline void decode_stretch(const BlockSource& s, Index begin, Index length, const Table& table, float scale, float offset, float* out) {
-  const __m256 factor = _mm256_set1_ps(scale), shift = _mm256_set1_ps(offset);
-  Index j = 0;
-  if (s.order == CodeOrder::nibble_pairs) {
-    if (begin % 2 == 1 && length > 0) out[j++] = s.unscaled(begin) * scale + offset;
-    const std::byte* bytes = s.data + (begin + j) / 2;
-    const __m256i shifts = _mm256_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24);
-    for (; j + 8 <= length; j += 8, bytes += 4) {
-      int four;
-      std::memcpy(&four, bytes, 4);
-      _mm256_storeu_ps(out + j, _mm256_fmadd_ps(table[_mm256_srlv_epi32(_mm256_set1_epi32(four), shifts)], factor, shift));
-    }
-  } else if (s.order == CodeOrder::nibble_halves) {
-    const Index inside = begin % s.block, position = inside % (2 * s.run);
-    const std::byte* bytes = s.block_of(begin) + s.codes_at + inside / (2 * s.run) * s.run + position % s.run;
-    const __m128i nibble = _mm_cvtsi32_si128(position < s.run ? 0 : 4);
-    for (; j + 8 <= length; j += 8)
-      _mm256_storeu_ps(out + j, _mm256_fmadd_ps(table[_mm256_srl_epi32(load_8_bytes(bytes + j), nibble)], factor, shift));
-  } else {
-    const std::byte* bytes = s.block_of(begin) + s.codes_at + begin % s.block;
-    for (; j + 8 <= length; j += 8) {
-      const __m256i code = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes + j)));
-      _mm256_storeu_ps(out + j, _mm256_fmadd_ps(_mm256_cvtepi32_ps(code), factor, shift));
-    }
-  }
-  for (; j < length; ++j) out[j] = s.unscaled(begin + j) * scale + offset;
-}
-
-inline void decode_row(const BlockSource& s, Index row, Index col, Index length, const Table& table, float* out) {
-  const Index begin = row * s.pitch + col;
-  for (Index j = 0; j < length;) {
-    const Index at = begin + j, g = at / s.group;
-    Index stretch = (g + 1) * s.group - at;
-    if (s.order == CodeOrder::nibble_halves && stretch > s.run - at % s.run) stretch = s.run - at % s.run;
-    if (stretch > length - j) stretch = length - j;
-    float scale, offset;
-    s.read_scales(s, g, 1, &scale, &offset);
-    decode_stretch(s, at, stretch, table, scale, offset, out + j);
-    j += stretch;
-  }
-}
-
-inline void decode_blocks(const BlockSource& s, Index row, Index count, Index col, Index length, float* out, Index stride) {
-  const Table table(s.table.data());
-  for (Index i = 0; i < count; ++i) decode_row(s, row + i, col, length, table, out + i * stride);
-}
-
-inline void widen_bfloat16(const void* from, Index length, float* out) {
-  const auto* bits = static_cast<const std::uint16_t*>(from);
-  Index j = 0;
-  for (; j + 8 <= length; j += 8) {
-    const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bits + j)));
-    _mm256_storeu_ps(out + j, _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16)));
-  }
-  scalar::widen<bfloat16>(bits + j, length - j, out + j);
-}
-
-inline void widen_half(const void* from, Index length, float* out) {
-  const auto* bits = static_cast<const std::uint16_t*>(from);
-  Index j = 0;
-  for (; j + 8 <= length; j += 8) _mm256_storeu_ps(out + j, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bits + j))));
-  scalar::widen<half>(bits + j, length - j, out + j);
+inline bool is_available() {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
 template <bool Rounded>
@@ -234,15 +54,32 @@ constexpr PanelKernels panel_kernels() {
           .pack_token_rows = pack_rows<columns, Rounded>,
           .pack_token_columns = pack_columns<columns, Rounded>,
           .pack_blocks = nullptr,
-          .pack_blocks_turned = nullptr,
+          .pack_blocks_transposed = nullptr,
           .multiply = multiply};
 }
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+inline constexpr Target target = {.name = "avx2",
+                                  .is_available = is_available,
+                                  .lanes = lanes,
+                                  .vectors = vectors,
+                                  .columns = columns,
+                                  .fp32 = panel_kernels<false>(),
+                                  .bf16 = panel_kernels<true>(),
+                                  .decode_blocks = decode_blocks,
+                                  .widen_bfloat16 = widen_bfloat16,
+                                  .widen_half = widen_half,
+                                  .few_tokens = few_tokens,
+                                  .few_tokens_bf16 = few_tokens,
+                                  .few_tokens_int8 = few_tokens_int8,
+                                  .to_bfloat16 = nullptr,
+                                  .to_int8 = to_int8,
+                                  .quantize = {.encode_table = encode_table,
+                                               .encode_extreme = encode_extreme,
+                                               .encode_range = encode_range,
+                                               .encode_bytes = encode_bytes,
+                                               .decode_float = decode<FloatGroup, float>,
+                                               .decode_bfloat16 = decode<Bfloat16Group, bfloat16>},
+                                  .elementwise = elementwise};
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels::avx2
 

@@ -1,6 +1,7 @@
 #pragma once
 
-/// AVX-512 with BF16: a word holds two neighbours of the depth, and vdpbf16ps multiplies both and adds them to a float sum.
+/// AVX-512 with BF16 and VNNI: products of bfloat16 and of bytes; the rest is that of AVX-512. Its conversions make zeros of subnormal
+/// numbers.
 
 #if defined(__x86_64__)
 
@@ -18,153 +19,10 @@ namespace lowrank::inline LOWRANK_ABI::kernels::avx512bf16 {
 #pragma GCC target("avx512bf16,avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")
 #endif
 
-using avx512::columns, avx512::first_lanes, avx512::lanes, avx512::vectors;
+#include <lowrank/kernels/target/avx512bf16/panels.inl>
+#include <lowrank/kernels/target/multiply.inl>
 
-/// Lanes of 8: words of 8 rows, transposed as words.
-inline void pack_8_rows(const float* from, Index stride, Index count, Index depth, float scale, Word* panel, Index step) {
-  const __m512 factor = _mm512_set1_ps(scale);
-  for (Index k = 0; k < depth; k += 16) {
-    const Index length = depth - k < 16 ? depth - k : 16;
-    __m256i rows[8];
-    LOWRANK_UNROLL
-    for (Index i = 0; i < 8; ++i) {
-      const float* row = from + (i < count ? i : 0) * stride + k;  // a missing lane repeats lane 0
-      const __m512 numbers = _mm512_maskz_loadu_ps(first_lanes(length), row);
-      rows[i] = (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(numbers, factor));
-    }
-    avx2::transpose(rows);
-    avx2::store_words<8>(rows, (length + 1) / 2, panel + k / 2 * step, step);
-  }
-}
-
-inline void pack_rows(const float* from, Index stride, Index count, Index depth, float scale, Word* panel, Index step) {
-  pack_8_rows(from, stride, count, depth, scale, panel, step);
-  if (count > 8) pack_8_rows(from + 8 * stride, stride, count - 8, depth, scale, panel + 8, step);
-}
-
-/// Two neighbours of the depth, 16 lanes each, interleaved to words.
-inline __m512i interleaved(__m512 even, __m512 odd) {
-  const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh(odd, even);  // even in the lower half of the register
-  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3,
-                                         18, 2, 17, 1, 16, 0);
-  return _mm512_permutexvar_epi16(order, halves);
-}
-
-template <Index Lanes>
-void pack_columns(const float* from, Index stride, Index count, Index depth, float scale, Word* panel, Index step) {
-  const __m512 factor = _mm512_set1_ps(scale);
-  const __mmask16 mask = first_lanes(count < Lanes ? count : Lanes), stored = first_lanes(Lanes);
-  for (Index k = 0; k < depth; k += 2) {
-    const __m512 even = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, from + k * stride), factor);
-    const __m512 odd = k + 1 < depth ? _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, from + (k + 1) * stride), factor) : _mm512_setzero_ps();
-    _mm512_mask_storeu_epi32(panel + k / 2 * step, stored, interleaved(even, odd));
-  }
-}
-
-/// As avx512::pack_blocks, two elements of the depth at a time.
-inline void pack_blocks(const BlockSource& s, Index row, Index count, Index col, Index depth, float scale, Word* panel, Index step) {
-  const __m512 table = _mm512_loadu_ps(s.table.data()), factor = _mm512_set1_ps(scale);
-  const bool is_table = s.order != CodeOrder::bytes;
-  alignas(64) std::uint8_t codes[512];
-  avx512::Scales scales;
-  for (Index k = 0; k < depth; k += 32) {
-    if (k == 0 || (col + k) % s.group == 0) scales.load(s, row, count, col + k);
-    avx512::load_codes(s, row, count, col + k, codes);
-    const __m512 slope = _mm512_mul_ps(_mm512_load_ps(scales.scale), factor);
-    const __m512 offset = _mm512_mul_ps(_mm512_load_ps(scales.offset), factor);
-    LOWRANK_UNROLL
-    for (Index q = 0; q < 16; ++q) {
-      const __m512 even = _mm512_fmadd_ps(avx512::numbers_of(codes + 32 * q, is_table, table), slope, offset);
-      const __m512 odd = _mm512_fmadd_ps(avx512::numbers_of(codes + 32 * q + 16, is_table, table), slope, offset);
-      _mm512_storeu_si512(panel + (k / 2 + q) * step, interleaved(even, odd));
-    }
-  }
-}
-
-template <CodeOrder Order>
-void pack_turned_codes(const BlockSource& s, Index row, Index count, Index col, float scale, Word* panel, Index step) {
-  const __m512 table = _mm512_loadu_ps(s.table.data()), factor = _mm512_set1_ps(scale);
-  const Index row_bytes = s.row_bytes();
-  avx512::Scales scales;
-  for (Index k = 0; k < count; k += 16, panel += 8 * step) {
-    const Index rows = count - k < 16 ? count - k : 16;
-    scales.load(s, row + k, rows, col);
-    _mm512_store_ps(scales.scale, _mm512_mul_ps(_mm512_load_ps(scales.scale), factor));
-    _mm512_store_ps(scales.offset, _mm512_mul_ps(_mm512_load_ps(scales.offset), factor));
-    avx512::CodePlace place(s, row + k, col);
-    for (Index q = 0; q < rows; q += 2) {
-      __m512 pair[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
-      LOWRANK_UNROLL
-      for (Index i = 0; i < 2; ++i) {
-        if (q + i >= rows) break;
-        pair[i] = _mm512_fmadd_ps(avx512::unscaled_16(Order, place, table), _mm512_set1_ps(scales.scale[q + i]),
-                                  _mm512_set1_ps(scales.offset[q + i]));
-        place.bytes += row_bytes;
-      }
-      _mm512_storeu_si512(panel + q / 2 * step, interleaved(pair[0], pair[1]));
-    }
-  }
-}
-
-/// The same for a transposed matrix: its rows [row, row + depth) run along the depth, its columns [col, col + 16) along the lanes.
-inline void pack_blocks_turned(const BlockSource& s, Index row, Index, Index col, Index depth, float scale, Word* panel, Index step) {
-  switch (s.order) {
-    case CodeOrder::nibble_pairs:
-      return pack_turned_codes<CodeOrder::nibble_pairs>(s, row, depth, col, scale, panel, step);
-    case CodeOrder::nibble_halves:
-      return pack_turned_codes<CodeOrder::nibble_halves>(s, row, depth, col, scale, panel, step);
-    case CodeOrder::bytes:
-      return pack_turned_codes<CodeOrder::bytes>(s, row, depth, col, scale, panel, step);
-  }
-}
-
-template <int Vectors, int Columns>
-void multiply_tile(Index words, Index rows, Index column_count, const Word* a, const Word* b, float* c, Index ldc, bool accumulate) {
-  const __mmask16 last = first_lanes(rows - (Vectors - 1) * lanes);
-  __m512 sum[Columns][Vectors];
-  LOWRANK_UNROLL
-  for (int j = 0; j < Columns; ++j) {
-    LOWRANK_UNROLL
-    for (int v = 0; v < Vectors; ++v)
-      sum[j][v] = accumulate && j < column_count ? _mm512_maskz_loadu_ps(v == Vectors - 1 ? last : first_lanes(16), c + j * ldc + v * lanes)
-                                                 : _mm512_setzero_ps();
-  }
-  for (Index k = 0; k < words; ++k, a += Vectors * lanes, b += columns) {
-    __m512i row[Vectors];
-    LOWRANK_UNROLL
-    for (int v = 0; v < Vectors; ++v) row[v] = _mm512_loadu_si512(a + v * lanes);
-    LOWRANK_UNROLL  // the rows come from the second-level cache
-        for (int v = 0; v < Vectors; ++v) _mm_prefetch(reinterpret_cast<const char*>(a + (8 * Vectors + v) * lanes), _MM_HINT_T0);
-    LOWRANK_UNROLL
-    for (int j = 0; j < Columns; ++j) {
-      const __m512i token = _mm512_set1_epi32(static_cast<int>(b[j]));
-      LOWRANK_UNROLL
-      for (int v = 0; v < Vectors; ++v) sum[j][v] = _mm512_dpbf16_ps(sum[j][v], (__m512bh)row[v], (__m512bh)token);
-    }
-  }
-  LOWRANK_UNROLL
-  for (int j = 0; j < Columns; ++j) {
-    if (j >= column_count) break;
-    LOWRANK_UNROLL
-    for (int v = 0; v < Vectors; ++v) _mm512_mask_storeu_ps(c + j * ldc + v * lanes, v == Vectors - 1 ? last : first_lanes(16), sum[j][v]);
-  }
-}
-
-template <int Vectors>
-void multiply_columns(Index words, Index rows, Index column_count, const Word* a, const Word* b, float* c, Index ldc, bool accumulate) {
-  if (column_count <= 2) return multiply_tile<Vectors, 2>(words, rows, column_count, a, b, c, ldc, accumulate);
-  if (column_count <= 4) return multiply_tile<Vectors, 4>(words, rows, column_count, a, b, c, ldc, accumulate);
-  multiply_tile<Vectors, 8>(words, rows, column_count, a, b, c, ldc, accumulate);
-}
-
-inline void multiply(Index words, Index vector_count, Index rows, Index column_count, const Word* a, const Word* b, float* c, Index ldc,
-                     bool accumulate) {
-  if (vector_count == 1) return multiply_columns<1>(words, rows, column_count, a, b, c, ldc, accumulate);
-  if (vector_count == 2) return multiply_columns<2>(words, rows, column_count, a, b, c, ldc, accumulate);
-  multiply_columns<3>(words, rows, column_count, a, b, c, ldc, accumulate);
-}
-
-}  // namespace lowrank::inline LOWRANK_ABI::kernels::avx512bf16
+#include <lowrank/kernels/target/avx512bf16/few.inl>
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -172,5 +30,36 @@ inline void multiply(Index words, Index vector_count, Index rows, Index column_c
 #pragma GCC pop_options
 #pragma GCC diagnostic pop
 #endif
+
+inline bool is_available() {
+  return avx512::is_available() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+}
+
+inline constexpr Target target = {.name = "avx512bf16",
+                                  .is_available = is_available,
+                                  .lanes = lanes,
+                                  .vectors = vectors,
+                                  .columns = columns,
+                                  .fp32 = avx512::panel_kernels<false>(),
+                                  .bf16 = {.unit = 2,
+                                           .pack_rows = pack_rows,
+                                           .pack_columns = pack_columns<lanes>,
+                                           .pack_token_rows = pack_8_rows,
+                                           .pack_token_columns = pack_columns<columns>,
+                                           .pack_blocks = pack_blocks,
+                                           .pack_blocks_transposed = pack_blocks_transposed,
+                                           .multiply = multiply},
+                                  .decode_blocks = avx512::decode_blocks,
+                                  .widen_bfloat16 = avx2::widen_bfloat16,
+                                  .widen_half = avx2::widen_half,
+                                  .few_tokens = avx512::few_tokens,
+                                  .few_tokens_bf16 = few_tokens,
+                                  .few_tokens_int8 = few_tokens_int8,
+                                  .to_bfloat16 = to_bfloat16,
+                                  .to_int8 = to_int8,
+                                  .quantize = avx512::target.quantize,
+                                  .elementwise = avx512::elementwise};
+
+}  // namespace lowrank::inline LOWRANK_ABI::kernels::avx512bf16
 
 #endif  // defined(__x86_64__)

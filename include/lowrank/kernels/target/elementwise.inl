@@ -1,6 +1,6 @@
 // The loops of elementwise.hpp, in terms of the including target's Floats: load, store, all, + − * /, fma(a, b, c) = a b + c, largest,
-// sqrt, round, times_power(x, n) = x 2ⁿ, sum_of, largest_of, twice (each of size / 2 numbers two times), swapped (neighbours). No include
-// guard: each target includes it once, inside its namespace and region.
+// sqrt, round, times_power(x, n) = x 2ⁿ, sum_of, largest_of, twice (each of size / 2 numbers two times), swapped (neighbours),
+// store_upper (the upper 16 bits of each). No include guard: each target includes it once, inside its namespace and region.
 
 /// Runs an operation on whole vectors, then once on what is left.
 template <class Operation>
@@ -8,6 +8,15 @@ void each(Index n, Operation& operation) {
   Index i = 0;
   for (; i + Floats::size <= n; i += Floats::size) operation.at(i, Whole{});
   if (i < n) operation.at(i, First{n - i});
+}
+
+/// The nearest bfloat16 of each number, ties to even; NaN stays NaN. The rule of core/types.hpp, for vectors.
+inline Floats nearest_bfloat16(Floats x) {
+  typedef std::uint32_t Words __attribute__((vector_size(sizeof(Floats))));
+  typedef std::int32_t Integers __attribute__((vector_size(sizeof(Floats))));
+  const Words bits = __builtin_bit_cast(Words, x), up = bits + 0x7fffu + ((bits >> 16) & 1u);
+  const Words kept = __builtin_bit_cast(Integers, bits & 0x7fffffffu) > 0x7f800000 ? bits | 0x400000u : up;
+  return __builtin_bit_cast(Floats, kept & 0xffff0000u);
 }
 
 /// e^x by e^x = 2ⁿ e^r, n = round(x / ln 2), and a polynomial for e^r, |r| ≤ ln 2 / 2 (Cephes, Moshier 1989). NaN stays NaN.
@@ -311,7 +320,7 @@ struct ToBfloat16 {
   std::uint16_t* out;
   template <class Part>
   void at(Index i, Part part) {
-    Floats::load(x + i, part).store_rounded(out + i, part);
+    nearest_bfloat16(Floats::load(x + i, part)).store_upper(out + i, part);
   }
 };
 inline void to_bfloat16_bits(const float* x, Index n, std::uint16_t* out) {

@@ -1,13 +1,12 @@
 #pragma once
 
-/// What the kernels for few tokens share on every target: how the chunks of 32 elements of a piece's rows lie, and where their scales are.
+/// What the kernels for few tokens share on every target: how the chunks of 32 elements of a weight's rows lie, and where their scales are.
 
 #include <algorithm>
 #include <bit>
 #include <cmath>
 
-#include <lowrank/kernels/driver/pieces.hpp>
-#include <lowrank/kernels/target/table.hpp>
+#include <lowrank/kernels/target/target.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::kernels::few {
 
@@ -22,13 +21,17 @@ enum class Layout {
   half
 };
 
-inline Layout layout_of(const Piece& piece) {
-  if (piece.kind == Piece::Kind::fp32) return Layout::fp32;
-  if (piece.kind == Piece::Kind::bf16) return Layout::bf16;
-  if (piece.kind == Piece::Kind::half) return Layout::half;
-  if (piece.blocks.order == CodeOrder::nibble_pairs) return Layout::pairs;
-  if (piece.blocks.order == CodeOrder::bytes) return Layout::bytes;
-  return piece.blocks.run == 16 ? Layout::halves : Layout::long_halves;
+constexpr bool is_dense(Layout layout) { return layout == Layout::fp32 || layout == Layout::bf16 || layout == Layout::half; }
+constexpr Index element_bytes(Layout dense) { return dense == Layout::fp32 ? 4 : 2; }
+
+inline Layout layout_of(const WeightView& weight) {
+  if (weight.kind() == WeightView::Kind::fp32) return Layout::fp32;
+  if (weight.kind() == WeightView::Kind::bf16) return Layout::bf16;
+  if (weight.kind() == WeightView::Kind::half) return Layout::half;
+  const BlockSource& s = weight.blocks();
+  if (s.order == CodeOrder::nibble_pairs) return Layout::pairs;
+  if (s.order == CodeOrder::bytes) return Layout::bytes;
+  return s.run == 16 ? Layout::halves : Layout::long_halves;
 }
 
 /// Where the scale and offset of a chunk come from.
@@ -41,11 +44,9 @@ enum class Scaling {
 };
 
 inline Scaling scaling_of(const BlockSource& s) {
-  if (s.order == CodeOrder::nibble_pairs) {
-    if (s.read_scales == ArrayScales::read) return Scaling::array;
-    return s.read_scales == DoubleQuantizedScales::read ? Scaling::window : Scaling::window_offset;
-  }
-  if (s.read_scales != HalfScales::read || s.group != 32 || s.block != 32 || s.run != 16) return Scaling::window_offset;
+  if (s.order == CodeOrder::nibble_pairs) return s.read_scales == ArrayScales::read ? Scaling::array : Scaling::window;
+  const bool has_short_runs = s.order == CodeOrder::bytes || s.run == 16;
+  if (s.read_scales != HalfScales::read || s.group != 32 || s.block != 32 || !has_short_runs) return Scaling::window_offset;
   if (s.offset_at < 0) return Scaling::half;
   return s.offset_at == s.scale_at + 2 ? Scaling::half_offset : Scaling::window_offset;
 }
@@ -53,32 +54,60 @@ inline Scaling scaling_of(const BlockSource& s) {
 constexpr bool has_offset(Scaling scaling) { return scaling == Scaling::half_offset || scaling == Scaling::window_offset; }
 constexpr bool has_window(Scaling scaling) { return scaling == Scaling::window || scaling == Scaling::window_offset; }
 
-/// Rows of blocks side by side: where their chunks lie, and the scales that were read ahead. Rows past the last repeat it.
+/// Whether rows of blocks can be read chunk by chunk as they lie. Other blocks, which no known format has, go the packed way:
+/// nibble pairs with offsets, ggml's nibbles whose numbers are no bfloat16, bytes in other blocks than Q8_0's.
+inline bool can_stream(const BlockSource& s) {
+  const auto is_power = [](Index n) { return std::has_single_bit(static_cast<std::size_t>(n)); };
+  if (!s.rows_hold_whole_groups() || s.group < 32 || !is_power(s.group) || s.pitch % 32 != 0) return false;
+  if (s.order == CodeOrder::nibble_pairs) return s.read_scales == ArrayScales::read || s.read_scales == DoubleQuantizedScales::read;
+  if (s.order == CodeOrder::bytes) return scaling_of(s) == Scaling::half;
+  if (!is_power(s.block)) return false;
+  const auto is_short = [](float number) { return (bit_cast<std::uint32_t>(number) & 0xffffu) == 0; };
+  return (s.run == 16 || s.run == 32) && std::all_of(s.table.begin(), s.table.end(), is_short);
+}
+
+/// Where four rows, or fewer, of blocks begin; rows past the last repeat it.
+struct RowPlaces {
+  Index row[4];  ///< their numbers
+  const std::byte* codes[4];
+  const std::byte* scales[4];  ///< Scaling::array
+  const std::byte* ahead;      ///< where prefetching begins
+  Index chunk_pitch;           ///< bytes from one chunk of a row to the next, on average
+
+  [[gnu::noinline]] RowPlaces(const FewTokens& p, Index begin, int count) {
+    const BlockSource& s = p.weight->blocks();
+    const Index row_bytes = s.row_bytes(), groups = s.pitch / s.group;
+    for (int r = 0; r < count; ++r) {
+      row[r] = p.row + (begin + r < p.rows ? begin + r : p.rows - 1);
+      codes[r] = s.data + row[r] * row_bytes;
+      scales[r] = s.scales + (s.read_scales == ArrayScales::read ? row[r] * groups * 4 : 0);
+    }
+    ahead = codes[0] + ceil_div(4096, count * row_bytes) * count * row_bytes;
+    chunk_pitch = row_bytes / p.chunks;
+  }
+};
+
+/// Scale and offset, one behind the other, of groups [first, first + count), at most 128.
+[[gnu::noinline]] inline void read_pairs(const BlockSource& s, Index first, Index count, float (*pairs)[2]) {
+  float scale[128], offset[128];
+  s.read_scales(s, first, count, scale, offset);
+  for (Index i = 0; i < count; ++i) pairs[i][0] = scale[i], pairs[i][1] = offset[i];
+}
+
+/// Rows of blocks side by side: where their chunks lie, and the scales that were read ahead.
 template <Layout L, Scaling M, int Rows>
 struct RowGroup {
-  static constexpr bool has_plain_blocks = L == Layout::pairs || !few::has_window(M);  ///< a chunk a block
   static constexpr bool has_window = few::has_window(M);
+  static constexpr bool has_plain_blocks = L == Layout::pairs || !has_window;  ///< a chunk a block
   static constexpr Index window_groups = 128;
 
   const BlockSource& source;
-  const std::byte* row[Rows];
-  const std::byte* scale_row[Rows];  ///< Scaling::array: where a row's scales begin
-  Index first_row[Rows];
-  Index first_group = 0;   ///< of those read ahead
-  const std::byte* ahead;  ///< where prefetching begins
-  Index chunk_pitch;       ///< bytes from one chunk of a row to the next, on average
+  const RowPlaces places;
+  Index first_group = 0;  ///< of those read ahead
   Index group_shift, block_shift = 5, block_bytes = 16, codes_at = 0;
-  float scale[has_window ? Rows : 1][has_window ? window_groups : 1], offset[has_window ? Rows : 1][has_window ? window_groups : 1];
+  float pairs[has_window ? Rows : 1][has_window ? window_groups : 1][2];
 
-  RowGroup(const FewTokens& p, Index begin) : source(p.piece->blocks) {
-    const Index row_bytes = source.row_bytes(), row_groups = source.pitch / source.group;
-    for (int r = 0; r < Rows; ++r) {
-      first_row[r] = p.row + (begin + r < p.rows ? begin + r : p.rows - 1);
-      row[r] = source.data + first_row[r] * row_bytes;
-      scale_row[r] = M == Scaling::array ? source.scales + first_row[r] * row_groups * 4 : nullptr;
-    }
-    ahead = row[0] + ceil_div(4096, Rows * row_bytes) * Rows * row_bytes;
-    chunk_pitch = row_bytes / p.chunks;
+  RowGroup(const FewTokens& p, Index begin) : source(p.weight->blocks()), places(p, begin, Rows) {
     group_shift = std::countr_zero(static_cast<std::size_t>(source.group));
     if (L == Layout::pairs) return;
     block_shift = std::countr_zero(static_cast<std::size_t>(source.block));
@@ -86,10 +115,12 @@ struct RowGroup {
     codes_at = source.codes_at;
   }
 
-  /// Asks for the rows that come 4 KiB or more later, a chunk's share at a time: the processor's own prefetching ends with every page.
+  /// Asks for the rows that come 4 KiB or more later, a chunk's share at a time: rows are short, and the processor's own prefetching ends
+  /// with every page.
   [[gnu::always_inline]] void prefetch(Index c) const {
+    const std::byte* at = places.ahead + c * (Rows * places.chunk_pitch);
     LOWRANK_UNROLL
-    for (Index line = 0; line < (Rows * 20 + 63) / 64; ++line) __builtin_prefetch(ahead + c * (Rows * chunk_pitch) + 64 * line);
+    for (Index line = 0; line < (Rows * 20 + 63) / 64; ++line) __builtin_prefetch(at + 64 * line);
   }
 
   /// Chunks whose scales are at hand after read_ahead, which begins with the group of a chunk.
@@ -99,7 +130,7 @@ struct RowGroup {
       const Index groups = source.pitch >> group_shift, last = (end * 32 - 1) >> group_shift;
       first_group = chunk * 32 >> group_shift;
       const Index count = last - first_group < window_groups ? last - first_group + 1 : window_groups;
-      for (int r = 0; r < Rows; ++r) source.read_scales(source, first_row[r] * groups + first_group, count, scale[r], offset[r]);
+      for (int r = 0; r < Rows; ++r) read_pairs(source, places.row[r] * groups + first_group, count, pairs[r]);
     }
   }
 
@@ -117,7 +148,7 @@ struct RowGroup {
 inline void store_sum(const FewTokens& p, Index row, Index token, float sum) {
   if (row >= p.rows || token >= p.tokens) return;
   float& y = p.y[token * p.ldy + row];
-  y = p.accumulate ? y + p.piece->scale * sum : p.piece->scale * sum;
+  y = p.accumulate ? y + p.factor * sum : p.factor * sum;
 }
 
 /// A code table in signed bytes: table[c] = unit · entry[c], exact where the entries are small whole numbers.

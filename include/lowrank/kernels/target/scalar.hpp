@@ -3,13 +3,56 @@
 /// The target that every machine has, in plain C++; the others fall back on its parts.
 
 #include <algorithm>
-#include <bit>
-#include <cstring>
+#include <cmath>
+#include <limits>
 
-#include <lowrank/kernels/target/scalar_elementwise.hpp>
-#include <lowrank/kernels/target/table.hpp>
+#include <lowrank/kernels/target/target.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::kernels::scalar {
+
+/// A vector of one number.
+struct Floats {
+  static constexpr Index size = 1;
+  float v;
+
+  static Floats all(float x) { return {x}; }
+  template <class Part>
+  static Floats load(const float* from, Part, float = 0) {
+    return {*from};
+  }
+  template <class Part>
+  void store(float* to, Part) const {
+    *to = v;
+  }
+  template <class Part>
+  void store_upper(std::uint16_t* to, Part) const {
+    *to = static_cast<std::uint16_t>(bit_cast<std::uint32_t>(v) >> 16);
+  }
+};
+inline Floats operator+(Floats a, Floats b) { return {a.v + b.v}; }
+inline Floats operator-(Floats a, Floats b) { return {a.v - b.v}; }
+inline Floats operator*(Floats a, Floats b) { return {a.v * b.v}; }
+inline Floats operator/(Floats a, Floats b) { return {a.v / b.v}; }
+inline Floats fma(Floats a, Floats b, Floats c) { return {a.v * b.v + c.v}; }
+inline Floats largest(Floats a, Floats b) { return {a.v > b.v ? a.v : b.v}; }  // b where one is NaN, as the vector instructions
+inline Floats smallest(Floats a, Floats b) { return {a.v < b.v ? a.v : b.v}; }
+inline Floats sqrt(Floats a) { return {std::sqrt(a.v)}; }
+inline Floats round(Floats a) { return {std::nearbyint(a.v)}; }
+inline Floats times_power(Floats x, Floats n) {
+  if (!(n.v >= -127.0f)) return {n.v};  // NaN
+  return {x.v * bit_cast<float>((static_cast<std::int32_t>(n.v) + 127) << 23)};
+}
+inline float sum_of(Floats a) { return a.v; }
+inline void store_sums(const Floats* a, float* out) {
+  for (Index i = 0; i < 4; ++i) out[i] = a[i].v;
+}
+inline void store_sums(Floats a, float* out) { *out = a.v; }
+inline float largest_of(Floats a) { return a.v; }
+inline Floats twice(const float* from) { return {*from}; }
+inline Floats swapped(Floats a) { return a; }
+inline Floats alternating(float first, float) { return {first}; }
+
+#include <lowrank/kernels/target/elementwise.inl>
 
 /// What a packed float becomes: itself, or the float of its nearest bfloat16 (bf16 products on targets without bf16 instructions).
 template <bool Rounded>
@@ -63,24 +106,33 @@ constexpr PanelKernels panel_kernels() {
           .pack_token_rows = pack_rows<columns, Rounded>,
           .pack_token_columns = pack_columns<columns, Rounded>,
           .pack_blocks = nullptr,
-          .pack_blocks_turned = nullptr,
+          .pack_blocks_transposed = nullptr,
           .multiply = multiply};
 }
 
-inline constexpr KernelTable table = {.name = "scalar",
-                                      .lanes = lanes,
-                                      .vectors = vectors,
-                                      .columns = columns,
-                                      .fp32 = panel_kernels<false>(),
-                                      .bf16 = panel_kernels<true>(),
-                                      .decode_blocks = decode_blocks,
-                                      .widen_bfloat16 = widen<bfloat16>,
-                                      .widen_half = widen<half>,
-                                      .few_tokens = nullptr,
-                                      .few_tokens_bf16 = nullptr,
-                                      .few_tokens_int8 = nullptr,
-                                      .to_bfloat16 = nullptr,
-                                      .to_int8 = nullptr,
-                                      .elementwise = elementwise};
+inline bool is_available() { return true; }
+
+inline constexpr Target target = {.name = "scalar",
+                                  .is_available = is_available,
+                                  .lanes = lanes,
+                                  .vectors = vectors,
+                                  .columns = columns,
+                                  .fp32 = panel_kernels<false>(),
+                                  .bf16 = panel_kernels<true>(),
+                                  .decode_blocks = decode_blocks,
+                                  .widen_bfloat16 = widen<bfloat16>,
+                                  .widen_half = widen<half>,
+                                  .few_tokens = nullptr,
+                                  .few_tokens_bf16 = nullptr,
+                                  .few_tokens_int8 = nullptr,
+                                  .to_bfloat16 = nullptr,
+                                  .to_int8 = nullptr,
+                                  .quantize = {.encode_table = encode_table,
+                                               .encode_extreme = nullptr,
+                                               .encode_range = nullptr,
+                                               .encode_bytes = nullptr,
+                                               .decode_float = nullptr,
+                                               .decode_bfloat16 = nullptr},
+                                  .elementwise = elementwise};
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels::scalar

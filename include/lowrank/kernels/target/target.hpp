@@ -1,50 +1,92 @@
 #pragma once
 
-/// The instruction sets that have kernels, and which of them this processor has.
+/// What a target (an instruction set) supplies: functions on plain pointers. The driver knows nothing else of it.
+///
+/// Panels. The driver cuts the left factor into panels of `rows()` rows and the activation into panels of `columns` tokens, both stored
+/// depth first: word k of lane i lies at panel[k * step + i]. A word has 32 bits: one float, or for native bf16 the two neighbours 2 k (low
+/// half) and 2 k + 1 (high half) of the depth, zero past its end. A micro-kernel then reads both panels front to back:
+///
+///            columns                    a: left panel  [words][vectors * lanes]
+///          ┌─────────┐                  b: right panel [words][columns]
+///   lanes  │ c[0]    │ vectors          c[v][j] += a[k][v] * broadcast(b[k][j])   for each word k
+///   each   │ c[1]    │
+///          └─────────┘
 
-#include <lowrank/kernels/target/table.hpp>
+#include <cstdint>
+
+#include <lowrank/kernels/format/weight_view.hpp>
+#include <lowrank/kernels/target/elementwise.hpp>
+#include <lowrank/kernels/target/quantize.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::kernels {
 
-/// Instruction sets with kernels of their own, from the plainest to the richest.
-enum class Target { scalar, avx2, avx512, avx512bf16, neon };
-inline constexpr Target targets[] = {Target::scalar, Target::avx2, Target::avx512, Target::avx512bf16, Target::neon};
-inline constexpr const char* target_names[] = {"scalar", "avx2", "avx512", "avx512bf16", "neon"};
+using Word = std::uint32_t;
 
-namespace detail {
+/// Kernels for one panel format.
+struct PanelKernels {
+  /// Packs numbers: element (i, k), i < count, k < depth, is scale * from[i * stride + k] (rows) or scale * from[k * stride + i] (columns).
+  /// Lanes from count on hold anything.
+  using Pack = void (*)(const float* from, Index stride, Index count, Index depth, float scale, Word* panel, Index step);
+  /// Packs scale times rows [row, row + count), columns [col, col + depth) of blocks straight from their codes, transposing bytes instead
+  /// of floats. col and depth are multiples of 32, count at most `lanes`, and rows hold whole groups.
+  using PackBlocks = void (*)(const BlockSource& from, Index row, Index count, Index col, Index depth, float scale, Word* panel,
+                              Index step);
+  /// c[j * ldc + i] (+)= sum over words; only i < rows, j < columns are touched. a has `vectors` vectors a word.
+  using Multiply = void (*)(Index words, Index vectors, Index rows, Index columns, const Word* a, const Word* b, float* c, Index ldc,
+                            bool accumulate);
 
-/// Whether the processor has the instructions and the operating system saves their registers (libgcc asks XGETBV for both).
-inline bool is_available(Target target) {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  switch (target) {
-    case Target::scalar:
-      return true;
-    case Target::avx2:
-      return avx2;
-    case Target::avx512:
-      return avx512;
-    case Target::avx512bf16:
-      return avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
-    case Target::neon:
-      return false;
-  }
-#elif defined(__aarch64__) && defined(__ARM_NEON)
-  if (target == Target::neon) return true;
-#endif
-  return target == Target::scalar;
-}
+  Index unit;                                ///< depth in a word: 1 or 2
+  Pack pack_rows, pack_columns;              ///< left factor, `lanes` lanes
+  Pack pack_token_rows, pack_token_columns;  ///< activation, `columns` lanes
+  PackBlocks pack_blocks;                    ///< may be null
+  /// The same of the transposed matrix: rows [row, row + depth) along the depth, columns [col, col + count) along the lanes; col and the
+  /// group are multiples of the lanes.
+  PackBlocks pack_blocks_transposed;  ///< may be null
+  Multiply multiply;
+};
 
-}  // namespace detail
+/// Few tokens times rows of one weight: y[t * ldy + i] (+)= factor * sum over depth of element (row + i, k) times x[t], i < rows, t <
+/// tokens.
+///
+/// Tokens are padded to 1, 4 or 8 with zeros. Activations come in chunks of 32, zero past the depth, in the order in which the weight's
+/// codes unpack: for nibble_pairs the 16 even elements, then the 16 odd ones; else as they are.
+struct FewTokens {
+  const WeightView* weight;
+  float factor;
+  Index row, rows, tokens;
+  Index chunks;                  ///< of 32 of the depth
+  const float* x;                ///< [padded tokens][chunks * 32]
+  const float* x_sum;            ///< [chunks]: sums of the first token's chunks
+  const std::uint16_t* brain;    ///< the same as bfloat16
+  const std::int8_t* q;          ///< the same in 8 bits: x = q * q_scale[chunk]
+  const float *q_scale, *q_sum;  ///< [padded tokens][chunks]; q_sum is q_scale times the sum of the chunk's q
+  float* y;
+  Index ldy;
+  bool accumulate;
+};
 
-inline bool is_available(Target target) {
-  static const bool available[] = {detail::is_available(Target::scalar), detail::is_available(Target::avx2),
-                                   detail::is_available(Target::avx512), detail::is_available(Target::avx512bf16),
-                                   detail::is_available(Target::neon)};
-  return available[static_cast<int>(target)];
-}
+struct Target {
+  using Multiply = void (*)(const FewTokens& product);
+  /// out[i * stride + j] = element (row + i, col + j), i < count, j < length.
+  using DecodeBlocks = void (*)(const BlockSource& from, Index row, Index count, Index col, Index length, float* out, Index stride);
+  using Widen = void (*)(const void* from, Index length, float* out);
+
+  const char* name;
+  bool (*is_available)();  ///< whether the processor has the instructions and the operating system saves their registers
+  Index lanes;             ///< floats in a vector
+  Index vectors;           ///< vectors in the rows of a full panel
+  Index columns;           ///< tokens in a panel
+  PanelKernels fp32, bf16;
+  DecodeBlocks decode_blocks;
+  Widen widen_bfloat16, widen_half;
+  Multiply few_tokens, few_tokens_bf16, few_tokens_int8;                    ///< null: the packed driver does it
+  void (*to_bfloat16)(const float* from, Index count, std::uint16_t* out);  ///< count is a multiple of 32
+  /// Rounds each chunk of 32 to q · scale, |q| at most 127; sum is scale · Σ q.
+  void (*to_int8)(const float* from, Index chunks, std::int8_t* q, float* scale, float* sum);
+  QuantizeKernels quantize;
+  Elementwise elementwise;
+
+  Index rows() const { return lanes * vectors; }
+};
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels

@@ -1,19 +1,4 @@
-#pragma once
-
-/// Few tokens with AVX2 and activations of 8 bits: whole-number products of bytes; how rows are read is that of avx2_few.hpp.
-
-#if defined(__x86_64__)
-
-#include <lowrank/kernels/target/avx2_few.hpp>
-
-namespace lowrank::inline LOWRANK_ABI::kernels::avx2 {
-
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-#endif
+// Few tokens with AVX2 and activations of 8 bits: whole-number products of bytes; how rows are read is that of avx2_few.hpp.
 
 /// Sums of four neighbouring products of unsigned and signed bytes; exact where |a b| summed over two neighbours is below 2^15.
 [[gnu::always_inline]] inline __m256i dot_bytes(__m256i a, __m256i b) {
@@ -91,20 +76,18 @@ struct ByteStrip {
 /// u q is |u| times q with the sign of u: |u| ≤ 128 and |q| ≤ 127, so that two products fit in 16 bits.
 template <Layout L, Scaling M, int Rows, int Tokens>
 [[gnu::always_inline]] inline void add_byte_chunk(const RowGroup<L, M, Rows>& rows, Index c, __m256i table, const ByteStrip& strip,
-                                                  Index at, __m256 (&sum)[Rows][Tokens]) {
+                                                  Index at, Floats (&sum)[Rows][Tokens]) {
   const Index block = rows.block_at(c), inside = rows.inside(c);
   LOWRANK_UNROLL
   for (int r = 0; r < Rows; ++r) {
-    const __m256i u = load_bytes<L>(rows.row[r] + block + inside, c, table), magnitude = _mm256_abs_epi8(u);
-    __m256 scale, offset;
-    load_scale(rows, r, c, block, scale, offset);
-    if constexpr (few::has_offset(M)) offset = _mm256_movehdup_ps(offset);
+    const __m256i u = load_bytes<L>(rows.places.codes[r] + block + inside, c, table), magnitude = _mm256_abs_epi8(u);
+    const Pair pair = load_pair(rows, r, c, block);
     LOWRANK_UNROLL
     for (int t = 0; t < Tokens; ++t) {
       const __m256i q = _mm256_load_si256(reinterpret_cast<const __m256i*>(strip.q + (at + t) * 32));
       const __m256 dot = _mm256_cvtepi32_ps(dot_bytes(magnitude, _mm256_sign_epi8(q, u)));
-      sum[r][t] = _mm256_fmadd_ps(dot, _mm256_mul_ps(scale, _mm256_set1_ps(strip.scale[at + t])), sum[r][t]);
-      if constexpr (few::has_offset(M)) sum[r][t] = _mm256_fmadd_ps(offset, _mm256_set1_ps(strip.sum[at + t]), sum[r][t]);
+      sum[r][t] = fma({dot}, scale_of(pair) * Floats::all(strip.scale[at + t]), sum[r][t]);
+      if constexpr (few::has_offset(M)) sum[r][t] = fma(offset_of(pair), Floats::all(strip.sum[at + t]), sum[r][t]);
     }
   }
 }
@@ -115,7 +98,7 @@ template <Layout L, Scaling M, int Rows, int Tokens>
 void few_rows_int8(const FewTokens& p, const ByteStrip& strip, const few::SignedTable& bytes, Index row) {
   RowGroup<L, M, Rows> rows(p, row);
   const __m256i table = load_16_twice(bytes.entry);
-  __m256 sum[Rows][Tokens];
+  Floats sum[Rows][Tokens];
   clear(sum);
   Index at = 0;
   for (Index begin = strip.begin; begin < strip.end; begin += rows.window()) {
@@ -126,36 +109,35 @@ void few_rows_int8(const FewTokens& p, const ByteStrip& strip, const few::Signed
       add_byte_chunk(rows, c, table, strip, at, sum);
     }
   }
-  store_sums(p, row, sum, bytes.unit);
+  store_all(p, row, sum, bytes.unit);
 }
 
-template <Layout L, Scaling M, int Rows, int Tokens>
-void few_strips_int8(const FewTokens& p) {
-  const few::SignedTable bytes(p.piece->blocks);
+template <int Rows, int Tokens>
+void all_rows_int8(const FewTokens& p, void (*few)(const FewTokens&, const ByteStrip&, const few::SignedTable&, Index)) {
+  const few::SignedTable bytes(p.weight->blocks());
   FewTokens part = p;
   ByteStrip strip;
   while (strip.end < p.chunks) {
     strip.load<Tokens>(p, strip.end, bytes.unit);
-    for (Index row = 0; row < p.rows; row += Rows) few_rows_int8<L, M, Rows, Tokens>(part, strip, bytes, row);
+    for (Index row = 0; row < p.rows; row += Rows) few(part, strip, bytes, row);
     part.accumulate = true;
   }
 }
 
 template <Layout L, Scaling M>
 void few_blocks_int8(const FewTokens& p) {
-  if (p.tokens == 1) return few_strips_int8<L, M, 4, 1>(p);
-  if (p.tokens <= 4) return few_strips_int8<L, M, 2, 4>(p);
-  few_strips_int8<L, M, 1, 8>(p);
+  if (p.tokens == 1) return all_rows_int8<4, 1>(p, few_rows_int8<L, M, 4, 1>);
+  if (p.tokens <= 4) return all_rows_int8<2, 4>(p, few_rows_int8<L, M, 2, 4>);
+  all_rows_int8<1, 8>(p, few_rows_int8<L, M, 1, 8>);
 }
 
 /// Dense parts, such as an adapter's, stay in float.
 inline void few_tokens_int8(const FewTokens& p) {
-  const Scaling scaling = few::scaling_of(p.piece->blocks);
-  switch (few::layout_of(*p.piece)) {
+  const Scaling scaling = few::scaling_of(p.weight->blocks());
+  switch (few::layout_of(*p.weight)) {
     case Layout::pairs:
       if (scaling == Scaling::array) return few_blocks_int8<Layout::pairs, Scaling::array>(p);
-      if (scaling == Scaling::window) return few_blocks_int8<Layout::pairs, Scaling::window>(p);
-      return few_blocks_int8<Layout::pairs, Scaling::window_offset>(p);
+      return few_blocks_int8<Layout::pairs, Scaling::window>(p);
     case Layout::halves:
       if (scaling == Scaling::half) return few_blocks_int8<Layout::halves, Scaling::half>(p);
       if (scaling == Scaling::half_offset) return few_blocks_int8<Layout::halves, Scaling::half_offset>(p);
@@ -163,35 +145,8 @@ inline void few_tokens_int8(const FewTokens& p) {
     case Layout::long_halves:
       return few_blocks_int8<Layout::long_halves, Scaling::window_offset>(p);
     case Layout::bytes:
-      if (scaling == Scaling::half) return few_blocks_int8<Layout::bytes, Scaling::half>(p);
-      return few_blocks_int8<Layout::bytes, Scaling::window_offset>(p);
+      return few_blocks_int8<Layout::bytes, Scaling::half>(p);
     default:
       return few_tokens(p);
   }
 }
-
-inline constexpr KernelTable table = {.name = "avx2",
-                                      .lanes = lanes,
-                                      .vectors = vectors,
-                                      .columns = columns,
-                                      .fp32 = panel_kernels<false>(),
-                                      .bf16 = panel_kernels<true>(),
-                                      .decode_blocks = decode_blocks,
-                                      .widen_bfloat16 = widen_bfloat16,
-                                      .widen_half = widen_half,
-                                      .few_tokens = few_tokens,
-                                      .few_tokens_bf16 = few_tokens,
-                                      .few_tokens_int8 = few_tokens_int8,
-                                      .to_bfloat16 = nullptr,
-                                      .to_int8 = to_int8,
-                                      .elementwise = elementwise};
-
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-
-}  // namespace lowrank::inline LOWRANK_ABI::kernels::avx2
-
-#endif  // defined(__x86_64__)

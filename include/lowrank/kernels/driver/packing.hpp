@@ -3,94 +3,32 @@
 /// Fills panels: any piece of a source, or activations, into the words that a target's micro-kernel reads.
 
 #include <algorithm>
-#include <cstring>
-#include <new>
 #include <span>
 
+#include <lowrank/kernels/driver/decode.hpp>
+#include <lowrank/kernels/driver/options.hpp>
 #include <lowrank/kernels/driver/pieces.hpp>
-#include <lowrank/kernels/target/table.hpp>
+#include <lowrank/kernels/driver/scratch.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::kernels {
 
-/// Memory that a thread keeps from product to product: it grows, and is freed when the thread ends. Contents do not survive `get`.
-template <class Tag>
-class Scratch {
- public:
-  template <class T>
-  static T* get(Index count) {
-    static thread_local Scratch scratch;
-    const auto bytes = static_cast<std::size_t>(count) * sizeof(T);
-    if (bytes > scratch.size_) {
-      scratch.release();
-      scratch.data_ = ::operator new (bytes, std::align_val_t{64});
-      scratch.size_ = bytes;
-    }
-    return static_cast<T*>(scratch.data_);
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-
- private:
-  Scratch() = default;
-  ~Scratch() { release(); }
-  void release() {
-    ::operator delete (data_, std::align_val_t{64});
-    data_ = nullptr;
-    size_ = 0;
-  }
-
-  void* data_ = nullptr;
-  std::size_t size_ = 0;
-};
-
-/// Rows of an activation that lie together: element (k, token) = data[token * stride + k], or data[k * stride + token] when `turned`.
-struct Columns {
-  const float* data;
-  Index stride;
-  Index depth;
-  bool turned = false;
-};
-
 /// Kernels of a target for a compute type; 8-bit products are for few tokens, others round as bf16 does.
-inline const PanelKernels& panel_kernels(const KernelTable& table, Compute compute) {
-  return compute == Compute::fp32 ? table.fp32 : table.bf16;
+inline const PanelKernels& panel_kernels(const Target& target, Compute compute) {
+  return compute == Compute::fp32 ? target.fp32 : target.bf16;
 }
 
 /// Largest panel of any target, in rows and tokens, and the depth decoded at a time.
 inline constexpr Index max_panel_rows = 64, max_panel_columns = 16, tile_depth = 64;
 
-/// Stored rows [row, row + count), columns [col, col + length) of a piece as floats, unscaled.
-inline void decode_piece(const KernelTable& table, const Piece& piece, Index row, Index count, Index col, Index length, float* out,
-                         Index stride) {
-  if (piece.kind == Piece::Kind::other) return piece.decode(piece.data, row, count, col, length, out, stride);
-  if (piece.kind == Piece::Kind::blocks) return table.decode_blocks(piece.blocks, row, count, col, length, out, stride);
-  for (Index i = 0; i < count; ++i) {
-    const Index at = (row + i) * piece.stride + col;
-    switch (piece.kind) {
-      case Piece::Kind::fp32:
-        std::copy_n(static_cast<const float*>(piece.data) + at, length, out + i * stride);
-        break;
-      case Piece::Kind::bf16:
-        table.widen_bfloat16(static_cast<const bfloat16*>(piece.data) + at, length, out + i * stride);
-        break;
-      case Piece::Kind::half:
-        table.widen_half(static_cast<const half*>(piece.data) + at, length, out + i * stride);
-        break;
-      default:
-        break;
-    }
-  }
-}
-
 /// Fills the panels of one product's left factor.
 struct LeftPacker {
-  const KernelTable& table;
+  const Target& target;
   const PanelKernels& kernels;
   const Pieces& pieces;
 
   /// Rows [row, row + rows), depth [depth, depth + length) of the product; depth is a multiple of the unit, rows at most a panel's.
   void pack(Index row, Index rows, Index depth, Index length, Word* panel) const {
-    const Index step = ceil_div(rows, table.lanes) * table.lanes;
+    const Index step = ceil_div(rows, target.lanes) * target.lanes;
     for (Index k = depth; k < depth + length;) {
       const Piece* piece = whole_rows_at(row, rows, k);
       Index count = 0;
@@ -135,12 +73,12 @@ struct LeftPacker {
       float* corner = tile + (top - row) * tile_depth + left - k;
       const Index i = top - p.row, j = left - p.depth, m = bottom - top, n = right - left;
       if (!p.transposed) {
-        decode_piece(table, p, i, m, j, n, corner, tile_depth);
+        decode(target, p.weight, i, m, j, n, corner, tile_depth);
       } else {
-        float turned[max_panel_rows * tile_depth];
-        decode_piece(table, p, j, n, i, m, turned, max_panel_rows);
+        float tile_transposed[max_panel_rows * tile_depth];
+        decode(target, p.weight, j, n, i, m, tile_transposed, max_panel_rows);
         for (Index r = 0; r < m; ++r)
-          for (Index c = 0; c < n; ++c) corner[r * tile_depth + c] = turned[c * max_panel_rows + r];
+          for (Index c = 0; c < n; ++c) corner[r * tile_depth + c] = tile_transposed[c * max_panel_rows + r];
       }
       for (Index r = 0; r < m; ++r)
         for (Index c = 0; c < n; ++c) corner[r * tile_depth + c] *= p.scale;
@@ -151,49 +89,52 @@ struct LeftPacker {
 
   template <class Body>
   void for_lanes(Index rows, const Body& body) const {
-    for (Index v = 0; v < rows; v += table.lanes) body(v, std::min(table.lanes, rows - v));
+    for (Index v = 0; v < rows; v += target.lanes) body(v, std::min(target.lanes, rows - v));
   }
 
   /// Rows [i, i + rows), depth [k, k + length) of one piece.
   void pack_piece(const Piece& p, Index i, Index rows, Index k, Index length, Word* out, Index step) const {
-    if (p.kind == Piece::Kind::fp32) return pack_floats(p, i, rows, k, length, out, step);
-    if (p.transposed) return pack_turned(p, i, rows, k, length, out, step);
+    if (p.weight.kind() == WeightView::Kind::fp32) return pack_floats(p, i, rows, k, length, out, step);
+    if (p.transposed) return pack_transposed(p, i, rows, k, length, out, step);
     Index done = 0;
-    if (p.kind == Piece::Kind::blocks && kernels.pack_blocks != nullptr && p.blocks.rows_hold_whole_groups() && k % 32 == 0) {
+    if (p.weight.kind() == WeightView::Kind::blocks && kernels.pack_blocks != nullptr && p.weight.blocks().rows_hold_whole_groups() &&
+        k % 32 == 0) {
       done = length / 32 * 32;
-      for_lanes(rows, [&](Index v, Index lanes) { kernels.pack_blocks(p.blocks, i + v, lanes, k, done, p.scale, out + v, step); });
+      for_lanes(rows, [&](Index v, Index lanes) { kernels.pack_blocks(p.weight.blocks(), i + v, lanes, k, done, p.scale, out + v, step); });
     }
     alignas(64) float tile[max_panel_columns * tile_depth * 2];
     for (; done < length; done += tile_depth) {
       const Index count = std::min(tile_depth, length - done);
       for_lanes(rows, [&](Index v, Index lanes) {
-        decode_piece(table, p, i + v, lanes, k + done, count, tile, tile_depth);
+        decode(target, p.weight, i + v, lanes, k + done, count, tile, tile_depth);
         kernels.pack_rows(tile, tile_depth, lanes, count, p.scale, out + done / kernels.unit * step + v, step);
       });
     }
   }
 
   void pack_floats(const Piece& p, Index i, Index rows, Index k, Index length, Word* out, Index step) const {
-    const auto* data = static_cast<const float*>(p.data);
+    const auto* data = static_cast<const float*>(p.weight.data());
+    const Index stride = p.weight.stride();
     for_lanes(rows, [&](Index v, Index lanes) {
       if (p.transposed)
-        kernels.pack_columns(data + k * p.stride + i + v, p.stride, lanes, length, p.scale, out + v, step);
+        kernels.pack_columns(data + k * stride + i + v, stride, lanes, length, p.scale, out + v, step);
       else
-        kernels.pack_rows(data + (i + v) * p.stride + k, p.stride, lanes, length, p.scale, out + v, step);
+        kernels.pack_rows(data + (i + v) * stride + k, stride, lanes, length, p.scale, out + v, step);
     });
   }
 
   /// A transposed piece: its stored rows run along the lanes, so a decoded tile needs no transposing.
-  void pack_turned(const Piece& p, Index i, Index rows, Index k, Index length, Word* out, Index step) const {
-    if (p.kind == Piece::Kind::blocks && kernels.pack_blocks_turned != nullptr && p.blocks.rows_hold_whole_groups() &&
-        i % table.lanes == 0 && p.blocks.group % table.lanes == 0) {
-      return for_lanes(
-          rows, [&](Index v, Index lanes) { kernels.pack_blocks_turned(p.blocks, k, lanes, i + v, length, p.scale, out + v, step); });
+  void pack_transposed(const Piece& p, Index i, Index rows, Index k, Index length, Word* out, Index step) const {
+    if (p.weight.kind() == WeightView::Kind::blocks && kernels.pack_blocks_transposed != nullptr &&
+        p.weight.blocks().rows_hold_whole_groups() && i % target.lanes == 0 && p.weight.blocks().group % target.lanes == 0) {
+      return for_lanes(rows, [&](Index v, Index lanes) {
+        kernels.pack_blocks_transposed(p.weight.blocks(), k, lanes, i + v, length, p.scale, out + v, step);
+      });
     }
     alignas(64) float tile[max_panel_rows * tile_depth];
     for (Index done = 0; done < length; done += tile_depth) {
       const Index count = std::min(tile_depth, length - done);
-      decode_piece(table, p, k + done, count, i, rows, tile, max_panel_rows);
+      decode(target, p.weight, k + done, count, i, rows, tile, max_panel_rows);
       for_lanes(rows, [&](Index v, Index lanes) {
         kernels.pack_columns(tile + v, max_panel_rows, lanes, count, p.scale, out + done / kernels.unit * step + v, step);
       });
@@ -203,15 +144,15 @@ struct LeftPacker {
 
 /// One panel of tokens [token, token + count) over the whole depth; parts are stacked along the depth and begin
 /// at whole words.
-inline void pack_tokens(const KernelTable& table, const PanelKernels& kernels, std::span<const Columns> parts, Index token, Index count,
+inline void pack_tokens(const Target& target, const PanelKernels& kernels, std::span<const Columns> parts, Index token, Index count,
                         Word* panel) {
   Index depth = 0;
   for (const Columns& part : parts) {
-    Word* out = panel + depth / kernels.unit * table.columns;
-    if (part.turned)
-      kernels.pack_token_columns(part.data + token, part.stride, count, part.depth, 1.0f, out, table.columns);
+    Word* out = panel + depth / kernels.unit * target.columns;
+    if (part.transposed)
+      kernels.pack_token_columns(part.data + token, part.stride, count, part.depth, 1.0f, out, target.columns);
     else
-      kernels.pack_token_rows(part.data + token * part.stride, part.stride, count, part.depth, 1.0f, out, table.columns);
+      kernels.pack_token_rows(part.data + token * part.stride, part.stride, count, part.depth, 1.0f, out, target.columns);
     depth += part.depth;
   }
 }
@@ -227,7 +168,7 @@ inline Columns stack(std::span<const Columns> x, Index depth, Index tokens) {
   for (const Columns& part : x) {
     for (Index t = 0; t < tokens; ++t)
       for (Index k = 0; k < part.depth; ++k)
-        stacked[t * depth + begin + k] = part.turned ? part.data[k * part.stride + t] : part.data[t * part.stride + k];
+        stacked[t * depth + begin + k] = part.transposed ? part.data[k * part.stride + t] : part.data[t * part.stride + k];
     begin += part.depth;
   }
   return {stacked, depth, depth};

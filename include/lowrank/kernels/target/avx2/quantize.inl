@@ -1,20 +1,4 @@
-#pragma once
-
-/// Quantizing and decoding with AVX2: 32 numbers at a time.
-
-#if defined(__x86_64__)
-
-#include <lowrank/kernels/target/avx2.hpp>
-#include <lowrank/kernels/format/quantize_scalar.hpp>
-
-namespace lowrank::inline LOWRANK_ABI::kernels::avx2 {
-
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-#endif
+// Quantizing and decoding with AVX2: 32 numbers at a time.
 
 inline constexpr float smallest_normal = std::numeric_limits<float>::min(), infinity = std::numeric_limits<float>::infinity();
 
@@ -217,8 +201,8 @@ struct FloatGroup {
 
 /// 16 floats rounded to bfloat16.
 inline __m256i to_bfloat16(__m256 first, __m256 second) {
-  const __m256i low = _mm256_srli_epi32(_mm256_castps_si256(round_to_bfloat16(first)), 16);
-  const __m256i high = _mm256_srli_epi32(_mm256_castps_si256(round_to_bfloat16(second)), 16);
+  const __m256i low = _mm256_srli_epi32(_mm256_castps_si256(nearest_bfloat16({first}).v), 16);
+  const __m256i high = _mm256_srli_epi32(_mm256_castps_si256(nearest_bfloat16({second}).v), 16);
   return _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8);
 }
 
@@ -278,13 +262,3 @@ void decode(const BlockSource& s, Index begin, Index count, Element* out, bool s
   }
   if (streams) _mm_sfence();
 }
-
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-
-}  // namespace lowrank::inline LOWRANK_ABI::kernels::avx2
-
-#endif  // defined(__x86_64__)

@@ -8,38 +8,39 @@
 
 #include <lowrank/core/batch_invariant.hpp>
 #include <lowrank/core/parallel.hpp>
-#include <lowrank/kernels/driver/dispatch.hpp>
-#include <lowrank/kernels/driver/gemv.hpp>
-#include <lowrank/kernels/driver/pack.hpp>
+#include <lowrank/kernels/driver/few_tokens.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::kernels {
 
 namespace detail {
 
-struct TurnedRows {};
+struct TransposedRows {};
 
-inline constexpr Index few_turned_tokens = 4;  ///< measured: from eight on panels are no slower
+inline constexpr Index few_transposed_tokens = 4;  ///< measured: from eight on panels are no slower
 
-/// Whether stored rows are what a product should read: of a matrix in memory, unless the target packs its blocks turned by itself.
-inline bool is_turned(const KernelTable& table, const Piece& piece) {
-  if (!piece.transposed || piece.kind == Piece::Kind::other) return false;
-  return piece.kind != Piece::Kind::blocks || table.fp32.pack_blocks_turned == nullptr;
+/// Whether stored rows are what a product should read: of a matrix in memory, unless the target packs transposed blocks by itself.
+inline bool reads_stored_rows(const Target& target, const Piece& piece) {
+  using Kind = WeightView::Kind;
+  const Kind kind = piece.weight.kind();
+  if (!piece.transposed || kind == Kind::fp64 || kind == Kind::other) return false;
+  return kind != Kind::blocks || target.fp32.pack_blocks_transposed == nullptr;
 }
 
 /// Adds what a piece gives for rows [row, row + rows) of the product, of which it has all; x is [tokens][depth].
-inline void add_turned(const KernelTable& table, const Piece& piece, Index row, Index rows, const float* x, Index depth, Index tokens,
-                       float* y, Index ldy) {
+inline void add_transposed(const Target& target, const Piece& piece, Index row, Index rows, const float* x, Index depth, Index tokens,
+                           float* y, Index ldy) {
   constexpr Index height = 16;  // stored rows at a time, which stay in the first cache for all tokens
-  float* const buffer = Scratch<TurnedRows>::get<float>(height * rows);
+  const Index stride = piece.weight.stride();
+  float* const buffer = Scratch<TransposedRows>::get<float>(height * rows);
   for (Index k = 0; k < piece.length; k += height) {
     const Index count = std::min(height, piece.length - k), col = row - piece.row;
-    const bool in_place = piece.kind == Piece::Kind::fp32;
-    const float* const stored = in_place ? static_cast<const float*>(piece.data) + k * piece.stride + col : buffer;
-    if (!in_place) decode_piece(table, piece, k, count, col, rows, buffer, rows);
+    const bool in_place = piece.weight.kind() == WeightView::Kind::fp32;
+    const float* const stored = in_place ? static_cast<const float*>(piece.weight.data()) + k * stride + col : buffer;
+    if (!in_place) decode(target, piece.weight, k, count, col, rows, buffer, rows);
     for (Index t = 0; t < tokens; ++t) {
       float weights[height];
       for (Index j = 0; j < count; ++j) weights[j] = piece.scale * x[t * depth + piece.depth + k + j];
-      table.elementwise.add_weighted_rows(stored, in_place ? piece.stride : rows, count, weights, rows, y + t * ldy + row);
+      target.elementwise.add_weighted_rows(stored, in_place ? stride : rows, count, weights, rows, y + t * ldy + row);
     }
   }
 }
@@ -50,18 +51,18 @@ inline void add_turned(const KernelTable& table, const Piece& piece, Index row, 
 ///
 /// Each element is one chain of multiply-adds in the order of depth, as in the packed product. Numbers are not rounded to bfloat16,
 /// whatever options.compute says, as with multiply_few for so few tokens.
-inline bool multiply_few_turned(const Pieces& source, std::span<const Columns> x, Index tokens, float* y, Index ldy,
-                                const Options& options) {
-  const KernelTable& table = current_table();
-  if (tokens > detail::few_turned_tokens || source.depth() == 0 || options.batch_invariant || BatchInvariant::is_on()) return false;
+inline bool multiply_few_transposed(const Pieces& source, std::span<const Columns> x, Index tokens, float* y, Index ldy,
+                                    const Options& options) {
+  const Target& target = current_target();
+  if (tokens > detail::few_transposed_tokens || source.depth() == 0 || options.batch_invariant || BatchInvariant::is_on()) return false;
   for (const Piece& piece : source)
-    if (!detail::is_turned(table, piece)) return false;
+    if (!detail::reads_stored_rows(target, piece)) return false;
   const Columns numbers = detail::stack(x, source.depth(), tokens);
   const auto strip = [&](Index begin, Index end) {
     for (Index t = 0; t < tokens && !options.accumulate; ++t) std::fill(y + t * ldy + begin, y + t * ldy + end, 0.0f);
     for (const Piece& piece : source) {
       const Index top = std::max(begin, piece.row), bottom = std::min(end, piece.row + piece.rows);
-      if (top < bottom) detail::add_turned(table, piece, top, bottom - top, numbers.data, source.depth(), tokens, y, ldy);
+      if (top < bottom) detail::add_transposed(target, piece, top, bottom - top, numbers.data, source.depth(), tokens, y, ldy);
     }
     detail::finish(options, begin, end - begin, tokens, y + begin, ldy);
   };

@@ -1,19 +1,4 @@
-#pragma once
-
-/// Quantizing blocks of 32 numbers with half-precision scales, ggml's simple formats, with AVX2.
-
-#if defined(__x86_64__)
-
-#include <lowrank/kernels/target/quantize_avx2.hpp>
-
-namespace lowrank::inline LOWRANK_ABI::kernels::avx2 {
-
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-#endif
+// Quantizing blocks of 32 numbers with half-precision scales, ggml's simple formats, with AVX2.
 
 /// 32 numbers in registers.
 struct Numbers {
@@ -126,20 +111,3 @@ inline Index encode_bytes(const float* x, Index blocks, std::byte* to) {
   }
   return blocks;
 }
-
-inline constexpr QuantizeKernels quantize_kernels = {.encode_table = encode_table,
-                                                     .encode_extreme = encode_extreme,
-                                                     .encode_range = encode_range,
-                                                     .encode_bytes = encode_bytes,
-                                                     .decode_float = decode<FloatGroup, float>,
-                                                     .decode_bfloat16 = decode<Bfloat16Group, bfloat16>};
-
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-
-}  // namespace lowrank::inline LOWRANK_ABI::kernels::avx2
-
-#endif  // defined(__x86_64__)

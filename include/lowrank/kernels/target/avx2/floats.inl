@@ -1,23 +1,4 @@
-#pragma once
-
-/// Element-wise loops with AVX2 and FMA: 8 floats a vector.
-
-#if defined(__x86_64__)
-
-#include <limits>
-
-#include <immintrin.h>
-
-#include <lowrank/kernels/target/elementwise.hpp>
-
-namespace lowrank::inline LOWRANK_ABI::kernels::avx2 {
-
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-#endif
+// Element-wise loops with AVX2 and FMA: 8 floats a vector.
 
 struct Floats {
   static constexpr Index size = 8;
@@ -34,17 +15,14 @@ struct Floats {
   }
   void store(float* to, Whole) const { _mm256_storeu_ps(to, v); }
   void store(float* to, First part) const { _mm256_maskstore_ps(to, mask(part.count), v); }
-  __m128i rounded() const {
-    const __m256i bits = _mm256_castps_si256(v), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    const __m256i up = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
-    const __m256 number = _mm256_blendv_ps(_mm256_castsi256_ps(up), v, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
-    const __m256i words = _mm256_srli_epi32(_mm256_castps_si256(number), 16);
+  __m128i upper() const {
+    const __m256i words = _mm256_srli_epi32(_mm256_castps_si256(v), 16);
     return _mm256_castsi256_si128(_mm256_permute4x64_epi64(_mm256_packus_epi32(words, words), 0xD8));
   }
-  void store_rounded(std::uint16_t* to, Whole) const { _mm_storeu_si128(reinterpret_cast<__m128i*>(to), rounded()); }
-  void store_rounded(std::uint16_t* to, First part) const {
+  void store_upper(std::uint16_t* to, Whole) const { _mm_storeu_si128(reinterpret_cast<__m128i*>(to), upper()); }
+  void store_upper(std::uint16_t* to, First part) const {
     alignas(16) std::uint16_t words[8];
-    _mm_store_si128(reinterpret_cast<__m128i*>(words), rounded());
+    _mm_store_si128(reinterpret_cast<__m128i*>(words), upper());
     for (Index i = 0; i < part.count; ++i) to[i] = words[i];
   }
 };
@@ -87,15 +65,3 @@ inline Floats swapped(Floats a) { return {_mm256_permute_ps(a.v, 0xB1)}; }
 inline Floats alternating(float first, float second) {
   return {_mm256_setr_ps(first, second, first, second, first, second, first, second)};
 }
-
-#include <lowrank/kernels/target/elementwise.inl>
-
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-
-}  // namespace lowrank::inline LOWRANK_ABI::kernels::avx2
-
-#endif  // defined(__x86_64__)

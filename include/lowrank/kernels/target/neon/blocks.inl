@@ -1,12 +1,4 @@
-#pragma once
-
-/// Block-quantized weights with Advanced SIMD: codes to floats, along a row or across four.
-
-#if defined(__aarch64__) && defined(__ARM_NEON)
-
-#include <lowrank/kernels/target/neon.hpp>
-
-namespace lowrank::inline LOWRANK_ABI::kernels::neon {
+// Block-quantized weights with Advanced SIMD: codes to floats, along a row or across four.
 
 /// The 16 entries of a code table, one byte of each a register: four byte look-ups find 16 codes.
 struct Table {
@@ -39,7 +31,7 @@ inline uint8x16_t load_bytes(const std::byte* from) { return vld1q_u8(reinterpre
 inline uint8x16_t low_nibbles(uint8x16_t bytes) { return vandq_u8(bytes, vdupq_n_u8(15)); }
 inline uint8x16_t high_nibbles(uint8x16_t bytes) { return vshrq_n_u8(bytes, 4); }
 
-/// 16 bytes of each of four rows, turned: out[q] holds byte 4 q of rows 0 … 3, byte 4 q + 1 of rows 0 … 3 and so on.
+/// 16 bytes of each of four rows, transposed: out[q] holds byte 4 q of rows 0 … 3, byte 4 q + 1 of rows 0 … 3 and so on.
 [[gnu::always_inline]] inline void transpose_bytes(uint8x16_t r0, uint8x16_t r1, uint8x16_t r2, uint8x16_t r3, uint8x16_t* out) {
   const uint8x16_t a = vzip1q_u8(r0, r2), b = vzip1q_u8(r1, r3), c = vzip2q_u8(r0, r2), d = vzip2q_u8(r1, r3);
   out[0] = vzip1q_u8(a, b);
@@ -84,28 +76,6 @@ struct Scales {
   }
 };
 
-/// Where the codes of an element lie whose row begins with a group: their first byte, and for nibble_halves whether it is the high nibble.
-struct CodePlace {
-  const std::byte* bytes;
-  bool is_high = false;
-
-  CodePlace(const BlockSource& s, Index element) {
-    if (s.order == CodeOrder::nibble_pairs) {
-      bytes = s.data + element / 2;
-      return;
-    }
-    const Index inside = element % s.block;
-    bytes = s.block_of(element) + s.codes_at;
-    if (s.order == CodeOrder::bytes) {
-      bytes += inside;
-      return;
-    }
-    const Index position = inside % (2 * s.run);
-    bytes += inside / (2 * s.run) * s.run + position % s.run;
-    is_high = position >= s.run;
-  }
-};
-
 /// Four rows of codes to four lanes of a panel.
 template <bool Rounded>
 struct BlockPacker {
@@ -120,38 +90,38 @@ struct BlockPacker {
     for (int i = 0; i < 4; ++i) store<Rounded>(panel + i * stride * step, vfmaq_f32(offset, numbers[i], slope));
   }
 
-  /// 16 bytes of each row from `bytes` on, turned.
-  [[gnu::always_inline]] void turn(const std::byte* bytes, uint8x16_t* turned) const {
+  /// 16 bytes of each row from `bytes` on, transposed.
+  [[gnu::always_inline]] void transpose(const std::byte* bytes, uint8x16_t* transposed) const {
     const Index pitch = source.row_bytes();
     uint8x16_t r[4];
     for (Index i = 0; i < 4; ++i) r[i] = load_bytes(bytes + (i < count ? i : 0) * pitch);
-    transpose_bytes(r[0], r[1], r[2], r[3], turned);
+    transpose_bytes(r[0], r[1], r[2], r[3], transposed);
   }
 
   /// 32 elements of the depth from column col on; a byte holds two neighbours.
   void pack_pairs(Index col, Word* panel) const {
-    uint8x16_t turned[4];
-    turn(CodePlace(source, row * source.pitch + col).bytes, turned);
+    uint8x16_t transposed[4];
+    transpose(CodePlace(source, row, col).bytes, transposed);
     for (int q = 0; q < 4; ++q) {
       float32x4_t numbers[4];
-      table.look_up(high_nibbles(turned[q]), numbers);
+      table.look_up(high_nibbles(transposed[q]), numbers);
       put(numbers, panel + 8 * q * step, 2);
-      table.look_up(low_nibbles(turned[q]), numbers);
+      table.look_up(low_nibbles(transposed[q]), numbers);
       put(numbers, panel + (8 * q + 1) * step, 2);
     }
   }
 
   /// 16 elements of the depth, a byte or one of its nibbles each.
   void pack_bytes(Index col, Word* panel) const {
-    const CodePlace place(source, row * source.pitch + col);
-    uint8x16_t turned[4];
-    turn(place.bytes, turned);
+    const CodePlace place(source, row, col);
+    uint8x16_t transposed[4];
+    transpose(place.bytes, transposed);
     for (int q = 0; q < 4; ++q) {
       float32x4_t numbers[4];
       if (source.order == CodeOrder::bytes)
-        widen_bytes(turned[q], numbers);
+        widen_bytes(transposed[q], numbers);
       else
-        table.look_up(place.is_high ? high_nibbles(turned[q]) : low_nibbles(turned[q]), numbers);
+        table.look_up(place.shift != 0 ? high_nibbles(transposed[q]) : low_nibbles(transposed[q]), numbers);
       put(numbers, panel + 4 * q * step, 1);
     }
   }
@@ -185,7 +155,7 @@ void pack_blocks(const BlockSource& s, Index row, Index count, Index col, Index 
     table.look_up(vcombine_u8(vzip1_u8(even, odd), vzip2_u8(even, odd)), numbers);
   } else if (order == CodeOrder::nibble_halves) {
     const uint8x16_t bytes = load_bytes(place.bytes);
-    table.look_up(place.is_high ? high_nibbles(bytes) : low_nibbles(bytes), numbers);
+    table.look_up(place.shift != 0 ? high_nibbles(bytes) : low_nibbles(bytes), numbers);
   } else {
     widen_bytes(load_bytes(place.bytes), numbers);
   }
@@ -245,7 +215,7 @@ inline void decode_row(const BlockSource& s, Index row, Index col, Index length,
   }
 }
 
-/// Columns [col, col + 8) of four rows at a time, as a turned panel wants them: scales and codes are gathered over the rows.
+/// Columns [col, col + 8) of four rows at a time, as a transposed panel wants them: scales and codes are gathered over the rows.
 inline void decode_eight(const BlockSource& s, Index row, Index count, Index col, const Table& table, float* out, Index stride) {
   const CodePlace place(s, row * s.pitch + col);
   const Index row_bytes = s.row_bytes();
@@ -259,7 +229,7 @@ inline void decode_eight(const BlockSource& s, Index row, Index count, Index col
     vst1q_f32(scale, scales.scale);
     vst1q_f32(offset, scales.offset);
     uint8x16_t codes[2];
-    codes_of_eight(s.order, place.is_high, at, codes);
+    codes_of_eight(s.order, place.shift != 0, at, codes);
     for (Index r = 0; r < rows; r += 2) {
       float32x4_t numbers[4];
       s.order == CodeOrder::bytes ? widen_bytes(codes[r / 2], numbers) : table.look_up(codes[r / 2], numbers);
@@ -277,7 +247,3 @@ inline void decode_blocks(const BlockSource& s, Index row, Index count, Index co
     return decode_eight(s, row, count, col, table, out, stride);
   for (Index i = 0; i < count; ++i) decode_row(s, row + i, col, length, table, out + i * stride);
 }
-
-}  // namespace lowrank::inline LOWRANK_ABI::kernels::neon
-
-#endif  // defined(__aarch64__) && defined(__ARM_NEON)

@@ -1,48 +1,21 @@
-#pragma once
+// Element-wise loops with AVX-512: 16 floats a vector.
 
-/// Element-wise loops with AVX-512: 16 floats a vector.
-
-#if defined(__x86_64__)
-
-#include <limits>
-
-#include <immintrin.h>
-
-#include <lowrank/kernels/target/elementwise.hpp>
-
-namespace lowrank::inline LOWRANK_ABI::kernels::avx512 {
-
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12's own intrinsics start from an undefined register
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")
-#endif
+inline __mmask16 first_lanes(Index count) { return static_cast<__mmask16>(count >= 16 ? 0xffffu : (1u << count) - 1u); }
 
 struct Floats {
   static constexpr Index size = 16;
   __m512 v;
 
   static Floats all(float x) { return {_mm512_set1_ps(x)}; }
-  static __mmask16 mask(Index count) { return static_cast<__mmask16>((1u << count) - 1u); }
   static Floats load(const float* from, Whole, float = 0) { return {_mm512_loadu_ps(from)}; }
   static Floats load(const float* from, First part, float fill = 0) {
-    return {_mm512_mask_loadu_ps(_mm512_set1_ps(fill), mask(part.count), from)};
+    return {_mm512_mask_loadu_ps(_mm512_set1_ps(fill), first_lanes(part.count), from)};
   }
   void store(float* to, Whole) const { _mm512_storeu_ps(to, v); }
-  void store(float* to, First part) const { _mm512_mask_storeu_ps(to, mask(part.count), v); }
-  __m512i rounded() const {
-    const __m512i bits = _mm512_castps_si512(v), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    const __m512i up = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
-    return _mm512_srli_epi32(_mm512_mask_mov_epi32(up, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), bits), 16);
-  }
-  void store_rounded(std::uint16_t* to, Whole) const {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(rounded()));
-  }
-  void store_rounded(std::uint16_t* to, First part) const { _mm512_mask_cvtepi32_storeu_epi16(to, mask(part.count), rounded()); }
+  void store(float* to, First part) const { _mm512_mask_storeu_ps(to, first_lanes(part.count), v); }
+  __m512i upper() const { return _mm512_srli_epi32(_mm512_castps_si512(v), 16); }
+  void store_upper(std::uint16_t* to, Whole) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(upper())); }
+  void store_upper(std::uint16_t* to, First part) const { _mm512_mask_cvtepi32_storeu_epi16(to, first_lanes(part.count), upper()); }
 };
 inline Floats operator+(Floats a, Floats b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline Floats operator-(Floats a, Floats b) { return {_mm512_sub_ps(a.v, b.v)}; }
@@ -72,16 +45,3 @@ inline Floats swapped(Floats a) { return {_mm512_permute_ps(a.v, 0xB1)}; }
 inline Floats alternating(float first, float second) {
   return {_mm512_mask_blend_ps(0xAAAA, _mm512_set1_ps(first), _mm512_set1_ps(second))};
 }
-
-#include <lowrank/kernels/target/elementwise.inl>
-
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#pragma GCC diagnostic pop
-#endif
-
-}  // namespace lowrank::inline LOWRANK_ABI::kernels::avx512
-
-#endif  // defined(__x86_64__)

@@ -1,38 +1,9 @@
-#pragma once
+// Few tokens with Advanced SIMD: rows of weights are read once, front to back, four to eight side by side.
+//
+// Lanes are rows: the codes of four rows are transposed as bytes, which costs little, and then a vector of scales serves all four, tokens
+// are taken by lane, and no sum has to be added across lanes at the end. In 8 bits lanes run along the depth.
 
-/// Few tokens with Advanced SIMD: rows of weights are read once, front to back, four to eight side by side.
-///
-/// Lanes are rows: the codes of four rows are turned as bytes, which costs little, and then a vector of scales serves all four, tokens are
-/// taken by lane, and no sum has to be added across lanes at the end. In 8 bits lanes run along the depth.
-
-#if defined(__aarch64__) && defined(__ARM_NEON)
-
-#include <bit>
-#include <cmath>
-
-#include <lowrank/kernels/target/neon_blocks.hpp>
-#include <lowrank/kernels/driver/pieces.hpp>
-
-namespace lowrank::inline LOWRANK_ABI::kernels::neon {
-
-/// How 32 elements of a row, a chunk, lie in memory: the inner loop is compiled for each.
-enum class Layout { pairs, halves, long_halves, bytes, fp32, bf16, half };
-
-inline Layout layout_of(const Piece& piece) {
-  switch (piece.kind) {
-    case Piece::Kind::fp32:
-      return Layout::fp32;
-    case Piece::Kind::bf16:
-      return Layout::bf16;
-    case Piece::Kind::half:
-      return Layout::half;
-    default:
-      break;
-  }
-  if (piece.blocks.order == CodeOrder::nibble_pairs) return Layout::pairs;
-  if (piece.blocks.order == CodeOrder::bytes) return Layout::bytes;
-  return piece.blocks.run == 16 ? Layout::halves : Layout::long_halves;
-}
+using few::Layout;
 
 /// Scales and offsets of four rows, read ahead.
 struct ScaleWindow {
@@ -64,11 +35,11 @@ struct NoScales {};
 /// Four rows of a piece; rows past the last repeat it.
 template <Layout L>
 struct FourRows {
-  static constexpr bool is_dense = L == Layout::fp32 || L == Layout::bf16 || L == Layout::half;
-  static constexpr Index element_bytes = L == Layout::fp32 ? 4 : 2;  ///< of a dense row
+  static constexpr bool is_dense = few::is_dense(L);
+  static constexpr Index element_bytes = few::element_bytes(L);  ///< of a dense row
   static constexpr Index chunk_bytes = is_dense ? 32 * element_bytes : L == Layout::bytes ? 32 : 16;
 
-  const Piece& piece;
+  const WeightView& weight;
   Index index[4];
   const std::byte* row[4];
   Index block_shift = 0, group_shift = 0;
@@ -76,21 +47,21 @@ struct FourRows {
   Index short_chunk = -1;  ///< the chunk in which a dense row ends, copied to `last` and filled up with zeros
   alignas(16) std::byte last[is_dense ? 4 : 1][is_dense ? chunk_bytes : 1];
 
-  FourRows(const FewTokens& p, Index begin) : piece(*p.piece) {
-    const BlockSource& s = piece.blocks;
+  FourRows(const FewTokens& p, Index begin) : weight(*p.weight) {
+    const BlockSource& s = weight.blocks();
     for (Index r = 0; r < 4; ++r) {
       index[r] = p.row + (begin + r < p.rows ? begin + r : p.rows - 1);
       if constexpr (is_dense)
-        row[r] = static_cast<const std::byte*>(piece.data) + index[r] * piece.stride * element_bytes;
+        row[r] = static_cast<const std::byte*>(weight.data()) + index[r] * weight.stride() * element_bytes;
       else
         row[r] = s.data + index[r] * s.row_bytes();
     }
     if constexpr (is_dense) {
-      if (piece.length % 32 == 0) return;
-      short_chunk = piece.length / 32;
+      if (weight.cols() % 32 == 0) return;
+      short_chunk = weight.cols() / 32;
       for (int r = 0; r < 4; ++r) {
         std::memset(last[r], 0, chunk_bytes);
-        std::memcpy(last[r], row[r] + short_chunk * chunk_bytes, static_cast<std::size_t>(piece.length % 32 * element_bytes));
+        std::memcpy(last[r], row[r] + short_chunk * chunk_bytes, static_cast<std::size_t>(weight.cols() % 32 * element_bytes));
       }
     } else {
       group_shift = std::countr_zero(static_cast<std::size_t>(s.group));
@@ -101,7 +72,7 @@ struct FourRows {
   /// Chunks whose scales are at hand after read_ahead.
   Index window() const { return is_dense ? Index{1} << 40 : ScaleWindow::groups << group_shift >> 5; }
   void read_ahead(Index chunk) {
-    if constexpr (!is_dense) ahead.read(piece.blocks, index, chunk * 32 >> group_shift);
+    if constexpr (!is_dense) ahead.read(weight.blocks(), index, chunk * 32 >> group_shift);
   }
   float32x4_t slope(Index chunk) const { return vld1q_f32(ahead.scale[group(chunk)]); }
   float32x4_t offset(Index chunk) const { return vld1q_f32(ahead.offset[group(chunk)]); }
@@ -116,7 +87,7 @@ struct FourRows {
     if constexpr (!is_dense && L != Layout::pairs) {
       const Index in_block = c & ((Index{1} << (block_shift - 5)) - 1);
       const Index codes = L == Layout::long_halves ? in_block / 2 * 32 : in_block * chunk_bytes;
-      begin = (c >> (block_shift - 5)) * piece.blocks.block_bytes + piece.blocks.codes_at + codes;
+      begin = (c >> (block_shift - 5)) * weight.blocks().block_bytes + weight.blocks().codes_at + codes;
     }
     for (int r = 0; r < 4; ++r) at[r] = row[r] + begin;
   }
@@ -218,9 +189,9 @@ inline void store_sums(const FewTokens& p, Index row, Index token, float32x4_t s
   const Index count = p.rows - row;
   if (count <= 0 || token >= p.tokens) return;
   float* y = p.y + token * p.ldy + row;
-  sum = vmulq_n_f32(sum, p.piece->scale);
-  if (p.accumulate) sum = vaddq_f32(count >= 4 ? vld1q_f32(y) : load_first(y, count), sum);
-  count >= 4 ? vst1q_f32(y, sum) : store_first(y, count, sum);
+  sum = vmulq_n_f32(sum, p.factor);
+  if (p.accumulate) sum = vaddq_f32(Floats::load(y, First{count}).v, sum);
+  Floats{sum}.store(y, First{count});
 }
 
 /// 4 · Blocks rows; the second four only where there are so many.
@@ -228,7 +199,7 @@ template <Layout L, bool ScaleLast, int Tokens, int Blocks>
 void few_rows(const FewTokens& p, Index row) {
   FourRows<L> first(p, row), second(p, row + 4);
   const bool is_wide = Blocks == 2 && row + 4 < p.rows;
-  const Table table(p.piece->blocks.table.data());
+  const Table table(p.weight->blocks().table.data());
   const Index width = p.chunks * 32;
   float32x4_t sum[Blocks][Tokens];
   LOWRANK_UNROLL
@@ -264,8 +235,8 @@ inline bool has_no_offsets(const BlockSource& s) {
 }
 
 inline void few_tokens(const FewTokens& p) {
-  const bool scale_last = has_no_offsets(p.piece->blocks);
-  switch (layout_of(*p.piece)) {
+  const bool scale_last = has_no_offsets(p.weight->blocks());
+  switch (few::layout_of(*p.weight)) {
     case Layout::pairs:
       return scale_last ? few_layout<Layout::pairs, true>(p) : few_layout<Layout::pairs, false>(p);
     case Layout::halves:
@@ -282,7 +253,3 @@ inline void few_tokens(const FewTokens& p) {
       return few_layout<Layout::half, false>(p);
   }
 }
-
-}  // namespace lowrank::inline LOWRANK_ABI::kernels::neon
-
-#endif  // defined(__aarch64__) && defined(__ARM_NEON)

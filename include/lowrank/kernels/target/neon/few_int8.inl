@@ -1,13 +1,4 @@
-#pragma once
-
-/// Few tokens with Advanced SIMD and activations in 8 bits. Lanes run along the depth; the sums of four rows meet before they are scaled.
-
-#if defined(__aarch64__) && defined(__ARM_NEON)
-
-#include <lowrank/kernels/target/neon_elementwise.hpp>
-#include <lowrank/kernels/target/neon_few.hpp>
-
-namespace lowrank::inline LOWRANK_ABI::kernels::neon {
+// Few tokens with Advanced SIMD and activations in 8 bits. Lanes run along the depth; the sums of four rows meet before they are scaled.
 
 inline void to_int8(const float* from, Index chunks, std::int8_t* q, float* scale, float* sum) {
   for (Index c = 0; c < chunks; ++c, from += 32, q += 32) {
@@ -27,25 +18,6 @@ inline void to_int8(const float* from, Index chunks, std::int8_t* q, float* scal
   }
 }
 
-/// A code table in 8 bits: table[c] = unit * code[c], exact where the entries are small integers.
-struct ByteTable {
-  int8x16_t codes;
-  float unit = 1;
-
-  explicit ByteTable(const BlockSource& s) {
-    float largest = 0;
-    bool is_whole = true;
-    for (float entry : s.table) {
-      largest = std::abs(entry) > largest ? std::abs(entry) : largest;
-      is_whole = is_whole && entry == std::floor(entry);
-    }
-    if (s.order != CodeOrder::bytes && (!is_whole || largest > 127)) unit = largest / 127;
-    std::int8_t rounded[16];
-    for (std::size_t c = 0; c < 16; ++c) rounded[c] = static_cast<std::int8_t>(std::lrint(s.table[c] / unit));
-    codes = vld1q_s8(rounded);
-  }
-};
-
 /// 16 of a chunk's 32 weights in 8 bits.
 template <Layout L>
 [[gnu::always_inline]] inline int8x16_t load_weights(const std::byte* at, Index chunk, bool is_second, int8x16_t table) {
@@ -63,15 +35,15 @@ template <Layout L>
 
 /// With w = slope code + offset and x = d q: Σ w x = slope d Σ code q + offset d Σ q, the last sum known beforehand.
 template <Layout L, int Tokens>
-[[gnu::always_inline]] inline void add_chunk_int8(const FewTokens& p, const FourRows<L>& rows, Index c, const ByteTable& table,
+[[gnu::always_inline]] inline void add_chunk_int8(const FewTokens& p, const FourRows<L>& rows, Index c, const few::SignedTable& table,
                                                   float32x4_t* sum) {
   const std::byte* at[4];
   rows.find(c, at);
   int8x16_t w[4][2];
   LOWRANK_UNROLL
   for (int r = 0; r < 4; ++r) {
-    w[r][0] = load_weights<L>(at[r], c, false, table.codes);
-    w[r][1] = load_weights<L>(at[r], c, true, table.codes);
+    w[r][0] = load_weights<L>(at[r], c, false, vld1q_s8(table.entry));
+    w[r][1] = load_weights<L>(at[r], c, true, vld1q_s8(table.entry));
   }
   const float32x4_t slope = vmulq_n_f32(rows.slope(c), table.unit), offset = rows.offset(c);
   LOWRANK_UNROLL
@@ -85,7 +57,7 @@ template <Layout L, int Tokens>
 }
 
 template <Layout L, int Tokens>
-void few_rows_int8(const FewTokens& p, const ByteTable& table, Index row) {
+void few_rows_int8(const FewTokens& p, const few::SignedTable& table, Index row) {
   FourRows<L> rows(p, row);
   float32x4_t sum[Tokens];
   LOWRANK_UNROLL
@@ -101,7 +73,7 @@ void few_rows_int8(const FewTokens& p, const ByteTable& table, Index row) {
 
 template <Layout L>
 void few_layout_int8(const FewTokens& p) {
-  const ByteTable table(p.piece->blocks);
+  const few::SignedTable table(p.weight->blocks());
   for (Index row = 0; row < p.rows; row += 4) {
     if (p.tokens == 1)
       few_rows_int8<L, 1>(p, table, row);
@@ -114,7 +86,7 @@ void few_layout_int8(const FewTokens& p) {
 
 /// Dense parts, such as an adapter's, stay in float.
 inline void few_tokens_int8(const FewTokens& p) {
-  switch (layout_of(*p.piece)) {
+  switch (few::layout_of(*p.weight)) {
     case Layout::pairs:
       return few_layout_int8<Layout::pairs>(p);
     case Layout::halves:
@@ -127,35 +99,3 @@ inline void few_tokens_int8(const FewTokens& p) {
       return few_tokens(p);
   }
 }
-
-template <bool Rounded>
-constexpr PanelKernels panel_kernels() {
-  return {.unit = 1,
-          .pack_rows = pack_rows<lanes, Rounded>,
-          .pack_columns = pack_columns<lanes, Rounded>,
-          .pack_token_rows = pack_rows<columns, Rounded>,
-          .pack_token_columns = pack_columns<columns, Rounded>,
-          .pack_blocks = pack_blocks<Rounded>,
-          .pack_blocks_turned = nullptr,
-          .multiply = multiply};
-}
-
-inline constexpr KernelTable table = {.name = "neon",
-                                      .lanes = lanes,
-                                      .vectors = vectors,
-                                      .columns = columns,
-                                      .fp32 = panel_kernels<false>(),
-                                      .bf16 = panel_kernels<true>(),
-                                      .decode_blocks = decode_blocks,
-                                      .widen_bfloat16 = widen_bfloat16,
-                                      .widen_half = widen_half,
-                                      .few_tokens = few_tokens,
-                                      .few_tokens_bf16 = few_tokens,
-                                      .few_tokens_int8 = few_tokens_int8,
-                                      .to_bfloat16 = nullptr,
-                                      .to_int8 = to_int8,
-                                      .elementwise = elementwise};
-
-}  // namespace lowrank::inline LOWRANK_ABI::kernels::neon
-
-#endif  // defined(__aarch64__) && defined(__ARM_NEON)

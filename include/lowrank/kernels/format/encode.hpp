@@ -65,27 +65,6 @@ struct GroupCodes {
   float scale, offset;
 };
 
-/// What a target (an instruction set) supplies for quantizing and for writing whole matrices.
-struct QuantizeKernels {
-  /// Quantizes whole blocks: block / 2 bytes of codes and one scale each. The first block with a number that is not finite, or `blocks`.
-  using EncodeTable = Index (*)(const TableEncoder& encoder, const float* x, Index blocks, std::uint8_t* codes, float* scales);
-  /// out[i] = element begin + i of the flattened matrix, i < count; begin is a multiple of 32 and where a block begins, count a multiple of
-  /// 32. `streams` writes past the caches.
-  template <class Element>
-  using Decode = void (*)(const BlockSource& from, Index begin, Index count, Element* out, bool streams);
-
-  /// Quantizes whole blocks of 32 numbers with their scale in half precision. The first block that cannot be stored (a number is not
-  /// finite, or the scale does not fit), or `blocks`.
-  using EncodeBlocks = Index (*)(const float* x, Index blocks, std::byte* to);
-
-  EncodeTable encode_table;
-  EncodeBlocks encode_extreme;       ///< null: the format's own rule does it. Q4_0: scale = the extreme / -8, code = number / scale + 8
-  EncodeBlocks encode_range;         ///< Q4_1: scale = (max - min) / 15, code = (number - min) / scale
-  EncodeBlocks encode_bytes;         ///< Q8_0: scale = max |x| / 127, code = number / scale
-  Decode<float> decode_float;        ///< null: KernelTable::decode_blocks does it
-  Decode<bfloat16> decode_bfloat16;  ///< null with the other
-};
-
 namespace scalar {
 
 /// Sums by position modulo 16, added up as halves: the order of a vector unit, whatever its width.
@@ -157,19 +136,19 @@ struct Search {
 ///
 /// For fixed codes the best scale is Σ x v / Σ v², and lowers the error by (Σ x v)² / Σ v²: so the candidate whose codes promise most is
 /// refitted, and kept if it is better than the largest magnitude. No product meets a sum outside an fma: the same bits everywhere.
-template <class Target>
+template <class Functions>
 float searched_scale(const TableEncoder& encoder, const float* x, Index count, float largest) {
   float best = largest, best_gain = 0;
   for (const float fraction : encoder.fractions) {
     const float scale = largest * fraction;
     if (!std::isnormal(scale)) continue;
-    const Moments m = Target::moments(encoder.rule, x, count, 1.0f / scale);
+    const Moments m = Functions::moments(encoder.rule, x, count, 1.0f / scale);
     const float slope = fraction * m.tv, gain = slope * slope / m.vv;
     if (gain > best_gain) best = scale * (m.tv / m.vv), best_gain = gain;
   }
   if (!std::isnormal(best)) return largest;
-  const float unit = best / largest, error = Target::squared_error(encoder.rule, x, count, 1.0f / best) * (unit * unit);
-  return error < Target::squared_error(encoder.rule, x, count, 1.0f / largest) ? best : largest;
+  const float unit = best / largest, error = Functions::squared_error(encoder.rule, x, count, 1.0f / best) * (unit * unit);
+  return error < Functions::squared_error(encoder.rule, x, count, 1.0f / largest) ? best : largest;
 }
 
 /// Quantizes one block, which may be short. False when a number is not finite. A block whose maximum is subnormal is a zero block.
@@ -196,13 +175,6 @@ inline float reciprocal(float scale) {
   const float inverse = 1.0f / scale;
   return std::isfinite(inverse) ? inverse : 0.0f;
 }
-
-inline constexpr QuantizeKernels quantize_kernels = {.encode_table = encode_table,
-                                                     .encode_extreme = nullptr,
-                                                     .encode_range = nullptr,
-                                                     .encode_bytes = nullptr,
-                                                     .decode_float = nullptr,
-                                                     .decode_bfloat16 = nullptr};
 
 }  // namespace scalar
 }  // namespace lowrank::inline LOWRANK_ABI::kernels

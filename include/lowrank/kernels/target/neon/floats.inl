@@ -1,16 +1,4 @@
-#pragma once
-
-/// Element-wise loops with NEON: 4 floats a vector.
-
-#if defined(__aarch64__) && defined(__ARM_NEON)
-
-#include <limits>
-
-#include <arm_neon.h>
-
-#include <lowrank/kernels/target/elementwise.hpp>
-
-namespace lowrank::inline LOWRANK_ABI::kernels::neon {
+// Element-wise loops with NEON: 4 floats a vector.
 
 struct Floats {
   static constexpr Index size = 4;
@@ -19,25 +7,23 @@ struct Floats {
   static Floats all(float x) { return {vdupq_n_f32(x)}; }
   static Floats load(const float* from, Whole, float = 0) { return {vld1q_f32(from)}; }
   static Floats load(const float* from, First part, float fill = 0) {
+    if (part.count >= 4) return {vld1q_f32(from)};
     float lanes[4] = {fill, fill, fill, fill};
     for (Index i = 0; i < part.count; ++i) lanes[i] = from[i];
     return {vld1q_f32(lanes)};
   }
   void store(float* to, Whole) const { vst1q_f32(to, v); }
   void store(float* to, First part) const {
+    if (part.count >= 4) return vst1q_f32(to, v);
     float lanes[4];
     vst1q_f32(lanes, v);
     for (Index i = 0; i < part.count; ++i) to[i] = lanes[i];
   }
-  uint16x4_t rounded() const {
-    const uint32x4_t bits = vreinterpretq_u32_f32(v), odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
-    const uint32x4_t up = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd);
-    return vshrn_n_u32(vbslq_u32(vceqq_f32(v, v), up, bits), 16);  // NaN stays NaN
-  }
-  void store_rounded(std::uint16_t* to, Whole) const { vst1_u16(to, rounded()); }
-  void store_rounded(std::uint16_t* to, First part) const {
+  uint16x4_t upper() const { return vshrn_n_u32(vreinterpretq_u32_f32(v), 16); }
+  void store_upper(std::uint16_t* to, Whole) const { vst1_u16(to, upper()); }
+  void store_upper(std::uint16_t* to, First part) const {
     std::uint16_t lanes[4];
-    vst1_u16(lanes, rounded());
+    vst1_u16(lanes, upper());
     for (Index i = 0; i < part.count; ++i) to[i] = lanes[i];
   }
 };
@@ -67,9 +53,3 @@ inline Floats alternating(float first, float second) {
   const float lanes[4] = {first, second, first, second};
   return {vld1q_f32(lanes)};
 }
-
-#include <lowrank/kernels/target/elementwise.inl>
-
-}  // namespace lowrank::inline LOWRANK_ABI::kernels::neon
-
-#endif  // defined(__aarch64__) && defined(__ARM_NEON)

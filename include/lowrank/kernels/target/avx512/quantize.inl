@@ -1,23 +1,4 @@
-#pragma once
-
-/// Decoding with AVX-512: a table is one register. Encoding is as fast with AVX2, whose comparisons need no mask registers.
-
-#if defined(__x86_64__)
-
-#include <lowrank/kernels/target/avx512.hpp>
-#include <lowrank/kernels/target/quantize_blocks_avx2.hpp>
-
-namespace lowrank::inline LOWRANK_ABI::kernels::avx512 {
-
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12's own intrinsics start from an undefined register
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")
-#endif
+// Decoding with AVX-512: a table is one register. Encoding is as fast with AVX2, whose comparisons need no mask registers.
 
 /// Writes a vector; past the caches in sixteens of bytes, the alignment of fresh memory (whole lines are put together on the way).
 inline void store(__m512i value, void* out, bool streams) {
@@ -54,7 +35,7 @@ struct FloatGroup {
 };
 
 /// 16 floats rounded to bfloat16.
-inline __m256i to_bfloat16(__m512 x) { return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(round_to_bfloat16(x)), 16)); }
+inline __m256i to_bfloat16(__m512 x) { return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(nearest_bfloat16({x}).v), 16)); }
 
 /// A group decoded to bfloat16: the scaled table is rounded once, then looked up.
 struct Bfloat16Group {
@@ -75,21 +56,3 @@ struct Bfloat16Group {
  private:
   static __m512i join(__m256i low, __m256i high) { return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1); }
 };
-
-inline constexpr QuantizeKernels quantize_kernels = {.encode_table = avx2::encode_table,
-                                                     .encode_extreme = avx2::encode_extreme,
-                                                     .encode_range = avx2::encode_range,
-                                                     .encode_bytes = avx2::encode_bytes,
-                                                     .decode_float = avx2::decode<FloatGroup, float>,
-                                                     .decode_bfloat16 = avx2::decode<Bfloat16Group, bfloat16>};
-
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#pragma GCC diagnostic pop
-#endif
-
-}  // namespace lowrank::inline LOWRANK_ABI::kernels::avx512
-
-#endif  // defined(__x86_64__)

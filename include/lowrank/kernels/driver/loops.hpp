@@ -1,0 +1,126 @@
+#pragma once
+
+/// The packed driver: Y = source · X for many tokens. It owns blocking and threads; a target owns the arithmetic.
+///
+/// Loops, outermost first: slices of tokens, whose activations are packed once; blocks of rows, one task each for the threads; blocks of
+/// depth, for which the rows' panels are packed (and quantized codes decoded) once and stay in the second-level cache; panels of
+/// tokens, whose words stay in the first-level cache; panels of rows. Goto and van de Geijn 2008, "Anatomy of high-performance matrix
+/// multiplication".
+///
+/// Every element is one chain of fused multiply-adds in the order of depth, whatever the blocking: the same bits for any number of
+/// threads, any cache size and any neighbours.
+
+#include <lowrank/core/parallel.hpp>
+#include <lowrank/kernels/driver/packing.hpp>
+#include <lowrank/kernels/target/dispatch.hpp>
+
+namespace lowrank::inline LOWRANK_ABI::kernels {
+
+namespace detail {
+
+struct PackedTokens {};
+struct PackedRows {};
+
+/// How one product is cut.
+struct Blocking {
+  Index depth;        ///< of a block; a multiple of every unit
+  Index rows;         ///< of a task; a multiple of the panel's rows
+  Index tokens;       ///< of a task; a multiple of the panel's columns
+  Index token_slice;  ///< packed at once
+  bool parallel;
+
+  /// `slice` tokens are packed at once; 0: as many as fit the third-level cache.
+  Blocking(const Target& target, const PanelKernels& kernels, Index row_count, Index depth_count, Index token_count, Index slice = 0) {
+    const Index threads = thread_count();
+    const Index work = row_count * depth_count * (token_count + 2);
+    parallel = threads > 1 && work > (Index{1} << 18);
+    const Index word = static_cast<Index>(sizeof(Word));
+    // A panel of tokens fills half of L1; the panels of a task's rows fill 3/8 of L2.
+    depth = std::max<Index>(cache_sizes().l1 / 2 / (target.columns * word), 64) * kernels.unit;
+    depth = round_up(std::max<Index>(1, ceil_div(depth_count, std::max<Index>(1, ceil_div(depth_count, depth)))), 64);
+    const Index fitting = cache_sizes().l2 * 3 / 8 / (depth / kernels.unit * word) / target.rows();
+    const Index panels = ceil_div(row_count, target.rows()), wanted = parallel ? 4 * threads : 1;
+    rows = std::clamp<Index>(std::min(fitting, panels / wanted), 1, 8) * target.rows();
+    const Index fitting_tokens = std::clamp<Index>((Index{16} << 20) / (depth_count * word / kernels.unit + 1), 64, 1024);
+    token_slice = round_up(slice > 0 ? slice : fitting_tokens, target.columns);
+    tokens = std::min(token_slice, round_up(token_count, target.columns));
+    const Index tasks = ceil_div(row_count, rows);
+    if (parallel && tasks < 2 * threads) {  // few rows: cut the tokens too, down to 32 a task
+      const Index parts = ceil_div(2 * threads, tasks);
+      tokens = std::min(tokens, std::max<Index>(round_up(ceil_div(tokens, parts), target.columns), 32));
+    }
+  }
+
+  template <class Body>
+  void for_each(Index count, const Body& body) const {
+    if (parallel) return parallel_for(count, body);
+    for (Index i = 0; i < count; ++i) body(i);
+  }
+};
+
+/// The loops of one product with packed tokens, over depth [depth_begin, depth_end), with which the packed panels of `token_words` words
+/// begin.
+struct Product {
+  const Target& target;
+  const PanelKernels& kernels;
+  const Pieces& pieces;
+  const Word* packed_tokens;
+  Index token_words;
+  float* y;
+  Index ldy;
+  const Options& options;
+  Blocking blocking;
+  Index depth_begin, depth_end;
+
+  /// All rows times `count` tokens, which y begins with.
+  void run(Index count) const {
+    const Index row_tasks = ceil_div(pieces.rows(), blocking.rows), token_tasks = ceil_div(count, blocking.tokens);
+    blocking.for_each(row_tasks * token_tasks, [&](Index task) {
+      const Index row = task / token_tasks * blocking.rows, token = task % token_tasks * blocking.tokens;
+      block(row, std::min(blocking.rows, pieces.rows() - row), token, std::min(blocking.tokens, count - token));
+    });
+  }
+
+  /// Rows [row, row + rows) times tokens [token, token + count).
+  void block(Index row, Index rows, Index token, Index count) const {
+    const LeftPacker packer{target, kernels, pieces};
+    const Index panel_words = ceil_div(blocking.depth, kernels.unit) * target.rows();
+    Word* packed = Scratch<PackedRows>::get<Word>(ceil_div(rows, target.rows()) * panel_words);
+    Index depth = depth_begin;
+    do {
+      const Index length = std::min(blocking.depth, depth_end - depth), words = ceil_div(length, kernels.unit);
+      const bool is_last = depth + length == pieces.depth(), accumulate = depth > 0 || options.accumulate;
+      for (Index r = 0; r < rows; r += target.rows())
+        packer.pack(row + r, std::min(target.rows(), rows - r), depth, length, packed + r / target.rows() * panel_words);
+      for (Index t = token; t < token + count; t += target.columns) {
+        const Word* b = packed_tokens + t / target.columns * token_words + (depth - depth_begin) / kernels.unit * target.columns;
+        const Index columns = std::min(target.columns, token + count - t);
+        for (Index r = 0; r < rows; r += target.rows()) {
+          const Index height = std::min(target.rows(), rows - r);
+          float* c = y + t * ldy + row + r;
+          kernels.multiply(words, ceil_div(height, target.lanes), height, columns, packed + r / target.rows() * panel_words, b, c, ldy,
+                           accumulate);
+          if (is_last && (options.row_scale != nullptr || options.bias != nullptr)) finish(options, row + r, height, columns, c, ldy);
+        }
+      }
+      depth += length;
+    } while (depth < depth_end);
+  }
+};
+
+/// Packs tokens [begin, begin + count) of the stacked parts into panels of `token_words` words.
+inline void pack_panels(const Target& target, const PanelKernels& kernels, std::span<const Columns> x, Index begin, Index count,
+                        Word* panels, Index token_words, bool parallel) {
+  const Index panel_count = ceil_div(count, target.columns), grain = std::max<Index>(1, 32 / target.columns);
+  const auto pack = [&](Index piece) {
+    for (Index p = piece * grain; p < std::min(panel_count, (piece + 1) * grain); ++p)
+      pack_tokens(target, kernels, x, begin + p * target.columns, std::min(target.columns, count - p * target.columns),
+                  panels + p * token_words);
+  };
+  const Index pieces = ceil_div(panel_count, grain);
+  if (parallel) return parallel_for(pieces, pack);
+  for (Index i = 0; i < pieces; ++i) pack(i);
+}
+}  // namespace detail
+
+}  // namespace lowrank::inline LOWRANK_ABI::kernels

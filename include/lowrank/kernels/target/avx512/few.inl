@@ -1,0 +1,40 @@
+// Few tokens with AVX-512, in float.
+
+using Operand = float;
+inline const float* tokens_of(const FewTokens& p) { return p.x; }
+
+/// sum[r][t] += w[r] · the chunk of token t.
+template <int Rows, int Tokens>
+[[gnu::always_inline]] inline void add_products(const Floats (&w)[Rows][2], const float* x, Index stride, Floats (&sum)[Rows][Tokens]) {
+  LOWRANK_UNROLL
+  for (int t = 0; t < Tokens; ++t) {
+    const Floats first = Floats::load(x + stride * t, Whole{}), second = Floats::load(x + stride * t + 16, Whole{});
+    LOWRANK_UNROLL
+    for (int r = 0; r < Rows; ++r) sum[r][t] = fma(w[r][1], second, fma(w[r][0], first, sum[r][t]));
+  }
+}
+
+#include <lowrank/kernels/target/few.inl>
+
+inline void few_tokens(const FewTokens& p) {
+  const CodeTable table{_mm512_loadu_ps(p.weight->blocks().table.data())};
+  const bool is_window = few::has_window(few::scaling_of(p.weight->blocks()));
+  switch (few::layout_of(*p.weight)) {
+    case Layout::pairs:
+      if (is_window) return few_blocks<Layout::pairs, Scaling::window>(p, table);
+      return few_blocks<Layout::pairs, Scaling::array>(p, table);
+    case Layout::halves:
+      if (is_window) return few_blocks<Layout::halves, Scaling::window_offset>(p, table);
+      return few_blocks<Layout::halves, Scaling::half_offset>(p, table);
+    case Layout::long_halves:
+      return few_blocks<Layout::long_halves, Scaling::window_offset>(p, table);
+    case Layout::bytes:
+      return few_blocks<Layout::bytes, Scaling::half_offset>(p, table);
+    case Layout::fp32:
+      return few_dense<Layout::fp32>(p);
+    case Layout::bf16:
+      return few_dense<Layout::bf16>(p);
+    case Layout::half:
+      return few_dense<Layout::half>(p);
+  }
+}

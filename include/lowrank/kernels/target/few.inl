@@ -1,0 +1,166 @@
+// Few tokens: rows of weights are read once, front to back, and met by all tokens while they are in registers. Lanes run along the depth;
+// rows go side by side, which shares the loads of the activations and gives the multiply-adds independent chains.
+//
+// A target includes this inside its namespace and region. It supplies Floats, and chunk_vectors, how many of them hold 32 elements;
+// copies_tokens, whether a strip of the activations is copied together; wide_rows, how many rows meet eight tokens; Operand, an element of
+// the activations, with tokens_of(p); add_products; for blocks a table type with load_chunk<L>(at, chunk, table, w), Pair with load_pair,
+// scale_of, offset_of and add_offset, and store_token; for dense rows load_dense, load_part and store_dense_token; store_sums.
+
+/// Chunks [begin, end) of the depth, and the activations there.
+struct Strip {
+  Index begin, end;
+  const Operand* x;
+};
+
+/// From one token's chunk to the next token's, and from one chunk to the next.
+inline Index token_stride(const FewTokens& p) { return copies_tokens ? 32 : 32 * p.chunks; }
+template <int Tokens>
+constexpr Index chunk_stride = copies_tokens ? 32 * Tokens : 32;
+
+template <int Rows, int Tokens>
+[[gnu::always_inline]] inline void clear(Floats (&sum)[Rows][Tokens]) {
+  LOWRANK_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    LOWRANK_UNROLL
+    for (int t = 0; t < Tokens; ++t) sum[r][t] = Floats::all(0.0f);
+  }
+}
+
+/// A copy of the sums for store_sums, so that the loops keep theirs in registers.
+template <int Rows, int Tokens>
+[[gnu::always_inline]] inline void store_all(const FewTokens& p, Index row, const Floats (&sum)[Rows][Tokens], float unit = 1) {
+  Floats copy[Rows * Tokens];
+  LOWRANK_UNROLL
+  for (int i = 0; i < Rows * Tokens; ++i) copy[i] = sum[i / Tokens][i % Tokens];
+  store_sums(p, row, Rows, Tokens, copy, unit);
+}
+
+/// Four rows of blocks times one token: sums are scaled, which is cheaper than scaling weights; offsets meet the sums of activations.
+template <Layout L, Scaling M, class Table>
+void one_token(const FewTokens& p, const Strip& strip, const Table& table, Index row) {
+  constexpr int Rows = 4;
+  RowGroup<L, M, Rows> rows(p, row);
+  Floats sum[Rows][1];
+  Offsets rest[Rows] = {};
+  clear(sum);
+  for (Index begin = strip.begin; begin < strip.end; begin += rows.window()) {
+    rows.read_ahead(begin, strip.end);
+    const Index end = strip.end - begin < rows.window() ? strip.end : begin + rows.window();
+    for (Index c = begin; c < end; ++c) {
+      rows.prefetch(c);
+      const Index block = rows.block_at(c), inside = rows.inside(c);
+      const float* x = p.x + c * 32;
+      LOWRANK_UNROLL
+      for (int r = 0; r < Rows; ++r) {
+        Floats w[chunk_vectors];
+        load_chunk<L>(rows.places.codes[r] + block + inside, c, table, w);
+        const auto pair = load_pair(rows, r, c, block);
+        Floats part = w[0] * Floats::load(x, Whole{});
+        LOWRANK_UNROLL
+        for (int k = 1; k < chunk_vectors; ++k) part = fma(w[k], Floats::load(x + Floats::size * k, Whole{}), part);
+        sum[r][0] = fma(part, scale_of(pair), sum[r][0]);
+        add_offset<M>(pair, p.x_sum[c], rest[r]);
+      }
+    }
+  }
+  store_token(p, row, sum, rest);
+}
+
+/// Chunk c of each row, scaled.
+template <Layout L, Scaling M, class Table, int Rows>
+[[gnu::always_inline]] inline void scaled_chunk(const RowGroup<L, M, Rows>& rows, Index c, const Table& table,
+                                                Floats (&w)[Rows][chunk_vectors]) {
+  const Index block = rows.block_at(c), inside = rows.inside(c);
+  LOWRANK_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    load_chunk<L>(rows.places.codes[r] + block + inside, c, table, w[r]);
+    const auto pair = load_pair(rows, r, c, block);
+    const Floats scale = scale_of(pair);
+    LOWRANK_UNROLL
+    for (int k = 0; k < chunk_vectors; ++k) w[r][k] = few::has_offset(M) ? fma(w[r][k], scale, offset_of(pair)) : w[r][k] * scale;
+  }
+}
+
+/// Rows of blocks times several tokens, which share the scaled weights.
+template <Layout L, Scaling M, class Table, int Rows, int Tokens>
+void few_rows(const FewTokens& p, const Strip& strip, const Table& table, Index row) {
+  RowGroup<L, M, Rows> rows(p, row);
+  Floats sum[Rows][Tokens];
+  clear(sum);
+  const Operand* x = strip.x;
+  for (Index begin = strip.begin; begin < strip.end; begin += rows.window()) {
+    rows.read_ahead(begin, strip.end);
+    const Index end = strip.end - begin < rows.window() ? strip.end : begin + rows.window();
+    for (Index c = begin; c < end; ++c, x += chunk_stride<Tokens>) {
+      if constexpr (!copies_tokens) rows.prefetch(c);
+      Floats w[Rows][chunk_vectors];
+      scaled_chunk(rows, c, table, w);
+      add_products(w, x, token_stride(p), sum);
+    }
+  }
+  store_all(p, row, sum);
+}
+
+/// Dense rows over one strip; the last chunk may be short.
+template <Layout L, int Rows, int Tokens>
+void dense_rows(const FewTokens& p, const Strip& strip, const NoTable&, Index row) {
+  constexpr Index size = few::element_bytes(L);
+  const Index length = p.weight->cols(), full = length / 32, pitch = p.weight->stride() * size;
+  const auto* data = static_cast<const std::byte*>(p.weight->data()) + p.row * pitch;
+  const std::byte* at[Rows];
+  LOWRANK_UNROLL
+  for (int r = 0; r < Rows; ++r) at[r] = data + (row + r < p.rows ? row + r : p.rows - 1) * pitch;
+  Floats sum[Rows][Tokens], w[Rows][chunk_vectors];
+  clear(sum);
+  const Operand* x = strip.x;
+  for (Index c = strip.begin; c < strip.end && c < full; ++c, x += chunk_stride<Tokens>) {
+    LOWRANK_UNROLL
+    for (int r = 0; r < Rows; ++r) load_dense<L>(at[r] + c * 32 * size, w[r]);
+    add_products(w, x, token_stride(p), sum);
+  }
+  if (full < strip.end) {
+    LOWRANK_UNROLL
+    for (int r = 0; r < Rows; ++r) load_part<L>(at[r] + full * 32 * size, length % 32, w[r]);
+    add_products(w, x, token_stride(p), sum);
+  }
+  if constexpr (Tokens == 1)
+    store_dense_token(p, row, sum);
+  else
+    store_all(p, row, sum);
+}
+
+/// All rows, Rows side by side. Where several tokens are met strip by strip, a copy of a strip's activations, 16 KiB, stays in the
+/// first-level cache from row to row.
+template <int Rows, int Tokens, class Table>
+void all_rows(const FewTokens& p, const Table& table, void (*few)(const FewTokens&, const Strip&, const Table&, Index)) {
+  Strip strip{0, p.chunks, tokens_of(p)};
+  if constexpr (!copies_tokens || Tokens == 1) {
+    for (Index row = 0; row < p.rows; row += Rows) few(p, strip, table, row);
+  } else {
+    constexpr Index length = 128 / Tokens;
+    alignas(32) Operand copy[4096];
+    FewTokens part = p;
+    for (; strip.begin < p.chunks; strip.begin = strip.end, part.accumulate = true) {
+      strip.end = p.chunks - strip.begin < length ? p.chunks : strip.begin + length;
+      strip.x = copy;
+      for (Index c = 0; c < strip.end - strip.begin; ++c)
+        for (Index t = 0; t < Tokens; ++t)
+          std::memcpy(copy + (c * Tokens + t) * 32, p.x + (t * p.chunks + strip.begin + c) * 32, 32 * sizeof(Operand));
+      for (Index row = 0; row < p.rows; row += Rows) few(part, strip, table, row);
+    }
+  }
+}
+
+template <Layout L, Scaling M, class Table>
+void few_blocks(const FewTokens& p, const Table& table) {
+  if (p.tokens == 1) return all_rows<4, 1>(p, table, one_token<L, M, Table>);
+  if (p.tokens <= 4) return all_rows<2, 4>(p, table, few_rows<L, M, Table, 2, 4>);
+  all_rows<wide_rows, 8>(p, table, few_rows<L, M, Table, wide_rows, 8>);
+}
+
+template <Layout L>
+void few_dense(const FewTokens& p) {
+  if (p.tokens == 1) return all_rows<4, 1>(p, NoTable{}, dense_rows<L, 4, 1>);
+  if (p.tokens <= 4) return all_rows<2, 4>(p, NoTable{}, dense_rows<L, 2, 4>);
+  all_rows<wide_rows, 8>(p, NoTable{}, dense_rows<L, wide_rows, 8>);
+}

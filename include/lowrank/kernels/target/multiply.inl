@@ -1,0 +1,41 @@
+// The micro-kernel of target.hpp, in terms of the including target's Floats, lanes, vectors, columns, tile_columns (how many tokens tiles
+// have, ascending to `columns`) and add_word(a, b, sum), which adds the products of one word.
+
+template <int Vectors, int Columns>
+void multiply_tile(Index words, Index rows, Index column_count, const Word* a, const Word* b, float* c, Index ldc, bool accumulate) {
+  const First last{rows - (Vectors - 1) * lanes};  // of the last vector
+  Floats sum[Columns][Vectors];
+  LOWRANK_UNROLL
+  for (int j = 0; j < Columns; ++j) {
+    LOWRANK_UNROLL
+    for (int v = 0; v < Vectors; ++v) {
+      const float* from = c + j * ldc + v * lanes;
+      sum[j][v] = Floats::all(0.0f);
+      if (accumulate && j < column_count) sum[j][v] = v < Vectors - 1 ? Floats::load(from, Whole{}) : Floats::load(from, last);
+    }
+  }
+  for (Index k = 0; k < words; ++k, a += Vectors * lanes, b += columns) add_word(a, b, sum);
+  LOWRANK_UNROLL
+  for (int j = 0; j < Columns; ++j) {
+    if (j >= column_count) break;
+    LOWRANK_UNROLL
+    for (int v = 0; v < Vectors; ++v) {
+      float* to = c + j * ldc + v * lanes;
+      v < Vectors - 1 ? sum[j][v].store(to, Whole{}) : sum[j][v].store(to, last);
+    }
+  }
+}
+
+template <int Vectors>
+void multiply_columns(Index words, Index rows, Index column_count, const Word* a, const Word* b, float* c, Index ldc, bool accumulate) {
+  if (column_count <= tile_columns[0]) return multiply_tile<Vectors, tile_columns[0]>(words, rows, column_count, a, b, c, ldc, accumulate);
+  if (column_count <= tile_columns[1]) return multiply_tile<Vectors, tile_columns[1]>(words, rows, column_count, a, b, c, ldc, accumulate);
+  multiply_tile<Vectors, tile_columns[2]>(words, rows, column_count, a, b, c, ldc, accumulate);
+}
+
+inline void multiply(Index words, Index vector_count, Index rows, Index column_count, const Word* a, const Word* b, float* c, Index ldc,
+                     bool accumulate) {
+  if (vector_count == 1) return multiply_columns<1>(words, rows, column_count, a, b, c, ldc, accumulate);
+  if (vector_count == 2) return multiply_columns<2>(words, rows, column_count, a, b, c, ldc, accumulate);
+  multiply_columns<vectors>(words, rows, column_count, a, b, c, ldc, accumulate);
+}

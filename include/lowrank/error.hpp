@@ -2,7 +2,6 @@
 
 #include <concepts>
 #include <cstddef>
-#include <cstdio>
 #include <initializer_list>
 #include <stdexcept>
 #include <string>
@@ -60,30 +59,7 @@ class Part {
   Part(const Path& path)
       : kind_(Kind::path), object_(&path), print_([](const void* object) { return static_cast<const Path*>(object)->string(); }) {}
 
-  void append_to(std::string& message) const {
-    switch (kind_) {
-      case Kind::text:
-        message += text_;
-        break;
-      case Kind::character:
-        message += static_cast<char>(natural_);
-        break;
-      case Kind::integer:
-        message += std::to_string(integer_);
-        break;
-      case Kind::natural:
-        message += std::to_string(natural_);
-        break;
-      case Kind::real: {
-        char digits[32];
-        message.append(digits, static_cast<std::size_t>(std::snprintf(digits, sizeof digits, "%g", real_)));
-        break;
-      }
-      case Kind::path:
-        message += '"' + print_(object_) + '"';
-        break;
-    }
-  }
+  void append_to(std::string& message) const;
 
  private:
   enum class Kind { text, character, integer, natural, real, path } kind_;
@@ -98,11 +74,7 @@ class Part {
 };
 
 namespace detail {
-inline std::string join(std::initializer_list<Part> parts) {
-  std::string text;
-  for (const Part& part : parts) part.append_to(text);
-  return text;
-}
+std::string join(std::initializer_list<Part> parts);
 }  // namespace detail
 
 /// Concatenates texts, characters, numbers (six digits of a fraction) and paths (in quotes).
@@ -126,17 +98,7 @@ constexpr std::size_t character_length(std::string_view text) {
 
 /// A text made fit for one line of a terminal or a log: control characters and bytes that are not UTF-8 as "?", and no more than about
 /// `longest` bytes of it.
-inline std::string printable(std::string_view text, std::size_t longest = std::string_view::npos) {
-  std::string line;
-  while (!text.empty() && line.size() < longest) {
-    const std::size_t length = character_length(text);
-    const auto first = static_cast<unsigned char>(text[0]);
-    const bool control = first < 0x20 || first == 0x7F || (length == 2 && first == 0xC2 && static_cast<unsigned char>(text[1]) < 0xA0);
-    line += length == 0 || control ? "?" : text.substr(0, length);
-    text.remove_prefix(length == 0 ? 1 : length);
-  }
-  return text.empty() ? line : line + "…";
-}
+std::string printable(std::string_view text, std::size_t longest = std::string_view::npos);
 
 namespace detail {
 template <class Kind>
@@ -159,3 +121,7 @@ void check(bool condition, std::string_view operation, const Parts&... parts) {
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/error.inl>
+#endif

@@ -59,4 +59,15 @@ Var<S, Device> sum(const Var<S, Device>& x) {
   });
 }
 
+#if defined(LOWRANK_COMPILED)
+extern template Var<float> operator+(Var<float>, Var<float>);
+extern template Var<float> operator*(const Var<float>&, const Var<float>&);
+extern template Var<float> scale(Var<float>, float);
+extern template Var<float> sum(const Var<float>&);
+#endif
+
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/autograd/arithmetic.inl>
+#endif

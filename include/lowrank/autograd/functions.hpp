@@ -173,4 +173,24 @@ Var<S, Device> mse(const Var<S, Device>& x, std::type_identity_t<Array<S, Device
   });
 }
 
+#if defined(LOWRANK_COMPILED)
+extern template Var<float> rms_norm(const Var<float>&, Parameter<float>&, float);
+extern template Var<float> relu(const Var<float>&);
+extern template Var<float> silu(const Var<float>&);
+extern template Var<float> gelu(const Var<float>&);
+extern template Var<float> gelu_tanh(const Var<float>&);
+extern template Var<float> swiglu(const Var<float>&, const Var<float>&);
+extern template Var<float> dropout(const Var<float>&, double, DropoutKey);
+extern template Var<float> rope(const Var<float>&, std::shared_ptr<const RopeTable<float>>);
+extern template Var<float> rope(const Var<float>&, std::span<const Index>, const RopeOptions&);
+extern template Var<float> attention(const Var<float>&, const Var<float>&, const Var<float>&, const AttentionShape&, Compute);
+extern template Var<float> cross_entropy(const Var<float>&, std::span<const std::int32_t>);
+extern template Var<float> linear_cross_entropy(Parameter<float>&, const Var<float>&, std::span<const std::int32_t>, Compute);
+extern template Var<float> mse(const Var<float>&, Activation<float>);
+#endif
+
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/autograd/functions.inl>
+#endif

@@ -7,7 +7,6 @@
 
 #include <lowrank/autograd/parameter.hpp>
 #include <lowrank/autograd/tape.hpp>
-#include <lowrank/core/random.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -19,10 +18,7 @@ struct GradcheckReport {
 
 namespace detail {
 // L = sum(R ∘ Y) with fixed random R, so that each output element counts differently.
-inline Activation<double> gradcheck_weights(Index rows, Index cols) {
-  Random random(20240229);
-  return Activation<double>::NullaryExpr(rows, cols, [&] { return static_cast<double>(random.uniform(-1, 1)); });
-}
+Activation<double> gradcheck_weights(Index rows, Index cols);
 
 // Compares one array's gradient with central differences of loss(), changing one number at a time.
 template <class Loss>
@@ -83,3 +79,7 @@ GradcheckReport gradcheck(const Function& function, std::vector<Activation<doubl
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/autograd/gradcheck.inl>
+#endif

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <type_traits>
@@ -7,7 +8,6 @@
 
 #include <lowrank/core/device.hpp>
 #include <lowrank/core/matrix.hpp>
-#include <lowrank/ops/view.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -40,21 +40,10 @@ namespace detail {
 /// x in bfloat16, as a product in Compute::bf16 rounds it anyway: half the memory. Copies share the bits.
 class RoundedCopy {
  public:
-  explicit RoundedCopy(const Activation<float>& x)
-      : bits_(new std::uint16_t[static_cast<std::size_t>(x.size())]), rows_(x.rows()), cols_(x.cols()) {
-    parallel_ranges(x.size(), grain,
-                    [&](Index begin, Index end) { elementwise().to_bfloat16(x.data() + begin, end - begin, bits_.get() + begin); });
-  }
-  Activation<float> operator()() const {
-    Activation<float> x(rows_, cols_);
-    parallel_ranges(x.size(), grain, [&](Index begin, Index end) {
-      kernels::current_target().widen_bfloat16(bits_.get() + begin, end - begin, x.data() + begin);
-    });
-    return x;
-  }
+  explicit RoundedCopy(const Activation<float>& x);
+  Activation<float> operator()() const;
 
  private:
-  static constexpr Index grain = 1 << 15;
   std::shared_ptr<std::uint16_t[]> bits_;
   Index rows_, cols_;
 };
@@ -78,18 +67,8 @@ class Restorer {
   Restorer(std::weak_ptr<const Value> value, std::function<Value()> restore) : value_(std::move(value)), restore_(std::move(restore)) {}
 
   /// Called while the value exists, by each operation that keeps it.
-  void keep() {
-    if (restore_ || restored_) return;
-    if constexpr (std::is_same_v<S, float>) {
-      if (rounds_) return void(restore_ = rounded_copy(*value_.lock()));
-    }
-    restored_ = value_.lock();
-  }
-  std::shared_ptr<const Value> get() {
-    if (restored_) return restored_;
-    if (auto value = value_.lock()) return value;
-    return restored_ = std::make_shared<const Value>(restore_());
-  }
+  void keep();
+  std::shared_ptr<const Value> get();
 
  private:
   std::weak_ptr<const Value> value_;
@@ -97,6 +76,21 @@ class Restorer {
   std::function<Value()> restore_;
   std::shared_ptr<const Value> restored_;
 };
+
+template <class S, class Device>
+void Restorer<S, Device>::keep() {
+  if (restore_ || restored_) return;
+  if constexpr (std::is_same_v<S, float>) {
+    if (rounds_) return void(restore_ = rounded_copy(*value_.lock()));
+  }
+  restored_ = value_.lock();
+}
+template <class S, class Device>
+std::shared_ptr<const Array<S, Device>> Restorer<S, Device>::get() {
+  if (restored_) return restored_;
+  if (auto value = value_.lock()) return value;
+  return restored_ = std::make_shared<const Value>(restore_());
+}
 
 /// What a recorded operation keeps of an input: its array, or a way to restore it.
 template <class S, class Device = Cpu>
@@ -115,4 +109,12 @@ class Kept {
   std::shared_ptr<Restorer<S, Device>> restorer_;
 };
 
+#if defined(LOWRANK_COMPILED)
+extern template class Restorer<float>;
+#endif
+
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/autograd/kept.inl>
+#endif

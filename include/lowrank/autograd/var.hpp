@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <utility>
 
@@ -35,54 +36,29 @@ class Var {
   explicit Var(std::shared_ptr<Value> value) : value_(std::move(value)) {}
 
   /// The array [rows, cols]. Throws Error when it was moved away.
-  const Value& value() const {
-    check<Error>(value_ != nullptr, "Var", "has no value: it was moved from or never set");
-    return *value_;
-  }
+  const Value& value() const { return *shared_value(); }
   /// The array, shared.
-  std::shared_ptr<const Value> shared() const {
-    check<Error>(value_ != nullptr, "Var", "has no value: it was moved from or never set");
-    return value_;
-  }
+  std::shared_ptr<const Value> shared() const { return shared_value(); }
   /// What a recorded operation keeps of its input: the array, unless the value says how it comes back.
-  Kept<S, Device> kept() const {
-    check<Error>(value_ != nullptr, "Var", "has no value: it was moved from or never set");
-    return restorer_ ? Kept<S, Device>(restorer_) : Kept<S, Device>(value_);
-  }
+  Kept<S, Device> kept() const;
   /// The same value, which need not be kept: restore() computes it again in the backward pass.
-  template <class Restore>
-  Var restored_by(Restore restore) && {
-    if (tape_) restorer_ = std::make_shared<Restorer<S, Device>>(value_, std::function<Value()>(std::move(restore)));
-    return std::move(*this);
-  }
+  Var restored_by(std::function<Value()> restore) &&;
   /// The same value, the result of a product: kept as bfloat16 in Compute::bf16.
-  Var kept_as(Compute compute) && {
-    if (tape_) restorer_ = std::make_shared<Restorer<S, Device>>(value_, compute);
-    return std::move(*this);
-  }
+  Var kept_as(Compute compute) &&;
   /// The same value with a restorer that the operation keeps, too.
   Var kept_by(std::shared_ptr<Restorer<S, Device>> restorer) && {
     restorer_ = std::move(restorer);
     return std::move(*this);
   }
   /// The array for a result that may overwrite it: moved out when nobody else holds it, else a copy. The Var keeps its node only.
-  Value take() {
-    check<Error>(value_ != nullptr, "Var", "has no value: it was moved from or never set");
-    Value taken = value_.use_count() == 1 ? std::move(*value_) : *value_;
-    value_.reset();
-    restorer_.reset();
-    return taken;
-  }
+  Value take();
   /// True when take() would move.
   bool is_last_owner() const { return value_.use_count() == 1; }
 
   Index rows() const { return value().rows(); }
   Index cols() const { return value().cols(); }
   /// The number of a [1, 1] value. Throws ShapeError.
-  S item() const {
-    check<ShapeError>(rows() == 1 && cols() == 1, "item", "the value is [", rows(), ", ", cols(), "] but a number is [1, 1]");
-    return value()(0, 0);
-  }
+  S item() const;
 
   bool requires_grad() const { return node_ >= 0; }
   Tape<S, Device>* tape() const { return tape_; }
@@ -92,6 +68,8 @@ class Var {
 
   Var(std::shared_ptr<Value> value, Tape<S, Device>* tape, Index node, Index recording)
       : value_(std::move(value)), tape_(tape), node_(node), recording_(recording) {}
+
+  const std::shared_ptr<Value>& shared_value() const;
 
   std::shared_ptr<Value> value_;
   std::shared_ptr<Restorer<S, Device>> restorer_;
@@ -103,4 +81,45 @@ class Var {
 template <class S>
 Var(Activation<S>) -> Var<S, Cpu>;
 
+template <class S, class Device>
+const std::shared_ptr<Array<S, Device>>& Var<S, Device>::shared_value() const {
+  check<Error>(value_ != nullptr, "Var", "has no value: it was moved from or never set");
+  return value_;
+}
+template <class S, class Device>
+Kept<S, Device> Var<S, Device>::kept() const {
+  return restorer_ ? Kept<S, Device>(restorer_) : Kept<S, Device>(shared());
+}
+template <class S, class Device>
+Var<S, Device> Var<S, Device>::restored_by(std::function<Value()> restore) && {
+  if (tape_) restorer_ = std::make_shared<Restorer<S, Device>>(value_, std::move(restore));
+  return std::move(*this);
+}
+template <class S, class Device>
+Var<S, Device> Var<S, Device>::kept_as(Compute compute) && {
+  if (tape_) restorer_ = std::make_shared<Restorer<S, Device>>(value_, compute);
+  return std::move(*this);
+}
+template <class S, class Device>
+Array<S, Device> Var<S, Device>::take() {
+  Value& value = *shared_value();
+  Value taken = value_.use_count() == 1 ? std::move(value) : value;
+  value_.reset();
+  restorer_.reset();
+  return taken;
+}
+template <class S, class Device>
+S Var<S, Device>::item() const {
+  check<ShapeError>(rows() == 1 && cols() == 1, "item", "the value is [", rows(), ", ", cols(), "] but a number is [1, 1]");
+  return value()(0, 0);
+}
+
+#if defined(LOWRANK_COMPILED)
+extern template class Var<float>;
+#endif
+
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/autograd/var.inl>
+#endif

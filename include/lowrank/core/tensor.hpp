@@ -63,11 +63,7 @@ constexpr std::optional<DType> dtype_from_name(std::string_view name) {
 }
 
 /// A shape as text: [16, 64].
-inline std::string shape_text(std::span<const Index> shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
-  return text + "]";
-}
+std::string shape_text(std::span<const Index> shape);
 
 /// A named array as a file holds it: element type, shape (outermost dimension first, row-major) and bytes, owned or mapped.
 struct StoredTensor {
@@ -90,34 +86,11 @@ StoredTensor make_tensor(std::string name, std::vector<Index> shape, std::span<c
   return tensor;
 }
 
-namespace detail {
-template <class T>
-void copy_as_float(const StoredTensor& tensor, std::vector<float>& out) {
-  const T* from = tensor.bytes.as<T>();
-  for (std::size_t i = 0; i < out.size(); ++i) out[i] = static_cast<float>(from[i]);
-}
-}  // namespace detail
-
 /// The elements of an F32, F64, BF16 or F16 tensor as float, in storage order. Throws FormatError for other element types.
-inline std::vector<float> to_floats(const StoredTensor& tensor) {
-  std::vector<float> out(static_cast<std::size_t>(tensor.size()));
-  switch (tensor.dtype) {
-    case DType::f32:
-      detail::copy_as_float<float>(tensor, out);
-      break;
-    case DType::f64:
-      detail::copy_as_float<double>(tensor, out);
-      break;
-    case DType::bf16:
-      detail::copy_as_float<bfloat16>(tensor, out);
-      break;
-    case DType::f16:
-      detail::copy_as_float<half>(tensor, out);
-      break;
-    default:
-      fail<FormatError>("to_floats", tensor.name, " holds ", dtype_name(tensor.dtype), " but F32, F64, BF16 or F16 is needed");
-  }
-  return out;
-}
+std::vector<float> to_floats(const StoredTensor& tensor);
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/core/tensor.inl>
+#endif

@@ -209,4 +209,23 @@ auto dropout_backward(const G& g, double probability, DropoutKey key) {
   return dropout_forward(g, probability, key);
 }
 
+#if defined(LOWRANK_COMPILED)
+extern template Activation<float> relu_forward(const Activation<float>&);
+extern template Activation<float> relu_backward(const Activation<float>&, const ActivationView<float>&);
+extern template Activation<float> silu_forward(const Activation<float>&);
+extern template Activation<float> silu_backward(const Activation<float>&, const ActivationView<float>&);
+extern template Activation<float> gelu_forward(const Activation<float>&);
+extern template Activation<float> gelu_backward(const Activation<float>&, const ActivationView<float>&);
+extern template Activation<float> gelu_tanh_forward(const Activation<float>&);
+extern template Activation<float> gelu_tanh_backward(const Activation<float>&, const ActivationView<float>&);
+extern template Activation<float> swiglu_forward(const Activation<float>&, const ActivationView<float>&);
+extern template SwigluGradients<float> swiglu_backward(const Activation<float>&, const ActivationView<float>&,
+                                                       const ActivationView<float>&);
+extern template Activation<float> dropout_forward(const Activation<float>&, double, DropoutKey);
+#endif
+
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/ops/activation.inl>
+#endif

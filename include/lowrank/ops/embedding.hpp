@@ -10,12 +10,7 @@ namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
 
-inline void check_ids(const char* operation, std::span<const std::int32_t> ids, Index vocabulary) {
-  for (std::size_t t = 0; t < ids.size(); ++t) {
-    check<ValueError>(ids[t] >= 0 && ids[t] < vocabulary, operation, "id ", ids[t], " at token ", t, " is outside the table's ", vocabulary,
-                      " rows; ids must be in [0, ", vocabulary, ")");
-  }
-}
+void check_ids(const char* operation, std::span<const std::int32_t> ids, Index vocabulary);
 
 }  // namespace detail
 
@@ -46,4 +41,12 @@ void embedding_backward(WeightRef<S> dtable, std::span<const std::int32_t> ids, 
   });
 }
 
+#if defined(LOWRANK_COMPILED)
+extern template void embedding_backward(WeightRef<float>, std::span<const std::int32_t>, const Activation<float>&);
+#endif
+
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/ops/embedding.inl>
+#endif

@@ -94,4 +94,14 @@ RmsNormGradients<S> rms_norm_backward(const X& input, const VectorView<S>& weigh
   return gradients;
 }
 
+#if defined(LOWRANK_COMPILED)
+extern template Activation<float> rms_norm_forward(const Activation<float>&, const VectorView<float>&, float);
+extern template RmsNormGradients<float> rms_norm_backward(const Activation<float>&, const VectorView<float>&, float,
+                                                          const ActivationView<float>&, bool);
+#endif
+
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/ops/norm.inl>
+#endif

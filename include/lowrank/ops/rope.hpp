@@ -26,32 +26,7 @@ struct RopeOptions {
 template <class S>
 class RopeTable {
  public:
-  RopeTable(std::span<const Index> positions, const RopeOptions& options) : pairs_(options.pairs) {
-    const Index half = options.head_size / 2, tokens = static_cast<Index>(positions.size());
-    const auto factors = static_cast<Index>(options.frequency_factors.size());
-    check<ShapeError>(options.head_size > 0 && options.head_size % 2 == 0, "rope", "head_size is ", options.head_size,
-                      "; it must be even and positive");
-    check<ShapeError>(factors == 0 || factors == half, "rope", "there are ", factors, " frequency factors for ", half,
-                      " pairs; give one a pair, or none");
-    check<ValueError>(options.base > 0, "rope", "base is ", options.base, "; it must be positive");
-    std::vector<double> frequency(static_cast<std::size_t>(half));
-    for (Index j = 0; j < half; ++j) {
-      const auto k = static_cast<std::size_t>(j);
-      frequency[k] = std::pow(options.base, -2.0 * static_cast<double>(j) / static_cast<double>(options.head_size));
-      if (factors > 0) frequency[k] /= options.frequency_factors[k];
-    }
-    cos_.resize(half, tokens);
-    sin_.resize(half, tokens);
-    parallel_ranges(tokens, 32, [&](Index begin, Index end) {
-      for (Index t = begin; t < end; ++t) {
-        for (Index j = 0; j < half; ++j) {
-          const double angle = static_cast<double>(positions[static_cast<std::size_t>(t)]) * frequency[static_cast<std::size_t>(j)];
-          cos_(j, t) = static_cast<S>(std::cos(angle));
-          sin_(j, t) = static_cast<S>(std::sin(angle));
-        }
-      }
-    });
-  }
+  RopeTable(std::span<const Index> positions, const RopeOptions& options);
 
   Index tokens() const { return cos_.cols(); }
   Index head_size() const { return 2 * cos_.rows(); }
@@ -66,6 +41,34 @@ class RopeTable {
   mutable DeviceSlot device_;
   RopePairs pairs_;
 };
+
+template <class S>
+RopeTable<S>::RopeTable(std::span<const Index> positions, const RopeOptions& options) : pairs_(options.pairs) {
+  const Index half = options.head_size / 2, tokens = static_cast<Index>(positions.size());
+  const auto factors = static_cast<Index>(options.frequency_factors.size());
+  check<ShapeError>(options.head_size > 0 && options.head_size % 2 == 0, "rope", "head_size is ", options.head_size,
+                    "; it must be even and positive");
+  check<ShapeError>(factors == 0 || factors == half, "rope", "there are ", factors, " frequency factors for ", half,
+                    " pairs; give one a pair, or none");
+  check<ValueError>(options.base > 0, "rope", "base is ", options.base, "; it must be positive");
+  std::vector<double> frequency(static_cast<std::size_t>(half));
+  for (Index j = 0; j < half; ++j) {
+    const auto k = static_cast<std::size_t>(j);
+    frequency[k] = std::pow(options.base, -2.0 * static_cast<double>(j) / static_cast<double>(options.head_size));
+    if (factors > 0) frequency[k] /= options.frequency_factors[k];
+  }
+  cos_.resize(half, tokens);
+  sin_.resize(half, tokens);
+  parallel_ranges(tokens, 32, [&](Index begin, Index end) {
+    for (Index t = begin; t < end; ++t) {
+      for (Index j = 0; j < half; ++j) {
+        const double angle = static_cast<double>(positions[static_cast<std::size_t>(t)]) * frequency[static_cast<std::size_t>(j)];
+        cos_(j, t) = static_cast<S>(std::cos(angle));
+        sin_(j, t) = static_cast<S>(std::sin(angle));
+      }
+    }
+  });
+}
 
 namespace detail {
 
@@ -131,4 +134,14 @@ Activation<S> rope_backward(const X& g, std::span<const Index> positions, const 
   return rope_backward(g, RopeTable<S>(positions, options));
 }
 
+#if defined(LOWRANK_COMPILED)
+extern template class RopeTable<float>;
+extern template Activation<float> rope_forward(const Activation<float>&, const RopeTable<float>&);
+extern template Activation<float> rope_backward(const Activation<float>&, const RopeTable<float>&);
+#endif
+
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/ops/rope.inl>
+#endif

@@ -6,7 +6,7 @@
 #include <lowrank/core/matrix.hpp>
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/error.hpp>
-#include <lowrank/kernels/target/dispatch.hpp>
+#include <lowrank/kernels/target/elementwise.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -53,7 +53,7 @@ void for_each_token(Index rows, Index tokens, const Body& body) {
 }
 
 /// The processor's element-wise loops for float; double, which checks gradients, is written out with Eigen.
-inline const kernels::Elementwise& elementwise() { return kernels::current_target().elementwise; }
+const kernels::Elementwise& elementwise();
 
 /// n numbers as an Eigen array, for vectorized element-wise mathematics.
 template <class S>
@@ -109,3 +109,7 @@ void scale(S factor, Index n, S* x) {
 }  // namespace detail
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/ops/view.inl>
+#endif

@@ -2,7 +2,6 @@
 
 #include <array>
 
-#include <lowrank/kernels/target/dispatch.hpp>
 #include <lowrank/optim/optimizer.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -24,12 +23,7 @@ struct AdamWRule {
 
   static std::array<const char*, 2> moments(const Options&) { return {"first_moment", "second_moment"}; }
 
-  static void check_options(const Options& options) {
-    detail::check_rate("adamw", options.learning_rate, options.weight_decay);
-    check<ValueError>(options.beta1 >= 0 && options.beta1 < 1 && options.beta2 >= 0 && options.beta2 < 1, "adamw",
-                      "beta1 = ", options.beta1, ", beta2 = ", options.beta2, " must lie in [0, 1)");
-    check<ValueError>(options.epsilon >= 0, "adamw", "epsilon = ", options.epsilon, " must be 0 or more");
-  }
+  static void check_options(const Options& options);
 
   /// The factors of one step, as kernels take them.
   template <class S>
@@ -54,10 +48,6 @@ struct AdamWRule {
     S* first = memory.data();
     S* second = memory.data() + size;
     const auto [decay, rate, correction, beta2, epsilon, toward1, toward2] = factors<S>(options, step);
-    if constexpr (std::is_same_v<S, float>) {
-      const kernels::AdamWStep shared{decay, rate, correction, beta2, epsilon, toward1, toward2};
-      return kernels::current_target().elementwise.adamw(shared, grad.data(), static_cast<Index>(size), value.data(), first, second);
-    }
     for (std::size_t i = 0; i < size; ++i) {
       const S g = grad[i];
       first[i] += toward1 * (g - first[i]);
@@ -66,6 +56,11 @@ struct AdamWRule {
     }
   }
 };
+
+/// In float by the processor's own loop.
+template <>
+void AdamWRule::update<float>(const Options& options, Index step, std::span<float> value, std::span<const float> grad,
+                              std::span<float> memory);
 
 /// AdamW over parameters(model); state of two numbers a parameter.
 ///
@@ -81,4 +76,12 @@ AdamW(std::vector<ParameterRef<S>>) -> AdamW<S>;
 template <class S>
 AdamW(std::vector<ParameterRef<S>>, AdamWOptions) -> AdamW<S>;
 
+#if defined(LOWRANK_COMPILED)
+extern template class Optimizer<AdamWRule, float>;
+#endif
+
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/optim/adamw.inl>
+#endif

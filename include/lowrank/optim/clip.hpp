@@ -34,4 +34,13 @@ double clip_gradient_norm(const std::vector<ParameterRef<S>>& parameters, double
   return norm;
 }
 
+#if defined(LOWRANK_COMPILED)
+extern template double gradient_norm(const std::vector<ParameterRef<float>>&);
+extern template double clip_gradient_norm(const std::vector<ParameterRef<float>>&, double);
+#endif
+
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/optim/clip.inl>
+#endif

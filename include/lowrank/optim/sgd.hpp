@@ -20,10 +20,7 @@ struct SgdRule {
     return {names, options.momentum == 0 ? std::size_t{0} : std::size_t{1}};
   }
 
-  static void check_options(const Options& options) {
-    detail::check_rate("sgd", options.learning_rate, options.weight_decay);
-    check<ValueError>(options.momentum >= 0 && options.momentum < 1, "sgd", "momentum = ", options.momentum, " must lie in [0, 1)");
-  }
+  static void check_options(const Options& options);
 
   template <class S>
   static void update(const Options& options, Index, std::span<S> value, std::span<const S> grad, std::span<S> memory) {
@@ -49,4 +46,12 @@ Sgd(std::vector<ParameterRef<S>>) -> Sgd<S>;
 template <class S>
 Sgd(std::vector<ParameterRef<S>>, SgdOptions) -> Sgd<S>;
 
+#if defined(LOWRANK_COMPILED)
+extern template class Optimizer<SgdRule, float>;
+#endif
+
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/optim/sgd.inl>
+#endif

@@ -1,0 +1,11 @@
+#pragma once
+
+namespace lowrank::inline LOWRANK_ABI {
+
+#if defined(LOWRANK_COMPILING)
+template Activation<float> rms_norm_forward(const Activation<float>&, const VectorView<float>&, float);
+template RmsNormGradients<float> rms_norm_backward(const Activation<float>&, const VectorView<float>&, float, const ActivationView<float>&,
+                                                   bool);
+#endif
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <lowrank/kernels/target/dispatch.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+LOWRANK_INLINE void AdamWRule::check_options(const Options& options) {
+  detail::check_rate("adamw", options.learning_rate, options.weight_decay);
+  check<ValueError>(options.beta1 >= 0 && options.beta1 < 1 && options.beta2 >= 0 && options.beta2 < 1, "adamw", "beta1 = ", options.beta1,
+                    ", beta2 = ", options.beta2, " must lie in [0, 1)");
+  check<ValueError>(options.epsilon >= 0, "adamw", "epsilon = ", options.epsilon, " must be 0 or more");
+}
+
+template <>
+LOWRANK_INLINE void AdamWRule::update<float>(const Options& options, Index step, std::span<float> value, std::span<const float> grad,
+                                             std::span<float> memory) {
+  const auto [decay, rate, correction, beta2, epsilon, toward1, toward2] = factors<float>(options, step);
+  const kernels::AdamWStep shared{decay, rate, correction, beta2, epsilon, toward1, toward2};
+  const std::size_t size = value.size();
+  kernels::current_target().elementwise.adamw(shared, grad.data(), static_cast<Index>(size), value.data(), memory.data(),
+                                             memory.data() + size);
+}
+
+#if defined(LOWRANK_COMPILING)
+template class Optimizer<AdamWRule, float>;
+#endif
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <cstdio>
+#include <memory>
+
+#include <lowrank/adapters/spectrum.hpp>
 
 #include <transformer/open_adapter.hpp>
 
-#include <cli/adapter_combine.hpp>
 #include <cli/common.hpp>
 
 namespace cli {
@@ -13,14 +15,25 @@ struct Options {
   std::string path, json;
 };
 
-void add_layer(Table& table, nlohmann::ordered_json& layers, const std::string& path, const lowrank::LoraTensors& layer,
-               const lowrank::RankAdvice& advice) {
+/// A layer's rank advice as table cells, and as JSON.
+std::vector<std::string> advice_cells(const lowrank::RankAdvice& advice) {
+  return {format("%.4g", advice.norm), format("%.1f", advice.effective), std::to_string(advice.rank_90), std::to_string(advice.rank_95),
+          std::to_string(advice.rank_99)};
+}
+Json advice_json(const lowrank::RankAdvice& advice) {
+  return {{"update_norm", advice.norm},
+          {"effective_rank", advice.effective},
+          {"rank_90", advice.rank_90},
+          {"rank_95", advice.rank_95},
+          {"rank_99", advice.rank_99}};
+}
+
+void add_layer(Table& table, Json& layers, const std::string& path, const lowrank::LoraTensors& layer, const lowrank::RankAdvice& advice) {
   std::vector<std::string> row{path, std::to_string(layer.rank()), format("%.4g", layer.scale), std::to_string(layer.in()),
                                std::to_string(layer.out())};
   for (std::string& cell : advice_cells(advice)) row.push_back(std::move(cell));
   table.add(std::move(row));
-  nlohmann::ordered_json entry = {
-      {"module", path}, {"rank", layer.rank()}, {"scale", layer.scale}, {"in", layer.in()}, {"out", layer.out()}};
+  Json entry = {{"module", path}, {"rank", layer.rank()}, {"scale", layer.scale}, {"in", layer.in()}, {"out", layer.out()}};
   entry.update(advice_json(advice));
   layers.push_back(std::move(entry));
 }
@@ -35,7 +48,7 @@ void info(const Options& o) {
   std::printf("%zu modules, %ld parameters, %s\n\n", adapter.layers.size(), static_cast<long>(adapter.parameter_count()),
               human_bytes(static_cast<long long>(adapter.bytes())).c_str());
   Table table({"module", "rank", "scale", "in", "out", "norm", "effective rank", "90 %", "95 %", "99 %"});
-  auto layers = nlohmann::ordered_json::array();
+  auto layers = Json::list();
   Index widest = 0;
   for (const auto& [path, layer] : adapter.layers) {
     const lowrank::RankAdvice advice = lowrank::rank_advice(lowrank::spectrum(layer));
@@ -62,17 +75,17 @@ void info(const Options& o) {
 
 }  // namespace
 
-void add_adapter(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("adapter", "looks into adapters, combines them, changes their rank");
-  command->require_subcommand(1);
+void add_adapter(Command app) {
+  Command command = app.add_command("adapter", "looks into adapters, combines them, changes their rank");
+  command.require_command();
   auto o = std::make_shared<Options>();
-  CLI::App* show = command->add_subcommand("info", "prints what an adapter holds");
-  show->add_option("path", o->path, "a PEFT or mlx-lm folder, or a GGUF adapter")->required();
-  show->add_option("--json", o->json, "writes the same to this file as JSON");
-  show->callback([o] { info(*o); });
-  add_adapter_algebra(*command);
-  add_adapter_convert(*command);
-  add_adapter_merge(*command);
+  Command show = command.add_command("info", "prints what an adapter holds");
+  show.add_option("path", o->path, "a PEFT or mlx-lm folder, or a GGUF adapter").required();
+  show.add_option("--json", o->json, "writes the same to this file as JSON");
+  show.when_called([o] { info(*o); });
+  add_adapter_algebra(command);
+  add_adapter_convert(command);
+  add_adapter_merge(command);
 }
 
 }  // namespace cli

@@ -1,5 +1,3 @@
-#include <cli/adapter_combine.hpp>
-
 #include <cstdio>
 #include <map>
 #include <memory>
@@ -47,7 +45,7 @@ lowrank::Adapter open_named(const Options& o, const std::filesystem::path& path)
 
 void report(const Options& o, const lowrank::FittedAdapter& result) {
   Table table({"module", "rank", "norm of the update", "residual"});
-  auto layers = nlohmann::ordered_json::array();
+  auto layers = Json::list();
   double wanted = 0, missing = 0;
   for (const auto& [path, fit] : result.fits) {
     table.add({path, std::to_string(fit.rank), format("%.4g", fit.norm), format("%.2e", fit.residual)});
@@ -146,58 +144,54 @@ void extract(const Options& o) {
   save(o, result);
 }
 
-void add_model(CLI::App& command, Options& o) {
+void add_model(Command command, Options& o) {
   command.add_option("--model", o.model, "the base: a .gguf file, a Hugging Face folder, or demo; needed for GGUF adapters");
 }
 
-void add_outputs(CLI::App& command, Options& o) {
-  command.add_option("--out", o.out, "folder for the adapter, as PEFT reads it")->required();
+void add_outputs(Command command, Options& o) {
+  command.add_option("--out", o.out, "folder for the adapter, as PEFT reads it").required();
   command.add_option("--json", o.json, "writes the table to this file as JSON");
 }
 
-void add_rank(CLI::App& command, Options& o, const char* rank_help) {
-  auto* rank = command.add_option("--rank", o.rank, rank_help)->check(CLI::Range(1, 1 << 16));
+void add_rank(Command command, Options& o, const char* rank_help) {
+  const Option rank = command.add_option("--rank", o.rank, rank_help).in_range(1, 1 << 16);
   command.add_option("--energy", o.energy, "instead: as few directions as keep this share of each update's squared norm, such as 0.95")
-      ->check(CLI::Range(1e-6, 1.0))
-      ->excludes(rank);
+      .in_range(1e-6, 1.0)
+      .excludes(rank);
 }
 
 }  // namespace
 
-void add_adapter_algebra(CLI::App& adapter) {
+void add_adapter_algebra(Command adapter) {
   auto o = std::make_shared<Options>();
-  CLI::App* sum = adapter.add_subcommand("combine", "several adapters as one, each with a weight");
-  sum->add_option("adapters", o->inputs, "PEFT or mlx folders or GGUF files, as PATH or PATH:weight; weights may be negative")->required();
-  sum->add_option("--method", o->method,
-                  "concat (exact), linear or svd (nearest of the rank), ties, dare_linear, dare_ties, magnitude_prune; with peft_ in front "
-                  "PEFT's own result, such as peft_linear, peft_ties or peft_ties_svd")
-      ->capture_default_str();
-  add_rank(*sum, *o, "rank of the result; default: the largest of the inputs");
-  sum->add_option("--density", o->density, "share of the elements that pruning methods keep")
-      ->check(CLI::Range(1e-6, 1.0))
-      ->capture_default_str();
-  sum->add_option("--sign-vote", o->vote, "ties: signs are elected by sum or by number")
-      ->check(CLI::IsMember({"total", "frequency"}))
-      ->capture_default_str();
-  sum->add_option("--seed", o->seed, "seed of random dropping")->capture_default_str();
-  add_model(*sum, *o);
-  add_outputs(*sum, *o);
-  sum->callback([o] { combine(*o); });
+  Command sum = adapter.add_command("combine", "several adapters as one, each with a weight");
+  sum.add_option("adapters", o->inputs, "PEFT or mlx folders or GGUF files, as PATH or PATH:weight; weights may be negative").required();
+  sum.add_option("--method", o->method,
+                 "concat (exact), linear or svd (nearest of the rank), ties, dare_linear, dare_ties, magnitude_prune; with peft_ in front "
+                 "PEFT's own result, such as peft_linear, peft_ties or peft_ties_svd")
+      .shows_default();
+  add_rank(sum, *o, "rank of the result; default: the largest of the inputs");
+  sum.add_option("--density", o->density, "share of the elements that pruning methods keep").in_range(1e-6, 1.0).shows_default();
+  sum.add_option("--sign-vote", o->vote, "ties: signs are elected by sum or by number").one_of({"total", "frequency"}).shows_default();
+  sum.add_option("--seed", o->seed, "seed of random dropping").shows_default();
+  add_model(sum, *o);
+  add_outputs(sum, *o);
+  sum.when_called([o] { combine(*o); });
 
-  CLI::App* small = adapter.add_subcommand("resize", "an adapter at another rank, each layer as near as that rank allows");
-  small->add_option("adapter", o->input, "a PEFT or mlx folder, or a GGUF file")->required();
-  add_rank(*small, *o, "rank of the result");
-  add_model(*small, *o);
-  add_outputs(*small, *o);
-  small->callback([o] { resize(*o); });
+  Command small = adapter.add_command("resize", "an adapter at another rank, each layer as near as that rank allows");
+  small.add_option("adapter", o->input, "a PEFT or mlx folder, or a GGUF file").required();
+  add_rank(small, *o, "rank of the result");
+  add_model(small, *o);
+  add_outputs(small, *o);
+  small.when_called([o] { resize(*o); });
 
-  CLI::App* difference = adapter.add_subcommand("extract", "the difference of two models as an adapter");
-  difference->add_option("--base", o->base, "a .gguf file, a Hugging Face folder, or demo")->required();
-  difference->add_option("--tuned", o->tuned, "a model of the same architecture")->required();
-  difference->add_option("--targets", o->targets, "all-linear, names separated by commas, or a regular expression")->capture_default_str();
-  add_rank(*difference, *o, "rank of the adapter");
-  add_outputs(*difference, *o);
-  difference->callback([o] { extract(*o); });
+  Command difference = adapter.add_command("extract", "the difference of two models as an adapter");
+  difference.add_option("--base", o->base, "a .gguf file, a Hugging Face folder, or demo").required();
+  difference.add_option("--tuned", o->tuned, "a model of the same architecture").required();
+  difference.add_option("--targets", o->targets, "all-linear, names separated by commas, or a regular expression").shows_default();
+  add_rank(difference, *o, "rank of the adapter");
+  add_outputs(difference, *o);
+  difference.when_called([o] { extract(*o); });
 }
 
 }  // namespace cli

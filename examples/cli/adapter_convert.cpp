@@ -38,15 +38,14 @@ void run(const Options& o) {
 
 }  // namespace
 
-void add_adapter_convert(CLI::App& adapter) {
+void add_adapter_convert(Command adapter) {
   auto o = std::make_shared<Options>();
-  CLI::App* command = adapter.add_subcommand("convert", "writes an adapter of PEFT, llama.cpp (GGUF) or mlx-lm for PEFT or llama.cpp");
-  command->add_option("in", o->in, "a PEFT or mlx-lm folder, or a GGUF adapter")->required();
-  command->add_option("out", o->out, "folder (peft) or file (gguf) for the result")->required();
-  command->add_option("--model", o->model, "the base: a .gguf file, a Hugging Face folder, or demo; needed where GGUF is involved");
-  command->add_option("--format", o->format, "what to write; default: gguf where OUT ends in .gguf, else peft")
-      ->check(CLI::IsMember({"peft", "gguf"}));
-  command->callback([o] { run(*o); });
+  Command command = adapter.add_command("convert", "writes an adapter of PEFT, llama.cpp (GGUF) or mlx-lm for PEFT or llama.cpp");
+  command.add_option("in", o->in, "a PEFT or mlx-lm folder, or a GGUF adapter").required();
+  command.add_option("out", o->out, "folder (peft) or file (gguf) for the result").required();
+  command.add_option("--model", o->model, "the base: a .gguf file, a Hugging Face folder, or demo; needed where GGUF is involved");
+  command.add_option("--format", o->format, "what to write; default: gguf where OUT ends in .gguf, else peft").one_of({"peft", "gguf"});
+  command.when_called([o] { run(*o); });
 }
 
 }  // namespace cli

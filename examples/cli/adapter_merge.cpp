@@ -34,8 +34,8 @@ void print_kinds(const std::vector<transformer::MergedLayer>& layers) {
   table.print();
 }
 
-nlohmann::ordered_json layers_json(const std::vector<transformer::MergedLayer>& layers) {
-  auto list = nlohmann::ordered_json::array();
+Json layers_json(const std::vector<transformer::MergedLayer>& layers) {
+  auto list = Json::list();
   for (const auto& [path, report] : layers)
     list.push_back({{"module", path},
                     {"update_norm", report.update_norm},
@@ -73,20 +73,20 @@ void run(const Options& o) {
 
 }  // namespace
 
-void add_adapter_merge(CLI::App& adapter) {
+void add_adapter_merge(Command adapter) {
   auto o = std::make_shared<Options>();
-  CLI::App* command = adapter.add_subcommand("merge", "writes a copy of a model with adapters in its weights");
-  command->add_option("--model", o->model, "a .gguf file, a Hugging Face folder, or demo")->required();
-  command->add_option("--adapter", o->adapters, "PATH or PATH:scale; several are summed")->required();
-  command->add_option("--out", o->out, "the copy: a .gguf file, or a folder for a folder")->required();
-  command->add_option("--to", o->merge.to, "format of the layers that change")
-      ->check(CLI::IsMember({"same", "f32", "f16", "bf16", "q4_0", "q4_1", "q8_0"}))
-      ->capture_default_str();
-  command->add_flag("--search", o->merge.search, "scales of NF4 and FP4 layers by search: 5 to 7 % less error");
-  command->add_option("--residual", o->merge.residual_rank, "rank of an adapter for what rounding loses")->check(CLI::Range(1, 1 << 16));
-  command->add_option("--residual-out", o->residual_out, "folder for that adapter");
-  add_common(*command, o->common);
-  command->callback([o] { run(*o); });
+  Command command = adapter.add_command("merge", "writes a copy of a model with adapters in its weights");
+  command.add_option("--model", o->model, "a .gguf file, a Hugging Face folder, or demo").required();
+  command.add_option("--adapter", o->adapters, "PATH or PATH:scale; several are summed").required();
+  command.add_option("--out", o->out, "the copy: a .gguf file, or a folder for a folder").required();
+  command.add_option("--to", o->merge.to, "format of the layers that change")
+      .one_of({"same", "f32", "f16", "bf16", "q4_0", "q4_1", "q8_0"})
+      .shows_default();
+  command.add_flag("--search", o->merge.search, "scales of NF4 and FP4 layers by search: 5 to 7 % less error");
+  command.add_option("--residual", o->merge.residual_rank, "rank of an adapter for what rounding loses").in_range(1, 1 << 16);
+  command.add_option("--residual-out", o->residual_out, "folder for that adapter");
+  add_common(command, o->common);
+  command.when_called([o] { run(*o); });
 }
 
 }  // namespace cli

@@ -142,12 +142,11 @@ Index multiplied_parameters(const Llama& model) {
   return model.parameter_count() - (model.separate_head ? table : 0);
 }
 
-void print_explanation(const Options& o, const Session& session, const LoraSet* adapter, const Results& results,
-                       const nlohmann::ordered_json& json) {
-  std::printf("\n  %s: %s on %s, %d threads; random tokens.", session.name.c_str(), json["compute"].get<std::string>().c_str(),
-              json["target"].get<std::string>().c_str(), json["threads"].get<int>());
+void print_explanation(const Options& o, const Session& session, const LoraSet* adapter, const Results& results) {
+  std::printf("\n  %s: %s on %s, %d threads; random tokens.", session.name.c_str(), compute_name(session.compute),
+              target_name(session).c_str(), lowrank::thread_count());
   if (!o.skip_generation)
-    std::printf(" Generation in %s, medians of %ld runs.", json["generation_compute"].get<std::string>().c_str(),
+    std::printf(" Generation in %s, medians of %ld runs.", compute_name(resolve_compute(o.common, "generate")),
                 static_cast<long>(o.repetitions));
   if (!o.skip_training) std::printf(" A step is forward, backward and AdamW; median of %ld after a warm-up.", static_cast<long>(o.steps));
   std::printf("\n");
@@ -164,7 +163,7 @@ void print_explanation(const Options& o, const Session& session, const LoraSet* 
 }
 
 /// The speeds, null for what was skipped.
-void add_speeds(nlohmann::ordered_json& json, const Options& o, const Results& results) {
+void add_speeds(Json& json, const Options& o, const Results& results) {
   const auto rate = [](const Times& times, Index tokens) { return static_cast<double>(tokens) / times.median(); };
   const Generation& main = results.has_adapter ? results.adapted : results.bare;
   json["prompt_tokens_per_second"] = nullptr;
@@ -229,47 +228,43 @@ void run(Options o) {
   json["base"] = o.base;
   add_speeds(json, o, results);
   print_table(o, results);
-  print_explanation(o, session, adapter.get(), results, json);
+  print_explanation(o, session, adapter.get(), results);
   write_json(o.common.json, json);
 }
 
-void add_options(CLI::App& command, Options& o) {
+void add_options(Command command, Options& o) {
   const auto number = [&command](const char* name, Index& value, const char* text, int limit) {
-    command.add_option(name, value, text)->check(CLI::Range(1, limit))->capture_default_str();
+    command.add_option(name, value, text).in_range(1, limit).shows_default();
   };
-  command.add_option("--model", o.model, "a .gguf file, a Hugging Face folder, or demo")->required();
-  auto* adapter = command.add_option("--adapter", o.adapters, "a PEFT folder, as PATH or PATH:scale: generation with and without it");
-  command.add_option("--base", o.base, "format of the frozen base")
-      ->check(CLI::IsMember({"native", "nf4", "fp32", "bf16"}))
-      ->capture_default_str();
+  command.add_option("--model", o.model, "a .gguf file, a Hugging Face folder, or demo").required();
+  Option adapter = command.add_option("--adapter", o.adapters, "a PEFT folder, as PATH or PATH:scale: generation with and without it");
+  command.add_option("--base", o.base, "format of the frozen base").one_of({"native", "nf4", "fp32", "bf16"}).shows_default();
   number("--batch", o.batch, "sequences of a training step", 1 << 16);
   number("--sequence", o.sequence, "tokens of a sequence", 1 << 24);
   number("--rank", o.rank, "rank of the update that is trained, on all linear layers", 1 << 16);
   number("--steps", o.steps, "training steps to take the median of", 1 << 20);
   using transformer::Recompute;
-  const std::map<std::string, Recompute> recompute{{"auto", Recompute::automatic}, {"on", Recompute::always}, {"off", Recompute::never}};
   command
-      .add_option("--recompute", o.recompute,
+      .add_choice("--recompute", o.recompute, {{"auto", Recompute::automatic}, {"on", Recompute::always}, {"off", Recompute::never}},
                   "a training step computes blocks again in the backward pass; auto: where it would keep over 256 MiB")
-      ->transform(CLI::CheckedTransformer(recompute).description("{auto,on,off}"))
-      ->default_str("auto");
+      .shows_default("auto");
   number("--prompt-tokens", o.prompt, "tokens of the prompt", 1 << 24);
   number("--tokens", o.tokens, "single tokens to decode", 1 << 24);
   number("--repetitions", o.repetitions, "runs of prompt and decoding to take the median of", 1 << 16);
-  auto* skip_training = command.add_flag("--skip-training", o.skip_training, "generation alone: peak memory is its own");
-  auto* skip_generation = command.add_flag("--skip-generation", o.skip_generation, "training alone: peak memory is its own");
-  skip_generation->excludes(skip_training)->excludes(adapter);
+  Option skip_training = command.add_flag("--skip-training", o.skip_training, "generation alone: peak memory is its own");
+  Option skip_generation = command.add_flag("--skip-generation", o.skip_generation, "training alone: peak memory is its own");
+  skip_generation.excludes(skip_training).excludes(adapter);
   command.add_flag("--batch-invariant", o.batch_invariant, "a token's numbers do not depend on its neighbours: what that costs");
   add_common(command, o.common, Devices::cpu_and_cuda);
 }
 
 }  // namespace
 
-void add_bench(CLI::App& app) {
+void add_bench(Command app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("bench", "measures reading a prompt, decoding and a training step");
-  add_options(*command, *options);
-  command->callback([options] { run(*options); });
+  Command command = app.add_command("bench", "measures reading a prompt, decoding and a training step");
+  add_options(command, *options);
+  command.when_called([options] { run(*options); });
 }
 
 }  // namespace cli

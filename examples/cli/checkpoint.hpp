@@ -1,13 +1,9 @@
 #pragma once
 
-#include <cstring>
 #include <filesystem>
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
-#include <lowrank/io/safetensors.hpp>
 #include <lowrank/optim/adamw.hpp>
 
 #include <transformer/train.hpp>
@@ -18,81 +14,16 @@ using lowrank::Index;
 
 /// What must be equal for a run to go on from a checkpoint. The numbers of steps and the schedule are part of it: they set each step's
 /// rate.
-inline std::string run_key(const std::string& model, const std::string& data, const transformer::TrainOptions& o, Index sequence) {
-  const nlohmann::ordered_json key = {{"model", model},
-                                      {"data", data},
-                                      {"steps", o.steps},
-                                      {"batch", o.batch},
-                                      {"sequence", sequence},
-                                      {"learning_rate", o.learning_rate},
-                                      {"warmup", o.warmup},
-                                      {"schedule", static_cast<int>(o.schedule)},
-                                      {"weight_decay", o.weight_decay},
-                                      {"clip", o.clip_norm},
-                                      {"seed", o.seed}};
-  return key.dump();
-}
-
-namespace detail {
-
-inline std::filesystem::path checkpoint_file(const std::filesystem::path& folder) { return folder / "checkpoint.safetensors"; }
-
-struct Part {
-  std::string name;
-  std::span<float> numbers;
-  Index rows, cols;
-};
-
-/// Everything that a step changes, under fixed names.
-inline std::vector<Part> changing_parts(const std::vector<lowrank::ParameterRef<float>>& parameters, lowrank::AdamW<float>& optimizer) {
-  std::vector<Part> parts;
-  for (const auto& p : parameters) parts.push_back({"parameter/" + p.name, p.value, p.rows, p.cols});
-  for (const auto& s : optimizer.state()) parts.push_back({"optimizer/" + s.name, s.numbers, s.rows, s.cols});
-  return parts;
-}
-
-}  // namespace detail
+std::string run_key(const std::string& model, const std::string& data, const transformer::TrainOptions& o, Index sequence);
 
 /// Writes parameters, optimizer state, step and losses as one file, atomically.
-inline void save_checkpoint(const std::filesystem::path& folder, const std::string& key, Index step,
-                            const std::vector<lowrank::ParameterRef<float>>& parameters, lowrank::AdamW<float>& optimizer,
-                            const std::vector<double>& losses) {
-  std::error_code failure;
-  std::filesystem::create_directories(folder, failure);
-  lowrank::check<lowrank::IoError>(!failure, "checkpoint", "cannot create the folder ", folder, ": ", failure.message());
-  std::vector<lowrank::StoredTensor> tensors;
-  for (const auto& part : detail::changing_parts(parameters, optimizer))
-    tensors.push_back(lowrank::make_tensor<float>(part.name, {part.rows, part.cols}, part.numbers));
-  lowrank::safetensors::write(detail::checkpoint_file(folder), tensors,
-                              {{"run", key}, {"step", std::to_string(step)}, {"losses", nlohmann::json(losses).dump()}});
-}
+void save_checkpoint(const std::filesystem::path& folder, const std::string& key, Index step,
+                     const std::vector<lowrank::ParameterRef<float>>& parameters, lowrank::AdamW<float>& optimizer,
+                     const std::vector<double>& losses);
 
 /// Reads what save_checkpoint wrote and returns the step to go on with. Throws FormatError when it belongs to another run.
-inline Index load_checkpoint(const std::filesystem::path& folder, const std::string& key,
-                             const std::vector<lowrank::ParameterRef<float>>& parameters, lowrank::AdamW<float>& optimizer,
-                             std::vector<double>& losses) {
-  using lowrank::FormatError;
-  const auto file = lowrank::safetensors::File::open(detail::checkpoint_file(folder));
-  const auto value = [&](const char* name) {
-    for (const auto& [k, v] : file.metadata())
-      if (k == name) return v;
-    lowrank::fail<FormatError>("checkpoint", folder, " has no ", name, "; it is not a checkpoint of finetune");
-  };
-  lowrank::check<FormatError>(value("run") == key, "checkpoint", folder, " belongs to another run: it was made with ", value("run"),
-                              ", this run is ", key);
-  for (const auto& part : detail::changing_parts(parameters, optimizer)) {
-    const auto& tensor = file.at(part.name);
-    lowrank::check<FormatError>(tensor.dtype == lowrank::DType::f32 && tensor.bytes.size() == part.numbers.size_bytes(), "checkpoint",
-                                folder, ": ", part.name, " has another size; rank and targets must be those of the checkpoint");
-    std::memcpy(part.numbers.data(), tensor.bytes.data(), tensor.bytes.size());
-  }
-  const auto step = nlohmann::json::parse(value("step"), nullptr, false), history = nlohmann::json::parse(value("losses"), nullptr, false);
-  const bool numbers = step.is_number_unsigned() && history.is_array() &&
-                       std::all_of(history.begin(), history.end(), [](const auto& x) { return x.is_number(); });
-  lowrank::check<FormatError>(numbers && history.size() == step.get<std::size_t>(), "checkpoint", folder, ": step and losses do not agree");
-  losses = history.get<std::vector<double>>();
-  optimizer.set_steps(step.get<Index>());
-  return step.get<Index>();
-}
+Index load_checkpoint(const std::filesystem::path& folder, const std::string& key,
+                      const std::vector<lowrank::ParameterRef<float>>& parameters, lowrank::AdamW<float>& optimizer,
+                      std::vector<double>& losses);
 
 }  // namespace cli

@@ -11,6 +11,23 @@
 
 namespace cli {
 
+void add_common(Command command, Common& options, Devices devices) {
+  command.add_option("--compute", options.compute, "how products compute: fp32, bf16, int8 (inference) or auto")
+      .one_of({"auto", "fp32", "bf16", "int8"})
+      .shows_default();
+  command.add_option("--threads", options.threads, "threads; 0: all cores").in_range(0, 1024).shows_default();
+  Option device = command.add_option("--device", options.device, "where to run");
+  (devices == Devices::cpu ? device.one_of({"cpu"}) : device.one_of({"cpu", "cuda"})).shows_default();
+  command.add_option("--seed", options.seed, "seed of every random choice").shows_default();
+  command.add_option("--json", options.json, "writes the results to this file as JSON");
+}
+
+const Tokenizer& Session::need_tokenizer() const {
+  lowrank::check<lowrank::FormatError>(tokenizer.has_value(), "model", name,
+                                       " has no tokenizer; add tokenizer.json, or use evaluate --ids");
+  return *tokenizer;
+}
+
 lowrank::Compute resolve_compute(const Common& common, const char* purpose) {
   using lowrank::Compute;
   const std::string use = purpose;
@@ -33,6 +50,10 @@ lowrank::Compute resolve_compute(const Common& common, const char* purpose) {
 const char* compute_name(lowrank::Compute compute) {
   static constexpr const char* names[] = {"fp32", "bf16", "int8"};
   return names[static_cast<int>(compute)];
+}
+
+std::string target_name(const Session& session) {
+  return session.gpu ? lowrank::cuda::devices().front().name : std::string(lowrank::kernels::target_name());
 }
 
 std::filesystem::path model_path(const std::string& name) {
@@ -101,7 +122,7 @@ std::unique_ptr<LoraSet> open_adapters(const Llama& model, const std::vector<std
   return set;
 }
 
-nlohmann::ordered_json common_report(const Session& session, const LoraSet* lora) {
+Json common_report(const Session& session, const LoraSet* lora) {
   const auto adapter = lora ? transformer::parameter_count(*lora) : 0;
   const auto total = session.model.parameter_count() + adapter;
   return {{"model", session.name},
@@ -114,7 +135,7 @@ nlohmann::ordered_json common_report(const Session& session, const LoraSet* lora
           {"threads", lowrank::thread_count()},
           {"compute", compute_name(session.compute)},
           {"device", session.gpu ? "cuda" : "cpu"},
-          {"target", session.gpu ? lowrank::cuda::devices().front().name : lowrank::kernels::target_name()}};
+          {"target", target_name(session)}};
 }
 
 void write_text(const std::filesystem::path& path, const std::string& text) {

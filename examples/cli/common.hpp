@@ -7,14 +7,12 @@
 #include <utility>
 #include <vector>
 
-#include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
-
 #include <transformer/adapters.hpp>
 #include <transformer/load.hpp>
 #include <transformer/model.hpp>
 #include <transformer/tokenizer.hpp>
 
+#include <cli/command.hpp>
 #include <cli/report.hpp>
 
 namespace cli {
@@ -35,17 +33,7 @@ struct Common {
 /// Whether a command can run its model on a GPU.
 enum class Devices { cpu, cpu_and_cuda };
 
-inline void add_common(CLI::App& command, Common& options, Devices devices = Devices::cpu) {
-  command.add_option("--compute", options.compute, "how products compute: fp32, bf16, int8 (inference) or auto")
-      ->check(CLI::IsMember({"auto", "fp32", "bf16", "int8"}))
-      ->capture_default_str();
-  command.add_option("--threads", options.threads, "threads; 0: all cores")->check(CLI::Range(0, 1024))->capture_default_str();
-  std::vector<std::string> names{"cpu"};
-  if (devices == Devices::cpu_and_cuda) names.push_back("cuda");
-  command.add_option("--device", options.device, "where to run")->check(CLI::IsMember(names))->capture_default_str();
-  command.add_option("--seed", options.seed, "seed of every random choice")->capture_default_str();
-  command.add_option("--json", options.json, "writes the results to this file as JSON");
-}
+void add_common(Command command, Common& options, Devices devices = Devices::cpu);
 
 /// A model with what is needed to use it.
 struct Session {
@@ -55,11 +43,8 @@ struct Session {
   lowrank::Compute compute = lowrank::Compute::fp32;
   std::unique_ptr<lowrank::cuda::Use> gpu = {};  ///< with --device cuda: the GPU, in use while this lives
 
-  const Tokenizer& need_tokenizer() const {
-    lowrank::check<lowrank::FormatError>(tokenizer.has_value(), "model", name,
-                                         " has no tokenizer; add tokenizer.json, or use evaluate --ids");
-    return *tokenizer;
-  }
+  /// Throws FormatError where there is none.
+  const Tokenizer& need_tokenizer() const;
 };
 
 /// Calls run(Cpu{}) or run(Cuda{}), by where the session's model runs.
@@ -77,6 +62,9 @@ lowrank::Compute resolve_compute(const Common& common, const char* purpose);
 /// The name that --compute knows.
 const char* compute_name(lowrank::Compute compute);
 
+/// What a session's model runs on: the GPU, or the instruction set of the kernels.
+std::string target_name(const Session& session);
+
 /// The file or folder that a --model means. Throws IoError when there is none.
 std::filesystem::path model_path(const std::string& name);
 
@@ -93,22 +81,23 @@ std::pair<std::string, double> split_weight(const std::string& spec, const char*
 std::unique_ptr<LoraSet> open_adapters(const Llama& model, const std::vector<std::string>& specs);
 
 /// Fields that every report has.
-nlohmann::ordered_json common_report(const Session& session, const LoraSet* lora);
+Json common_report(const Session& session, const LoraSet* lora);
 
 /// Writes a file whole or not at all.
 void write_text(const std::filesystem::path& path, const std::string& text);
 /// Throws IoError unless an output can be written there: to be asked before hours of work, not after. Makes the folder.
 void ensure_writable(const std::filesystem::path& path, bool is_folder);
 
-void add_demo(CLI::App& app);
-void add_finetune(CLI::App& app);
-void add_generate(CLI::App& app);
-void add_evaluate(CLI::App& app);
-void add_adapter(CLI::App& app);
-void add_adapter_convert(CLI::App& adapter);
-void add_adapter_merge(CLI::App& adapter);
-void add_bench(CLI::App& app);
-void add_pretrain(CLI::App& app);
-void add_quantize(CLI::App& app);
+void add_demo(Command app);
+void add_finetune(Command app);
+void add_generate(Command app);
+void add_evaluate(Command app);
+void add_adapter(Command app);
+void add_adapter_algebra(Command adapter);
+void add_adapter_convert(Command adapter);
+void add_adapter_merge(Command adapter);
+void add_bench(Command app);
+void add_pretrain(Command app);
+void add_quantize(Command app);
 
 }  // namespace cli

@@ -201,7 +201,7 @@ void run(const Options& o) {
   std::printf("\nDone in %.0f seconds, peak memory %s.\n", now() - start, human_bytes(peak_memory()).c_str());
 
   auto json = common_report(session, &first);
-  json["domains"] = domains;
+  json["domains"] = std::vector<const char*>(domains.begin(), domains.end());
   json["held_out_loss"] = losses;
   json["base_unchanged"] = before == after;
   json["merged_equal"] = merged_equal;
@@ -212,12 +212,12 @@ void run(const Options& o) {
 
 }  // namespace
 
-void add_demo(CLI::App& app) {
+void add_demo(Command app) {
   auto o = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("demo", "five adapters on the embedded tiny model, swapped per request");
-  command->add_option("--steps", o->steps, "optimizer steps for each adapter")->check(CLI::Range(1, 1 << 20))->capture_default_str();
-  add_common(*command, o->common);
-  command->callback([o] { run(*o); });
+  Command command = app.add_command("demo", "five adapters on the embedded tiny model, swapped per request");
+  command.add_option("--steps", o->steps, "optimizer steps for each adapter").in_range(1, 1 << 20).shows_default();
+  add_common(command, o->common);
+  command.when_called([o] { run(*o); });
 }
 
 }  // namespace cli

@@ -70,22 +70,22 @@ void run(const Options& o) {
 
 }  // namespace
 
-void add_evaluate(CLI::App& app) {
+void add_evaluate(Command app) {
   auto o = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("evaluate", "measures how well a model predicts a text, or writes its logits");
-  command->add_option("--model", o->model, "a .gguf file, a Hugging Face folder, or demo")->required();
-  command->add_option("--adapter", o->adapters, "a PEFT folder, as PATH or PATH:scale; may be repeated");
-  auto* data = command->add_option("--data", o->data, "text to predict");
-  auto* ids = command->add_option("--ids", o->ids, "safetensors file with int32 ids [sequences, tokens]");
-  auto* logits = command->add_option("--logits", o->logits, "safetensors file to write float32 logits [sequences, tokens, vocabulary] to");
-  command->add_option("--sequence", o->sequence, "tokens that are read together; 0: the context, at most 1024")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  ids->needs(logits);
-  logits->needs(ids);
-  add_common(*command, o->common, Devices::cpu_and_cuda);
-  command->callback([o, data, ids] {
-    if (data->count() + ids->count() == 0) throw CLI::RequiredError("--data or --ids");
+  Command command = app.add_command("evaluate", "measures how well a model predicts a text, or writes its logits");
+  command.add_option("--model", o->model, "a .gguf file, a Hugging Face folder, or demo").required();
+  command.add_option("--adapter", o->adapters, "a PEFT folder, as PATH or PATH:scale; may be repeated");
+  Option data = command.add_option("--data", o->data, "text to predict");
+  Option ids = command.add_option("--ids", o->ids, "safetensors file with int32 ids [sequences, tokens]");
+  Option logits = command.add_option("--logits", o->logits, "safetensors file to write float32 logits [sequences, tokens, vocabulary] to");
+  command.add_option("--sequence", o->sequence, "tokens that are read together; 0: the context, at most 1024")
+      .not_negative()
+      .shows_default();
+  ids.needs(logits);
+  logits.needs(ids);
+  add_common(command, o->common, Devices::cpu_and_cuda);
+  command.when_called([o, data, ids] {
+    if (!data.is_given() && !ids.is_given()) fail_required("--data or --ids");
     run(*o);
   });
 }

@@ -35,85 +35,67 @@ struct Options {
   std::string model_key() const { return init == "default" || init == "gaussian" ? model : model + " --init " + init; }
 };
 
-void add_training_options(CLI::App& command, Options& o) {
-  command.add_option("--steps", o.train.steps, "optimizer steps")->check(CLI::Range(1, 1 << 30))->capture_default_str();
-  command.add_option("--batch", o.train.batch, "sequences a step")->check(CLI::Range(1, 1 << 16))->capture_default_str();
-  command.add_option("--sequence", o.sequence, "tokens a sequence")->check(CLI::Range(1, 1 << 24))->capture_default_str();
-  command.add_option("--learning-rate", o.train.learning_rate, "peak learning rate of AdamW")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command.add_option("--warmup", o.train.warmup, "steps of linear warm-up")->check(CLI::NonNegativeNumber)->capture_default_str();
-  command.add_option("--schedule", o.schedule, "learning rate after warm-up")
-      ->check(CLI::IsMember({"linear", "cosine", "constant"}))
-      ->capture_default_str();
-  command.add_option("--weight-decay", o.train.weight_decay, "decoupled weight decay")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command.add_option("--clip", o.train.clip_norm, "largest norm of the gradient; 0: none")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+void add_training_options(Command command, Options& o) {
+  command.add_option("--steps", o.train.steps, "optimizer steps").in_range(1, 1 << 30).shows_default();
+  command.add_option("--batch", o.train.batch, "sequences a step").in_range(1, 1 << 16).shows_default();
+  command.add_option("--sequence", o.sequence, "tokens a sequence").in_range(1, 1 << 24).shows_default();
+  command.add_option("--learning-rate", o.train.learning_rate, "peak learning rate of AdamW").positive().shows_default();
+  command.add_option("--warmup", o.train.warmup, "steps of linear warm-up").not_negative().shows_default();
+  command.add_option("--schedule", o.schedule, "learning rate after warm-up").one_of({"linear", "cosine", "constant"}).shows_default();
+  command.add_option("--weight-decay", o.train.weight_decay, "decoupled weight decay").not_negative().shows_default();
+  command.add_option("--clip", o.train.clip_norm, "largest norm of the gradient; 0: none").not_negative().shows_default();
   using transformer::Recompute;
-  const std::map<std::string, Recompute> recompute{{"auto", Recompute::automatic}, {"on", Recompute::always}, {"off", Recompute::never}};
   command
-      .add_option("--recompute", o.train.recompute,
+      .add_choice("--recompute", o.train.recompute, {{"auto", Recompute::automatic}, {"on", Recompute::always}, {"off", Recompute::never}},
                   "keeps a block's input only, and computes the block again in the backward pass; auto: where it would keep over 256 MiB")
-      ->transform(CLI::CheckedTransformer(recompute).description("{auto,on,off}"))
-      ->default_str("auto");
+      .shows_default("auto");
   command.add_option("--checkpoint", o.checkpoint, "folder for checkpoints");
-  command.add_option("--checkpoint-every", o.checkpoint_every, "steps between checkpoints")
-      ->check(CLI::Range(1, 1 << 30))
-      ->capture_default_str();
+  command.add_option("--checkpoint-every", o.checkpoint_every, "steps between checkpoints").in_range(1, 1 << 30).shows_default();
   command.add_flag("--resume", o.resume, "goes on from the checkpoint in --checkpoint");
   command.add_option("--plot", o.plot, "writes the loss curve to this .svg file");
 }
 
 /// What is trained: kind, size, place and beginning of the update.
-void add_update_options(CLI::App& command, Options& o) {
-  command.add_option("--rank", o.rank, "rank of the update")->check(CLI::Range(1, 1 << 16))->capture_default_str();
-  command.add_option("--alpha", o.alpha, "scale of the update is alpha / rank; default: twice the rank")->check(CLI::PositiveNumber);
+void add_update_options(Command command, Options& o) {
+  command.add_option("--rank", o.rank, "rank of the update").in_range(1, 1 << 16).shows_default();
+  command.add_option("--alpha", o.alpha, "scale of the update is alpha / rank; default: twice the rank").positive();
   command.add_option("--targets", o.targets, "all-linear, names separated by commas (q_proj,v_proj), or a regular expression")
-      ->capture_default_str();
+      .shows_default();
   command.add_option("--exclude", o.exclude, "modules that --targets names but that are left out, in the same way");
-  command.add_option("--layers", o.layers, "numbers of the layers to adapt, separated by commas; default: all")->delimiter(',');
+  command.add_option("--layers", o.layers, "numbers of the layers to adapt, separated by commas; default: all").separated_by(',');
   command.add_option("--rank-pattern", o.rank_pattern, "ranks of single modules, such as q_proj=4,layers.0.mlp.down_proj=32");
   command.add_option("--alpha-pattern", o.alpha_pattern, "the same for alpha");
   command.add_option("--modules-to-save", o.save_modules, "modules that are trained as full copies, such as lm_head");
   command.add_option("--method", o.method, "kind of update: low-rank, or with trained row lengths besides (dora)")
-      ->check(CLI::IsMember({"lora", "dora"}))
-      ->capture_default_str();
+      .one_of({"lora", "dora"})
+      .shows_default();
   command.add_flag("--lora-bias", o.lora_bias, "trains a bias of B, too");
   command.add_flag("--freeze-a", o.freeze_a, "trains B alone, which keeps A x only (LoRA-FA)");
-  command.add_option("--lora-plus", o.lora_plus, "learning rate of B as a multiple of A's (LoRA+)")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  command.add_option("--lora-plus", o.lora_plus, "learning rate of B as a multiple of A's (LoRA+)").positive().shows_default();
   command.add_flag("--rslora", o.rslora, "scale is alpha / sqrt(rank)");
   command
       .add_option(
           "--init", o.init,
           "start of the update: drawn A and B = 0 (default, gaussian), orthogonal, by the weight (pissa, pissa_fast, olora), by its "
           "rounding to nf4 (loftq), by the data (eva, lora_ga)")
-      ->check(CLI::IsMember({"default", "gaussian", "orthogonal", "pissa", "pissa_fast", "olora", "loftq", "eva", "lora_ga"}))
-      ->capture_default_str();
-  command.add_option("--init-batches", o.start.batches, "batches that eva and lora_ga look at")
-      ->check(CLI::Range(1, 1 << 16))
-      ->capture_default_str();
+      .one_of({"default", "gaussian", "orthogonal", "pissa", "pissa_fast", "olora", "loftq", "eva", "lora_ga"})
+      .shows_default();
+  command.add_option("--init-batches", o.start.batches, "batches that eva and lora_ga look at").in_range(1, 1 << 16).shows_default();
   command.add_option("--rank-spread", o.start.rank_spread, "eva: above 1, layers share the ranks by need, up to so many times --rank each")
-      ->check(CLI::Range(1.0, 64.0))
-      ->capture_default_str();
+      .in_range(1.0, 64.0)
+      .shows_default();
   command.add_option("--dropout", o.dropout, "share of the adapter's input that is dropped in training")
-      ->check(CLI::Range(0.0, 0.99))
-      ->capture_default_str();
+      .in_range(0.0, 0.99)
+      .shows_default();
 }
 
-void add_options(CLI::App& command, Options& o) {
-  command.add_option("--model", o.model, "a .gguf file, a Hugging Face folder, or demo")->required();
-  command.add_option("--data", o.data, "a text file, or .jsonl with text, or with prompt and completion")->required();
+void add_options(Command command, Options& o) {
+  command.add_option("--model", o.model, "a .gguf file, a Hugging Face folder, or demo").required();
+  command.add_option("--data", o.data, "a text file, or .jsonl with text, or with prompt and completion").required();
   command.add_option("--evaluation-data", o.evaluation_data, "held-out data; default: a tenth of --data");
-  command.add_option("--out", o.out, "folder (peft) or file (gguf) for the adapter")->required();
-  command.add_option("--format", o.format, "how the adapter is saved")->check(CLI::IsMember({"peft", "gguf"}))->capture_default_str();
-  command.add_option("--base", o.base, "format of the frozen base")
-      ->check(CLI::IsMember({"native", "nf4", "fp32", "bf16"}))
-      ->capture_default_str();
+  command.add_option("--out", o.out, "folder (peft) or file (gguf) for the adapter").required();
+  command.add_option("--format", o.format, "how the adapter is saved").one_of({"peft", "gguf"}).shows_default();
+  command.add_option("--base", o.base, "format of the frozen base").one_of({"native", "nf4", "fp32", "bf16"}).shows_default();
   add_update_options(command, o);
   add_training_options(command, o);
   add_common(command, o.common, Devices::cpu_and_cuda);
@@ -230,8 +212,8 @@ void report(const Options& o, const Session& session, const LoraSet& lora, const
   json["loss_first"] = course.losses.front();
   json["loss_last"] = course.losses.back();
   json["loss_curve"] = course.losses;
-  json["evaluation_loss_before"] = has_held_out ? nlohmann::ordered_json(before) : nlohmann::ordered_json();
-  json["evaluation_loss_after"] = has_held_out ? nlohmann::ordered_json(after) : nlohmann::ordered_json();
+  json["evaluation_loss_before"] = has_held_out ? Json(before) : Json();
+  json["evaluation_loss_after"] = has_held_out ? Json(after) : Json();
   json["seconds"] = seconds;
   json["step_seconds_median"] = median(course.seconds);
   json["tokens_per_second"] = seconds > 0 ? course.tokens / seconds : 0;
@@ -239,9 +221,10 @@ void report(const Options& o, const Session& session, const LoraSet& lora, const
   table.add({"loss of a training batch", format("%.4f", course.losses.front()), format("%.4f", course.losses.back())});
   if (has_held_out) table.add({"loss on held-out text", format("%.4f", before), format("%.4f", after)});
   table.print();
-  std::printf("  %s trained %lld of %lld parameters (%.2f %%), %.3f s a step, peak memory %s\n", o.out.c_str(),
-              json["trainable_parameters"].get<long long>(), json["total_parameters"].get<long long>(),
-              json["trainable_percent"].get<double>(), median(course.seconds), human_bytes(peak_memory()).c_str());
+  const Index trained = transformer::parameter_count(lora), all = session.model.parameter_count() + trained;
+  std::printf("  %s trained %ld of %ld parameters (%.2f %%), %.3f s a step, peak memory %s\n", o.out.c_str(), static_cast<long>(trained),
+              static_cast<long>(all), 100.0 * static_cast<double>(trained) / static_cast<double>(all), median(course.seconds),
+              human_bytes(peak_memory()).c_str());
   write_json(o.common.json, json);
 }
 
@@ -301,11 +284,11 @@ void run(const Options& given) {
 
 }  // namespace
 
-void add_finetune(CLI::App& app) {
+void add_finetune(Command app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("finetune", "trains a low-rank adapter on a frozen model and saves it");
-  add_options(*command, *options);
-  command->callback([options] { run(*options); });
+  Command command = app.add_command("finetune", "trains a low-rank adapter on a frozen model and saves it");
+  add_options(command, *options);
+  command.when_called([options] { run(*options); });
 }
 
 }  // namespace cli

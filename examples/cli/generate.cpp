@@ -44,24 +44,20 @@ void run(Options o) {
 
 }  // namespace
 
-void add_generate(CLI::App& app) {
+void add_generate(Command app) {
   auto o = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("generate", "continues a prompt");
-  command->add_option("--model", o->model, "a .gguf file, a Hugging Face folder, or demo")->required();
-  command->add_option("--adapter", o->adapters, "a PEFT folder, as PATH or PATH:scale; may be repeated, the updates add up");
-  command->add_option("--prompt", o->prompt, "the text to continue")->required();
-  command->add_option("--tokens", o->generate.tokens, "at most so many new tokens")->check(CLI::Range(1, 1 << 24))->capture_default_str();
-  command->add_option("--temperature", o->generate.sampler.temperature, "0: the most likely token")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command->add_option("--top-k", o->generate.sampler.top_k, "draw from the k most likely; 0: all")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command->add_option("--top-p", o->generate.sampler.top_p, "draw from the most likely that hold this probability")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str();
-  add_common(*command, o->common, Devices::cpu_and_cuda);
-  command->callback([o] { run(*o); });
+  Command command = app.add_command("generate", "continues a prompt");
+  command.add_option("--model", o->model, "a .gguf file, a Hugging Face folder, or demo").required();
+  command.add_option("--adapter", o->adapters, "a PEFT folder, as PATH or PATH:scale; may be repeated, the updates add up");
+  command.add_option("--prompt", o->prompt, "the text to continue").required();
+  command.add_option("--tokens", o->generate.tokens, "at most so many new tokens").in_range(1, 1 << 24).shows_default();
+  command.add_option("--temperature", o->generate.sampler.temperature, "0: the most likely token").not_negative().shows_default();
+  command.add_option("--top-k", o->generate.sampler.top_k, "draw from the k most likely; 0: all").not_negative().shows_default();
+  command.add_option("--top-p", o->generate.sampler.top_p, "draw from the most likely that hold this probability")
+      .in_range(0.0, 1.0)
+      .shows_default();
+  add_common(command, o->common, Devices::cpu_and_cuda);
+  command.when_called([o] { run(*o); });
 }
 
 }  // namespace cli

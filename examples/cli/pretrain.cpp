@@ -75,20 +75,18 @@ void run(Options o) {
 
 }  // namespace
 
-void add_pretrain(CLI::App& app) {
+void add_pretrain(Command app) {
   auto o = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("pretrain", "trains the tiny byte-level model of the demo from nothing and writes it as GGUF");
-  command->add_option("--data", o->data, "a text file, or a folder of .txt files")->capture_default_str();
-  command->add_option("--out", o->out, "the .gguf file to write")->required();
-  command->add_option("--name", o->name, "name of the model")->capture_default_str();
-  command->add_option("--steps", o->train.steps, "optimizer steps")->check(CLI::Range(1, 1 << 30))->capture_default_str();
-  command->add_option("--batch", o->train.batch, "sequences a step")->check(CLI::Range(1, 1 << 16))->capture_default_str();
-  command->add_option("--sequence", o->sequence, "bytes a sequence")->check(CLI::Range(1, 512))->capture_default_str();
-  command->add_option("--learning-rate", o->train.learning_rate, "peak learning rate of AdamW")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  add_common(*command, o->common);
-  command->callback([o] { run(*o); });
+  Command command = app.add_command("pretrain", "trains the tiny byte-level model of the demo from nothing and writes it as GGUF");
+  command.add_option("--data", o->data, "a text file, or a folder of .txt files").shows_default();
+  command.add_option("--out", o->out, "the .gguf file to write").required();
+  command.add_option("--name", o->name, "name of the model").shows_default();
+  command.add_option("--steps", o->train.steps, "optimizer steps").in_range(1, 1 << 30).shows_default();
+  command.add_option("--batch", o->train.batch, "sequences a step").in_range(1, 1 << 16).shows_default();
+  command.add_option("--sequence", o->sequence, "bytes a sequence").in_range(1, 512).shows_default();
+  command.add_option("--learning-rate", o->train.learning_rate, "peak learning rate of AdamW").positive().shows_default();
+  add_common(command, o->common);
+  command.when_called([o] { run(*o); });
 }
 
 }  // namespace cli

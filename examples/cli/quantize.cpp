@@ -5,8 +5,8 @@
 #include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/quant/any_matrix.hpp>
 
-#include <transformer/companions.hpp>
-#include <transformer/folder_tensors.hpp>
+#include <transformer/data.hpp>
+#include <transformer/folder.hpp>
 #include <transformer/load_folder.hpp>
 
 #include <cli/common.hpp>
@@ -141,18 +141,16 @@ void run(const Options& o) {
 
 }  // namespace
 
-void add_quantize(CLI::App& app) {
+void add_quantize(Command app) {
   auto o = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("quantize", "writes a Hugging Face model with 4-bit weights, as bitsandbytes does");
-  command->add_option("--model", o->model, "a Hugging Face folder")->required();
-  command->add_option("--out", o->out, "folder for the result")->required();
-  command->add_option("--format", o->format, "how weights are stored")->check(CLI::IsMember({"nf4", "fp4"}))->capture_default_str();
-  command->add_option("--block", o->block, "weights that share a scale")
-      ->check(CLI::IsMember({32, 64, 128, 256, 512, 1024, 2048, 4096}))
-      ->capture_default_str();
-  command->add_flag("--double-quant", o->double_quant, "stores the scales in 8 bits as well");
-  command->add_option("--json", o->json, "writes the results to this file as JSON");
-  command->callback([o] { run(*o); });
+  Command command = app.add_command("quantize", "writes a Hugging Face model with 4-bit weights, as bitsandbytes does");
+  command.add_option("--model", o->model, "a Hugging Face folder").required();
+  command.add_option("--out", o->out, "folder for the result").required();
+  command.add_option("--format", o->format, "how weights are stored").one_of({"nf4", "fp4"}).shows_default();
+  command.add_option("--block", o->block, "weights that share a scale").one_of({32, 64, 128, 256, 512, 1024, 2048, 4096}).shows_default();
+  command.add_flag("--double-quant", o->double_quant, "stores the scales in 8 bits as well");
+  command.add_option("--json", o->json, "writes the results to this file as JSON");
+  command.when_called([o] { run(*o); });
 }
 
 }  // namespace cli

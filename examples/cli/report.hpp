@@ -1,21 +1,16 @@
 #pragma once
 
-#include <chrono>
-#include <cstdio>
+#include <concepts>
+#include <cstddef>
 #include <filesystem>
-#include <numeric>
+#include <initializer_list>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include <sys/resource.h>
-#include <unistd.h>
-
-#include <nlohmann/json.hpp>
-
 #include <lowrank/core/types.hpp>
-#include <lowrank/io/file.hpp>
 
-#include <support/plot.hpp>
 #include <support/table.hpp>
 
 namespace cli {
@@ -24,51 +19,68 @@ using lowrank::Index;
 using support::format;
 using support::Table;
 
+/// A value of a report: null, a truth value, a number, a text, a list, or an object whose members keep their order.
+class Json {
+ public:
+  using Member = std::pair<std::string, Json>;
+
+  Json(std::nullptr_t = nullptr) {}
+  Json(bool value) : kind_(Kind::truth), integer_(value) {}
+  Json(std::integral auto value) : kind_(Kind::integer), integer_(static_cast<long long>(value)) {}
+  Json(std::floating_point auto value) : kind_(Kind::real), real_(static_cast<double>(value)) {}
+  Json(const char* text) : kind_(Kind::text), text_(text) {}
+  Json(std::string text) : kind_(Kind::text), text_(std::move(text)) {}
+  Json(std::initializer_list<Member> members);
+  template <class T>
+  Json(const std::vector<T>& items) : kind_(Kind::list) {
+    for (const T& item : items) push_back(item);
+  }
+
+  static Json list() { return std::vector<Json>(); }
+
+  /// Appends to a list.
+  void push_back(Json item);
+  /// The member of an object, null at first.
+  Json& operator[](const std::string& name);
+  /// Adds an object's members to another's.
+  void update(const Json& other);
+
+  /// As a text in lines, or in one.
+  std::string lines() const;
+  std::string line() const;
+
+ private:
+  enum class Kind { null, truth, integer, real, text, list, object };
+  friend struct JsonWriter;
+
+  Kind kind_ = Kind::null;
+  long long integer_ = 0;
+  double real_ = 0;
+  std::string text_;
+  std::vector<Member> members_;  // those of a list have no names
+};
+
+/// The numbers of a JSON list, or nothing where a text is none.
+std::optional<std::vector<double>> parse_numbers(const std::string& text);
+
+/// Writes a report where --json asks for it; the file is whole or untouched.
+void write_json(const std::filesystem::path& path, const Json& report);
+
 /// Seconds since the start of the program.
-inline double now() {
-  static const auto start = std::chrono::steady_clock::now();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
+double now();
 
 /// Largest memory that the process has held, bytes.
-inline long long peak_memory() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<long long>(usage.ru_maxrss) * 1024;
-}
+long long peak_memory();
 
 /// 1234567 as "1.18 MiB".
-inline std::string human_bytes(long long bytes) {
-  const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  double value = static_cast<double>(bytes);
-  int unit = 0;
-  for (; value >= 1024 && unit < 4; ++unit) value /= 1024;
-  char text[32];
-  std::snprintf(text, sizeof text, unit ? "%.2f %s" : "%.0f %s", value, units[unit]);
-  return text;
-}
+std::string human_bytes(long long bytes);
 
 /// One line that rewrites itself on a terminal; a plain line now and then elsewhere. Goes to stderr.
 class Progress {
  public:
-  Progress(Index total, std::string label) : total_(total), label_(std::move(label)), terminal_(isatty(STDERR_FILENO) != 0) {}
+  Progress(Index total, std::string label);
 
-  void show(Index done, double loss, double tokens_per_second) {
-    const double elapsed = now() - start_;
-    const double left = elapsed / static_cast<double>(done) * static_cast<double>(total_ - done);
-    if (!terminal_ && done != 1 && done != total_ && elapsed < next_line_) return;
-    next_line_ = elapsed + 5;
-    const std::string text =
-        format("%s %*ld/%ld  loss %.4f  %.0f tokens/s  %.0f s left", label_.c_str(), static_cast<int>(std::to_string(total_).size()),
-               static_cast<long>(done), static_cast<long>(total_), loss, tokens_per_second, left);
-    if (!terminal_) {
-      std::fprintf(stderr, "%s\n", text.c_str());
-      return;
-    }
-    const auto filled = static_cast<std::size_t>(20 * done / total_);
-    std::fprintf(stderr, "\r[%s%s] %s\033[K%s", std::string(filled, '=').c_str(), std::string(20 - filled, ' ').c_str(), text.c_str(),
-                 done == total_ ? "\n" : "");
-  }
+  void show(Index done, double loss, double tokens_per_second);
 
  private:
   Index total_;
@@ -77,21 +89,7 @@ class Progress {
   double start_ = now(), next_line_ = 0;
 };
 
-/// Writes a report where --json asks for it; the file is whole or untouched.
-inline void write_json(const std::filesystem::path& path, const nlohmann::ordered_json& report) {
-  if (path.empty()) return;
-  lowrank::AtomicFile file(path, "write_json");
-  file.write(report.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
-  file.commit();
-}
-
 /// A loss curve as a picture that any browser shows.
-inline std::string loss_svg(const std::vector<double>& losses, const std::string& title) {
-  std::vector<double> steps(losses.size());
-  std::iota(steps.begin(), steps.end(), 1.0);
-  support::Plot plot(title, "step", "nats a token");
-  plot.line("", std::move(steps), losses);
-  return plot.svg();
-}
+std::string loss_svg(const std::vector<double>& losses, const std::string& title);
 
 }  // namespace cli

@@ -1,20 +1,16 @@
 #pragma once
 
-#include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
-#include <numeric>
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
+#include <lowrank/core/types.hpp>
 
-#include <lowrank/core/random.hpp>
-#include <lowrank/error.hpp>
-#include <lowrank/ops/loss.hpp>
-
-#include <transformer/tokenizer.hpp>
+namespace transformer {
+class Tokenizer;
+}
 
 namespace transformer {
 
@@ -38,144 +34,25 @@ struct Dataset {
   std::vector<Example> train, held_out;
 };
 
-inline std::string read_text(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  lowrank::check<lowrank::IoError>(file.is_open() && !std::filesystem::is_directory(path), "read_text", "cannot open ", path,
-                                   "; give the path of a readable file");
-  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  lowrank::check<lowrank::IoError>(!file.bad(), "read_text", "reading ", path, " failed");
-  return text;
-}
+/// All bytes of a file. Throws IoError.
+std::string read_text(const std::filesystem::path& path);
 
 /// Cuts a stream of tokens into windows of length + 1 that share one token, so that each token but the first is predicted once.
 /// The last window may be shorter; one token alone predicts nothing and is dropped.
-inline std::vector<Example> windows(const std::vector<std::int32_t>& ids, Index length) {
-  std::vector<Example> examples;
-  for (std::size_t begin = 0; begin + 1 < ids.size(); begin += static_cast<std::size_t>(length)) {
-    const std::size_t end = std::min(ids.size(), begin + static_cast<std::size_t>(length) + 1);
-    examples.push_back({{ids.begin() + static_cast<std::ptrdiff_t>(begin), ids.begin() + static_cast<std::ptrdiff_t>(end)}});
-  }
-  return examples;
-}
+std::vector<Example> windows(const std::vector<std::int32_t>& ids, Index length);
 
 /// Splits a stream of tokens: the last tenth is held out (less when training needs it), the rest is cut into full windows.
 /// Throws ValueError when there is not even one sequence.
-inline Dataset split_stream(const std::vector<std::int32_t>& ids, Index length, const std::string& name) {
-  const auto count = static_cast<Index>(ids.size());
-  lowrank::check<lowrank::ValueError>(count > length, "load_data", name, " holds ", count, " tokens but one sequence takes ", length + 1,
-                                      "; give more text or a smaller --sequence");
-  const Index train_count = std::max(count - count / 10, length + 1);
-  const auto border = ids.begin() + train_count;
-  Dataset data{windows({ids.begin(), border}, length), windows({border, ids.end()}, length)};
-  std::erase_if(data.train, [&](const Example& example) { return static_cast<Index>(example.ids.size()) <= length; });
-  return data;
-}
-
-/// One line of a .jsonl file: free text, or a prompt with the completion that is to be learned.
-struct Record {
-  std::string text, completion;
-  bool has_completion = false;
-};
-
-inline std::vector<Record> read_jsonl(const std::filesystem::path& path) {
-  std::vector<Record> records;
-  std::istringstream lines(read_text(path));
-  Index number = 0;
-  for (std::string line; std::getline(lines, line);) {
-    ++number;
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    const auto json = nlohmann::json::parse(line, nullptr, false);
-    const auto text = [&](const char* key) { return json.is_object() && json.contains(key) && json[key].is_string(); };
-    lowrank::check<lowrank::FormatError>(text("text") || (text("prompt") && text("completion")), "load_data", path, " line ", number,
-                                         R"( is not {"text": "…"} or {"prompt": "…", "completion": "…"})");
-    if (text("text"))
-      records.push_back({json["text"].get<std::string>(), {}, false});
-    else
-      records.push_back({json["prompt"].get<std::string>(), json["completion"].get<std::string>(), true});
-    lowrank::check<lowrank::FormatError>(records.back().has_completion == records.front().has_completion, "load_data", path, " line ",
-                                         number, " mixes texts with prompts and completions; use one kind in a file");
-  }
-  lowrank::check<lowrank::FormatError>(!records.empty(), "load_data", path, " holds no record; give one JSON object a line");
-  return records;
-}
-
-/// A prompt and its completion as one sequence that ends with end-of-text; only the completion is predicted.
-inline Example completion_example(const Tokenizer& tokenizer, const Record& record, Index length) {
-  Example example{tokenizer.encode(record.text)};
-  example.predict_from = std::max<Index>(1, static_cast<Index>(example.ids.size()));
-  const auto completion = tokenizer.encode(record.completion, false);
-  example.ids.insert(example.ids.end(), completion.begin(), completion.end());
-  if (!tokenizer.eos().empty()) example.ids.push_back(tokenizer.eos().front());
-  if (static_cast<Index>(example.ids.size()) > length + 1) example.ids.resize(static_cast<std::size_t>(length) + 1);
-  return example;
-}
-
-/// Every tenth record is held out; records whose completion does not fit into the sequence teach nothing and are dropped.
-inline Dataset completion_data(const Tokenizer& tokenizer, const std::vector<Record>& records, Index length, const std::string& name) {
-  Dataset data;
-  for (std::size_t i = 0; i < records.size(); ++i) {
-    Example example = completion_example(tokenizer, records[i], length);
-    if (static_cast<Index>(example.ids.size()) > example.predict_from)
-      (i % 10 == 9 ? data.held_out : data.train).push_back(std::move(example));
-  }
-  lowrank::check<lowrank::ValueError>(!data.train.empty(), "load_data", "no completion of ", name, " begins within ", length,
-                                      " tokens; give a larger --sequence");
-  return data;
-}
-
-/// The ids of a text file, or of a .jsonl file of texts, each closed by end-of-text.
-inline std::vector<std::int32_t> token_stream(const Tokenizer& tokenizer, const std::vector<Record>& records) {
-  std::vector<std::int32_t> ids;
-  for (const Record& record : records) {
-    const auto part = tokenizer.encode(record.text);
-    ids.insert(ids.end(), part.begin(), part.end());
-    if (records.size() > 1 && !tokenizer.eos().empty()) ids.push_back(tokenizer.eos().front());
-  }
-  return ids;
-}
-
-inline std::vector<Record> read_records(const std::filesystem::path& path) {
-  if (path.extension() == ".jsonl") return read_jsonl(path);
-  return {{read_text(path), {}, false}};
-}
+Dataset split_stream(const std::vector<std::int32_t>& ids, Index length, const std::string& name);
 
 /// Reads --data: a text file, or .jsonl with `text`, or with `prompt` and `completion`; sequences of at most `length` predictions.
-inline Dataset load_data(const Tokenizer& tokenizer, const std::filesystem::path& path, Index length) {
-  const std::vector<Record> records = read_records(path);
-  if (records.front().has_completion) return completion_data(tokenizer, records, length, path.string());
-  return split_stream(token_stream(tokenizer, records), length, path.string());
-}
+Dataset load_data(const Tokenizer& tokenizer, const std::filesystem::path& path, Index length);
 
 /// The whole file for evaluation, nothing held out.
-inline std::vector<Example> load_evaluation(const Tokenizer& tokenizer, const std::filesystem::path& path, Index length) {
-  const std::vector<Record> records = read_records(path);
-  if (records.front().has_completion) {
-    Dataset data = completion_data(tokenizer, records, length, path.string());
-    std::move(data.held_out.begin(), data.held_out.end(), std::back_inserter(data.train));
-    return data.train;
-  }
-  std::vector<Example> examples = windows(token_stream(tokenizer, records), length);
-  lowrank::check<lowrank::ValueError>(!examples.empty(), "load_data", path.string(),
-                                      " holds fewer than two tokens; there is nothing to predict");
-  return examples;
-}
+std::vector<Example> load_evaluation(const Tokenizer& tokenizer, const std::filesystem::path& path, Index length);
 
 /// Puts examples side by side; shorter ones are filled up on the right, where causal attention keeps the filling from mattering.
-inline Batch make_batch(const std::vector<const Example*>& examples) {
-  std::size_t length = 0;
-  for (const Example* example : examples) length = std::max(length, example->ids.size() - 1);
-  Batch batch{{}, {}, static_cast<Index>(examples.size())};
-  for (const Example* example : examples) {
-    const std::size_t count = example->ids.size() - 1;
-    batch.ids.insert(batch.ids.end(), example->ids.begin(), example->ids.end() - 1);
-    batch.ids.insert(batch.ids.end(), length - count, example->ids.back());
-    for (std::size_t i = 0; i < length; ++i) {
-      const bool predicted = i < count && static_cast<Index>(i) + 1 >= example->predict_from;
-      batch.targets.push_back(predicted ? example->ids[i + 1] : lowrank::ignored_target);
-    }
-  }
-  return batch;
-}
+Batch make_batch(const std::vector<const Example*>& examples);
 
 /// Deals examples in a random order that each epoch renews; the order is a pure function of the seed.
 class BatchStream {
@@ -183,26 +60,10 @@ class BatchStream {
   BatchStream(const std::vector<Example>& examples, Index batch, std::uint64_t seed) : examples_(examples), batch_(batch), seed_(seed) {}
 
   /// The batch of a step; steps may be asked for in any order, so a resumed run sees what an unbroken one would.
-  Batch at(Index step) {
-    std::vector<const Example*> chosen;
-    for (Index i = 0; i < batch_; ++i) {
-      const Index position = step * batch_ + i, count = static_cast<Index>(examples_.size());
-      shuffle(position / count);
-      chosen.push_back(&examples_[order_[static_cast<std::size_t>(position % count)]]);
-    }
-    return make_batch(chosen);
-  }
+  Batch at(Index step);
 
  private:
-  void shuffle(Index epoch) {
-    if (epoch == epoch_) return;
-    epoch_ = epoch;
-    order_.resize(examples_.size());
-    std::iota(order_.begin(), order_.end(), std::size_t{0});
-    lowrank::Random random(seed_, static_cast<std::uint64_t>(epoch) + 1);
-    for (std::size_t i = order_.size(); i > 1; --i)
-      std::swap(order_[i - 1], order_[static_cast<std::size_t>(random.below(static_cast<Index>(i)))]);
-  }
+  void shuffle(Index epoch);
 
   const std::vector<Example>& examples_;
   Index batch_;

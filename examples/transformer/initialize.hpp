@@ -1,53 +1,13 @@
 #pragma once
 
-#include <cmath>
-#include <string>
-
-#include <lowrank/nn/init.hpp>
+#include <cstdint>
 
 #include <transformer/model.hpp>
 
 namespace transformer {
 
-namespace detail {
-
-inline AdaptedLinear normal_matrix(Index out, Index in, double deviation, std::uint64_t seed, std::uint64_t stream) {
-  lowrank::Weight<float> w(out, in);
-  fill_normal(w, deviation, lowrank::Random(seed, stream));
-  return AdaptedLinear(lowrank::Linear<float>(std::move(w)));
-}
-
-inline Parameter<float> ones(Index size) {
-  Parameter<float> weight;
-  weight.value = lowrank::Weight<float>::Ones(size, 1);
-  return weight;
-}
-
-}  // namespace detail
-
 /// A fresh trainable Llama with tied head: N(0, 0.02²), and N(0, 0.02² / 2 layers) for the maps that add to the residual stream
 /// (Radford et al. 2019).
-inline Llama random_llama(const LlamaConfig& config, std::uint64_t seed) {
-  config.validate();
-  Llama model;
-  model.config = config;
-  std::uint64_t stream = 0;
-  const double deviation = 0.02, residual = deviation / std::sqrt(2.0 * static_cast<double>(config.layers));
-  const auto matrix = [&](Index out, Index in, double sigma) { return detail::normal_matrix(out, in, sigma, seed, stream++); };
-  model.embedding = matrix(config.vocabulary, config.hidden, deviation);
-  for (Index i = 0; i < config.layers; ++i) {
-    Block block{detail::ones(config.hidden), detail::ones(config.hidden), {}, {}, {}, {}, {}, {}, {}};
-    block.query = matrix(config.query_width(), config.hidden, deviation);
-    block.key = matrix(config.kv_width(), config.hidden, deviation);
-    block.value = matrix(config.kv_width(), config.hidden, deviation);
-    block.output = matrix(config.hidden, config.query_width(), residual);
-    block.gate = matrix(config.intermediate, config.hidden, deviation);
-    block.up = matrix(config.intermediate, config.hidden, deviation);
-    block.down = matrix(config.hidden, config.intermediate, residual);
-    model.blocks.push_back(std::move(block));
-  }
-  model.final_norm = detail::ones(config.hidden);
-  return model;
-}
+Llama random_llama(const LlamaConfig& config, std::uint64_t seed);
 
 }  // namespace transformer

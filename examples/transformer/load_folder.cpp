@@ -15,7 +15,7 @@
 #include <lowrank/nn/frozen_linear.hpp>
 
 #include <transformer/data.hpp>
-#include <transformer/folder_tensors.hpp>
+#include <transformer/folder.hpp>
 
 namespace transformer {
 

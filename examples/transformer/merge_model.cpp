@@ -11,8 +11,8 @@
 #include <lowrank/ops/decompose.hpp>
 #include <lowrank/quant.hpp>
 
-#include <transformer/companions.hpp>
-#include <transformer/folder_tensors.hpp>
+#include <transformer/data.hpp>
+#include <transformer/folder.hpp>
 #include <transformer/merged_weight.hpp>
 
 namespace transformer {

@@ -1,13 +1,11 @@
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <numeric>
+#include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include <lowrank/core/matrix.hpp>
 #include <lowrank/core/random.hpp>
-#include <lowrank/error.hpp>
 
 namespace transformer {
 
@@ -24,47 +22,15 @@ struct SamplerOptions {
 /// Draws tokens: softmax(logits / temperature), cut to top_k and top_p, renormalized.
 class Sampler {
  public:
-  explicit Sampler(SamplerOptions options) : options_(options), random_(options.seed, 0x73616d70) {
-    using lowrank::ValueError;
-    lowrank::check<ValueError>(options.temperature >= 0 && std::isfinite(options.temperature), "sampler", "temperature is ",
-                               options.temperature, "; give 0 (greedy) or more");
-    lowrank::check<ValueError>(options.top_k >= 0, "sampler", "top-k is ", options.top_k, "; give 0 (all) or more");
-    lowrank::check<ValueError>(options.top_p > 0 && options.top_p <= 1, "sampler", "top-p is ", options.top_p, "; give a share in (0, 1]");
-  }
+  /// Throws ValueError for what is no temperature, number or share.
+  explicit Sampler(SamplerOptions options);
 
   /// logits [vocabulary]; cost: one pass, and a sort of the kept ones when sampling.
-  std::int32_t operator()(const lowrank::Vector<float>& logits) {
-    Index best = 0;
-    const float largest = logits.maxCoeff(&best);
-    if (options_.temperature == 0) return static_cast<std::int32_t>(best);
-
-    std::vector<std::int32_t> order(static_cast<std::size_t>(logits.size()));
-    std::iota(order.begin(), order.end(), 0);
-    const auto more_likely = [&](std::int32_t a, std::int32_t b) { return logits(a) != logits(b) ? logits(a) > logits(b) : a < b; };
-    if (options_.top_k > 0 && options_.top_k < logits.size()) {
-      std::nth_element(order.begin(), order.begin() + options_.top_k, order.end(), more_likely);
-      order.resize(static_cast<std::size_t>(options_.top_k));
-    }
-    std::sort(order.begin(), order.end(), more_likely);
-    std::vector<double> weights;
-    for (const std::int32_t id : order) weights.push_back(std::exp(static_cast<double>((logits(id) - largest) / options_.temperature)));
-    return order[draw(weights)];
-  }
+  std::int32_t operator()(const lowrank::Vector<float>& logits);
 
  private:
   /// Index of a weight, by its share of the most likely ones that hold top_p of the sum; weights fall.
-  std::size_t draw(const std::vector<double>& weights) {
-    const double kept_sum = options_.top_p * std::accumulate(weights.begin(), weights.end(), 0.0);
-    std::size_t kept = 0;
-    double sum = 0;
-    while (kept < weights.size() && (kept == 0 || sum < kept_sum)) sum += weights[kept++];
-    double point = random_.uniform() * sum;
-    for (std::size_t i = 0; i + 1 < kept; ++i) {
-      if (point < weights[i]) return i;
-      point -= weights[i];
-    }
-    return kept - 1;
-  }
+  std::size_t draw(const std::vector<double>& weights);
 
   SamplerOptions options_;
   lowrank::Random random_;

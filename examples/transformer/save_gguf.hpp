@@ -1,111 +1,19 @@
 #pragma once
 
-#include <cmath>
 #include <filesystem>
 #include <string>
-#include <vector>
-
-#include <lowrank/io/gguf_write.hpp>
-#include <lowrank/quant/q4_1.hpp>
-#include <lowrank/quant/q8_0.hpp>
-#include <lowrank/quant/matrix.hpp>
 
 #include <transformer/adapters.hpp>
-#include <transformer/open_adapter.hpp>
-#include <transformer/tokenizer/utf8.hpp>
 
 namespace transformer {
 
-namespace detail {
-
-inline lowrank::Buffer copy_of(const void* data, std::size_t size) {
-  lowrank::Buffer buffer = lowrank::Buffer::allocate(size);
-  if (size > 0) std::memcpy(buffer.mutable_as<std::byte>(), data, size);
-  return buffer;
-}
-
-inline lowrank::gguf::Tensor gguf_floats(std::string name, std::vector<Index> shape, const float* values) {
-  lowrank::gguf::Tensor tensor{std::move(name), lowrank::GgmlType::f32, std::move(shape), {}};
-  tensor.bytes = copy_of(values, static_cast<std::size_t>(tensor.size()) * sizeof(float));
-  return tensor;
-}
-
-template <class Format>
-lowrank::gguf::Tensor gguf_quantized(std::string name, lowrank::GgmlType type, const AdaptedLinear& layer) {
-  const auto matrix = lowrank::quantize<Format>(dense_weight(layer));
-  return {std::move(name), type, {matrix.rows(), matrix.cols()}, matrix.storage().blocks()};
-}
-
-inline lowrank::gguf::Value text_array(std::vector<std::string> items) { return lowrank::gguf::Array{std::move(items)}; }
-
-/// The vocabulary of a byte-level model: 256 bytes, then end-of-text; no merges.
-inline void add_byte_tokenizer(lowrank::gguf::Metadata& metadata) {
-  std::vector<std::string> tokens;
-  std::vector<std::int32_t> kinds(256, 1);  // normal
-  for (int byte = 0; byte < 256; ++byte) tokens.push_back(byte_names().name(static_cast<unsigned char>(byte)));
-  tokens.push_back("<|endoftext|>"), kinds.push_back(3);  // control
-  metadata.insert(metadata.end(), {{"tokenizer.ggml.model", std::string("gpt2")},
-                                   {"tokenizer.ggml.pre", std::string("gpt-2")},
-                                   {"tokenizer.ggml.tokens", text_array(std::move(tokens))},
-                                   {"tokenizer.ggml.token_type", lowrank::gguf::Array{std::move(kinds)}},
-                                   {"tokenizer.ggml.merges", text_array({})},
-                                   {"tokenizer.ggml.bos_token_id", std::uint32_t{256}},
-                                   {"tokenizer.ggml.eos_token_id", std::uint32_t{256}},
-                                   {"tokenizer.ggml.add_bos_token", false}});
-}
-
-inline lowrank::gguf::Metadata llama_metadata(const LlamaConfig& c, const std::string& name) {
-  const auto number = [](Index value) { return lowrank::gguf::Value(static_cast<std::uint32_t>(value)); };
-  return {{"general.architecture", std::string("llama")},
-          {"general.type", std::string("model")},
-          {"general.name", name},
-          {"general.license", std::string("apache-2.0")},
-          {"general.file_type", std::uint32_t{3}},  // mostly Q4_1
-          {"general.quantization_version", std::uint32_t{2}},
-          {"llama.block_count", number(c.layers)},
-          {"llama.context_length", number(c.context)},
-          {"llama.embedding_length", number(c.hidden)},
-          {"llama.feed_forward_length", number(c.intermediate)},
-          {"llama.attention.head_count", number(c.heads)},
-          {"llama.attention.head_count_kv", number(c.kv_heads)},
-          {"llama.attention.layer_norm_rms_epsilon", c.norm_epsilon},
-          {"llama.rope.freq_base", static_cast<float>(c.rope.base)},
-          {"llama.rope.dimension_count", number(c.head_size)},
-          {"llama.vocab_size", number(c.vocabulary)}};
-}
-
-}  // namespace detail
-
 /// Writes a byte-level model with tied head as GGUF: matrices in Q4_1, the table in Q8_0, norms in F32.
-inline void save_byte_model(const Llama& model, const std::string& name, const std::filesystem::path& path) {
-  using lowrank::GgmlType;
-  const LlamaConfig& c = model.config;
-  auto metadata = detail::llama_metadata(c, name);
-  detail::add_byte_tokenizer(metadata);
-  std::vector<lowrank::gguf::Tensor> tensors{detail::gguf_quantized<lowrank::Q8_0>("token_embd.weight", GgmlType::q8_0, model.embedding)};
-  for (Index i = 0; i < c.layers; ++i) {
-    const Block& block = model.blocks[static_cast<std::size_t>(i)];
-    const std::string prefix = lowrank::concat("blk.", i, '.');
-    tensors.push_back(detail::gguf_floats(prefix + "attn_norm.weight", {c.hidden}, block.attention_norm.value.data()));
-    tensors.push_back(detail::gguf_floats(prefix + "ffn_norm.weight", {c.hidden}, block.mlp_norm.value.data()));
-    for (Index p = 0; p < projections; ++p) {
-      const auto projection = static_cast<Projection>(p);
-      tensors.push_back(detail::gguf_quantized<lowrank::Q4_1>(prefix + gguf_name(projection) + ".weight", GgmlType::q4_1,
-                                                              model.layer(slot(i, projection))));
-    }
-  }
-  tensors.push_back(detail::gguf_floats("output_norm.weight", {c.hidden}, model.final_norm.value.data()));
-  lowrank::gguf::write(path, metadata, tensors);
-}
+void save_byte_model(const Llama& model, const std::string& name, const std::filesystem::path& path);
 
 /// Throws for a set that GGUF adapters of this model cannot hold.
-inline void check_gguf_adapter(const Llama& model, const LoraSet& set, const std::filesystem::path& path) {
-  check_gguf_adapter(model.config, to_adapter(model, set, {}), path);
-}
+void check_gguf_adapter(const Llama& model, const LoraSet& set, const std::filesystem::path& path);
 
 /// Writes a set as a GGUF adapter that llama.cpp adds to the model it was trained on.
-inline void save_gguf_adapter(const Llama& model, const LoraSet& set, const std::filesystem::path& path) {
-  save_gguf_adapter(model.config, to_adapter(model, set, {}), path);
-}
+void save_gguf_adapter(const Llama& model, const LoraSet& set, const std::filesystem::path& path);
 
 }  // namespace transformer

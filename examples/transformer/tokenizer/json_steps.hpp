@@ -6,15 +6,21 @@
 #include <utility>
 #include <vector>
 
+#include <lowrank/error.hpp>
+#include <lowrank/io/json.hpp>
+
 #include <transformer/tokenizer/named_pretokenizers.hpp>
 #include <transformer/tokenizer/normalizer.hpp>
 #include <transformer/tokenizer/pretokenizer.hpp>
-#include <lowrank/io/json.hpp>
 
 /// The steps that tokenizer.json describes around its model: normalizer, pre_tokenizer, post_processor, decoder. A step that cannot be done
 /// exactly is refused by its name.
 namespace transformer::json_tokenizer {
 
+using lowrank::check;
+using lowrank::fail;
+using lowrank::FormatError;
+using lowrank::IoError;
 using lowrank::json::Json;
 
 inline const Json& member(const Json& object, const char* key) {

@@ -6,7 +6,8 @@
 #include <string_view>
 #include <vector>
 
-#include <transformer/tokenizer/pretokenizer.hpp>
+#include <lowrank/error.hpp>
+#include <lowrank/io/bytes.hpp>
 
 namespace transformer {
 
@@ -107,8 +108,8 @@ inline const NamedPreTokenizer& named_pretokenizer(std::string_view name) {
     if (std::find(entry.names.begin(), entry.names.end(), name) != entry.names.end()) return entry;
     for (const std::string_view other : entry.names) known.append(known.empty() ? "" : ", ").append(other);
   }
-  fail<FormatError>("tokenizer", "tokenizer.ggml.pre names the pre-tokenizer ", lowrank::name_text(name),
-                    ", which is not known here; known are ", known);
+  lowrank::fail<lowrank::FormatError>("tokenizer", "tokenizer.ggml.pre names the pre-tokenizer ", lowrank::name_text(name),
+                                      ", which is not known here; known are ", known);
 }
 
 }  // namespace transformer

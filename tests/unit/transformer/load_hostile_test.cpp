@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include <lowrank/adapters/adapter.hpp>
+#include <lowrank/io/gguf_write.hpp>
 #include <lowrank/io/safetensors.hpp>
 
 #include <transformer/adapters.hpp>

@@ -6,6 +6,7 @@
 #include <transformer/tokenizer/merge.hpp>
 #include <transformer/tokenizer/named_pretokenizers.hpp>
 #include <transformer/tokenizer/nfc.hpp>
+#include <transformer/tokenizer/pretokenizer.hpp>
 
 using namespace transformer;
 

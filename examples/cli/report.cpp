@@ -1,0 +1,125 @@
+#include <cli/report.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <numeric>
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include <lowrank/io/file.hpp>
+
+#include <support/plot.hpp>
+
+namespace cli {
+
+Json::Json(std::initializer_list<Member> members) : kind_(Kind::object), members_(members) {}
+
+void Json::push_back(Json item) { members_.emplace_back(std::string(), std::move(item)); }
+
+Json& Json::operator[](const std::string& name) {
+  for (auto& [known, value] : members_)
+    if (known == name) return value;
+  return members_.emplace_back(name, nullptr).second;
+}
+
+void Json::update(const Json& other) {
+  for (const auto& [name, value] : other.members_) (*this)[name] = value;
+}
+
+/// A value of a report as nlohmann-json holds it, which knows how numbers and texts are written.
+struct JsonWriter {
+  using Tree = nlohmann::ordered_json;
+
+  static Tree tree(const Json& value) {
+    switch (value.kind_) {
+      case Json::Kind::null:
+        return nullptr;
+      case Json::Kind::truth:
+        return value.integer_ != 0;
+      case Json::Kind::integer:
+        return value.integer_;
+      case Json::Kind::real:
+        return value.real_;
+      case Json::Kind::text:
+        return value.text_;
+      case Json::Kind::list:
+      case Json::Kind::object:
+        break;
+    }
+    const bool is_list = value.kind_ == Json::Kind::list;
+    Tree result = is_list ? Tree::array() : Tree::object();
+    for (const auto& [name, member] : value.members_) is_list ? result.push_back(tree(member)) : void(result[name] = tree(member));
+    return result;
+  }
+  static std::string text(const Json& value, int indent) { return tree(value).dump(indent, ' ', false, Tree::error_handler_t::replace); }
+};
+
+std::string Json::lines() const { return JsonWriter::text(*this, 2); }
+std::string Json::line() const { return JsonWriter::text(*this, -1); }
+
+std::optional<std::vector<double>> parse_numbers(const std::string& text) {
+  const auto list = nlohmann::json::parse(text, nullptr, false);
+  if (!list.is_array() || !std::all_of(list.begin(), list.end(), [](const auto& item) { return item.is_number(); })) return std::nullopt;
+  return list.get<std::vector<double>>();
+}
+
+void write_json(const std::filesystem::path& path, const Json& report) {
+  if (path.empty()) return;
+  lowrank::AtomicFile file(path, "write_json");
+  file.write(report.lines() + "\n");
+  file.commit();
+}
+
+double now() {
+  static const auto start = std::chrono::steady_clock::now();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+long long peak_memory() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<long long>(usage.ru_maxrss) * 1024;
+}
+
+std::string human_bytes(long long bytes) {
+  const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  double value = static_cast<double>(bytes);
+  int unit = 0;
+  for (; value >= 1024 && unit < 4; ++unit) value /= 1024;
+  char text[32];
+  std::snprintf(text, sizeof text, unit ? "%.2f %s" : "%.0f %s", value, units[unit]);
+  return text;
+}
+
+Progress::Progress(Index total, std::string label) : total_(total), label_(std::move(label)), terminal_(isatty(STDERR_FILENO) != 0) {}
+
+void Progress::show(Index done, double loss, double tokens_per_second) {
+  const double elapsed = now() - start_;
+  const double left = elapsed / static_cast<double>(done) * static_cast<double>(total_ - done);
+  if (!terminal_ && done != 1 && done != total_ && elapsed < next_line_) return;
+  next_line_ = elapsed + 5;
+  const std::string text =
+      format("%s %*ld/%ld  loss %.4f  %.0f tokens/s  %.0f s left", label_.c_str(), static_cast<int>(std::to_string(total_).size()),
+             static_cast<long>(done), static_cast<long>(total_), loss, tokens_per_second, left);
+  if (!terminal_) {
+    std::fprintf(stderr, "%s\n", text.c_str());
+    return;
+  }
+  const auto filled = static_cast<std::size_t>(20 * done / total_);
+  std::fprintf(stderr, "\r[%s%s] %s\033[K%s", std::string(filled, '=').c_str(), std::string(20 - filled, ' ').c_str(), text.c_str(),
+               done == total_ ? "\n" : "");
+}
+
+std::string loss_svg(const std::vector<double>& losses, const std::string& title) {
+  std::vector<double> steps(losses.size());
+  std::iota(steps.begin(), steps.end(), 1.0);
+  support::Plot plot(title, "step", "nats a token");
+  plot.line("", std::move(steps), losses);
+  return plot.svg();
+}
+
+}  // namespace cli

@@ -7,6 +7,7 @@
 #include <lowrank/kernels/target/dispatch.hpp>
 #include <lowrank/optim/adamw.hpp>
 
+#include <transformer/generate.hpp>
 #include <transformer/train.hpp>
 
 #include <cli/common.hpp>
@@ -62,14 +63,13 @@ template <class Device>
 void generate_once(Llama& model, LoraSet* lora, const Options& o, bool keep, Generation& into) {
   const auto ids = random_ids(model, std::max({o.prompt, o.tokens, decode_prompt}), o.common.seed);
   const std::span all(ids);
-  transformer::Cache<Device> whole, growing;
+  transformer::Reader<Device> whole(model, lora), growing(model, lora);
   double start = now();
-  to_host(model.next_logits<Device>(all.first(static_cast<std::size_t>(o.prompt)), {.lora = lora, .cache = &whole}).value());
+  whole(all.first(static_cast<std::size_t>(o.prompt)));
   if (keep) into.prompt.seconds.push_back(now() - start);
-  to_host(model.next_logits<Device>(all.first(decode_prompt), {.lora = lora, .cache = &growing}).value());
+  growing(all.first(decode_prompt));
   start = now();
-  for (Index i = 0; i < o.tokens; ++i)
-    to_host(model.next_logits<Device>(all.subspan(static_cast<std::size_t>(i), 1), {.lora = lora, .cache = &growing}).value());
+  for (Index i = 0; i < o.tokens; ++i) growing(all.subspan(static_cast<std::size_t>(i), 1));
   if (keep) into.decode.seconds.push_back(now() - start);
 }
 

@@ -52,9 +52,7 @@ const char* compute_name(lowrank::Compute compute) {
   return names[static_cast<int>(compute)];
 }
 
-std::string target_name(const Session& session) {
-  return session.gpu ? lowrank::cuda::devices().front().name : std::string(lowrank::kernels::target_name());
-}
+std::string target_name(const Session& session) { return session.gpu ? gpu_name() : std::string(lowrank::kernels::target_name()); }
 
 std::filesystem::path model_path(const std::string& name) {
   namespace fs = std::filesystem;

@@ -17,7 +17,6 @@
 
 namespace cli {
 
-using lowrank::to_host;
 using transformer::Llama;
 using transformer::LoraSet;
 using transformer::Tokenizer;
@@ -41,7 +40,7 @@ struct Session {
   Llama model;
   std::optional<Tokenizer> tokenizer;
   lowrank::Compute compute = lowrank::Compute::fp32;
-  std::unique_ptr<lowrank::cuda::Use> gpu = {};  ///< with --device cuda: the GPU, in use while this lives
+  std::shared_ptr<void> gpu = {};  ///< with --device cuda: the GPU, in use while this lives
 
   /// Throws FormatError where there is none.
   const Tokenizer& need_tokenizer() const;
@@ -54,7 +53,10 @@ auto on_device(const Session& session, const Run& run) {
 }
 
 /// The GPU of --device cuda, in use while the result lives. Throws Error where there is none or this build knows none.
-std::unique_ptr<lowrank::cuda::Use> use_gpu();
+std::shared_ptr<void> use_gpu();
+
+/// The name of that GPU.
+std::string gpu_name();
 
 /// The compute type of --compute for a purpose: train, generate or evaluate.
 lowrank::Compute resolve_compute(const Common& common, const char* purpose);

@@ -2,6 +2,7 @@
 
 #include <lowrank/io/safetensors.hpp>
 
+#include <transformer/generate.hpp>
 #include <transformer/train.hpp>
 
 #include <cli/common.hpp>
@@ -29,9 +30,8 @@ void write_logits(const Options& o, Session& session, LoraSet* lora) {
   std::vector<float> logits;
   for (Index i = 0; i < sequences; ++i) {
     const std::span row(ids.bytes.as<std::int32_t>() + i * length, static_cast<std::size_t>(length));
-    const auto part = on_device(session, [&](auto device) -> lowrank::Activation<float> {
-      return to_host(session.model.logits<decltype(device)>(row, 1, {.lora = lora}).value());
-    });
+    const lowrank::Activation<float> part =
+        on_device(session, [&](auto device) { return transformer::read_logits<decltype(device)>(session.model, lora, row); });
     if (!part.allFinite())
       lowrank::fail<lowrank::ValueError>("evaluate", "the logits of sequence ", i, " are not finite",
                                          transformer::not_finite_reason(session.model, lora));

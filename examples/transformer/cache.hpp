@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include <lowrank/cuda.hpp>
+#include <lowrank/autograd/kept.hpp>
 
 namespace transformer {
 
@@ -17,23 +17,11 @@ struct Cache {
   Index length = 0;
 };
 
-/// Puts columns behind the first `length` of an array that grows by doubling; returns all of them.
-inline Activation<float> append(Activation<float>& all, Index length, const Activation<float>& fresh) {
-  const Index wanted = length + fresh.cols();
+/// Puts columns behind the first `length` of one of the cache's arrays, which grows by doubling; returns all of them.
+inline Activation<float> append(const Cache<>& cache, Activation<float>& all, const Activation<float>& fresh) {
+  const Index wanted = cache.length + fresh.cols();
   if (all.cols() < wanted) all.conservativeResize(fresh.rows(), std::max(wanted, 2 * all.cols()));
-  all.middleCols(length, fresh.cols()) = fresh;
-  return all.leftCols(wanted);
-}
-/// The same on a GPU; what it returns is a window, not a copy.
-inline lowrank::cuda::DeviceActivation append(lowrank::cuda::DeviceActivation& all, Index length,
-                                              const lowrank::cuda::DeviceActivation& fresh) {
-  const Index wanted = length + fresh.cols();
-  if (all.cols() < wanted) {
-    lowrank::cuda::DeviceActivation larger(fresh.rows(), std::max(wanted, 2 * all.cols()));
-    if (length > 0) larger.set_columns(0, all.leftCols(length));
-    all = std::move(larger);
-  }
-  all.set_columns(length, fresh);
+  all.middleCols(cache.length, fresh.cols()) = fresh;
   return all.leftCols(wanted);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -24,6 +25,28 @@ struct Generation {
   Index prompt_tokens = 0;
   double seconds = 0;  ///< of the tokens after the first, that is without reading the prompt
 };
+
+/// Reads one sequence part by part; what was read stays in a cache on the device.
+template <class Device = Cpu>
+class Reader {
+ public:
+  Reader(Llama& model, LoraSet* lora);
+  ~Reader();
+
+  /// Logits [vocabulary, 1] that follow the last of the ids, in host memory.
+  Activation<float> operator()(std::span<const std::int32_t> ids);
+  /// Tokens read so far.
+  Index length() const;
+
+ private:
+  Llama& model_;
+  LoraSet* lora_;
+  std::unique_ptr<Cache<Device>> cache_;
+};
+
+/// Logits [vocabulary, T] of every token of one sequence, in host memory.
+template <class Device = Cpu>
+Activation<float> read_logits(Llama& model, LoraSet* lora, std::span<const std::int32_t> ids);
 
 /// Continues a prompt token by token; show gets the text as it becomes whole characters.
 ///

@@ -1,77 +1,6 @@
-#include <transformer/model.hpp>
-
-#include <algorithm>
+#include <transformer/model.inl>
 
 namespace transformer {
-
-namespace {
-/// Rows with adapters of their own: one for each sequence, and none that replaces whole layers.
-template <class Device>
-void check_rows(const Pass<Device>& pass, Index sequences) {
-  using lowrank::ValueError;
-  if (pass.row_loras.empty()) return;
-  lowrank::check<ValueError>(pass.lora == nullptr && static_cast<Index>(pass.row_loras.size()) == sequences, "llama", pass.row_loras.size(),
-                             " adapters for ", sequences, " sequences; give one for each, null for the bare base, and no other");
-  for (LoraSet* set : pass.row_loras)
-    lowrank::check<ValueError>(!set || set->copies.empty(), "llama",
-                               "an adapter that replaces whole layers (modules_to_save) cannot serve single rows of a batch");
-}
-}  // namespace
-
-template <class Device>
-Var<float, Device> Llama::hidden(std::span<const std::int32_t> ids, Index sequences, Pass<Device> pass) {
-  const auto angles = rope_angles(static_cast<Index>(ids.size()), sequences, pass);
-  check_rows(pass, sequences);
-  Var<float, Device> x = embed(ids, sequences, pass);  // [hidden, T]
-  for (Index i = 0; i < config.layers; ++i) {
-    const auto block = [this, i, sequences, angles, pass](Var<float, Device> in) {
-      return add_mlp(i, add_attention(i, std::move(in), sequences, angles, pass), pass);
-    };
-    x = pass.recompute ? checkpoint(x, block) : block(std::move(x));
-  }
-  if (pass.cache) pass.cache->length += static_cast<Index>(ids.size());
-  return rms_norm(x, final_norm, config.norm_epsilon);
-}
-
-template <class Device>
-Var<float, Device> Llama::logits(std::span<const std::int32_t> ids, Index sequences, Pass<Device> pass) {
-  return apply(head_slot(), hidden(ids, sequences, pass), pass);
-}
-
-template <class Device>
-Var<float, Device> Llama::next_logits(std::span<const std::int32_t> ids, Pass<Device> pass) {
-  const Var<float, Device> states = hidden(ids, 1, pass);
-  return apply(head_slot(), Var<float, Device>(lowrank::Array<float, Device>(states.value().rightCols(1))), pass);
-}
-
-template <class Device>
-Var<float, Device> Llama::loss(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets, Index sequences,
-                               Pass<Device> pass) {
-  Var<float, Device> states = hidden(ids, sequences, pass);
-  if (updates_head(pass)) return cross_entropy(apply(head_slot(), std::move(states), pass), targets);
-  return linear_cross_entropy(used(head_slot(), pass).base, states, targets);
-}
-
-template <class Device>
-bool Llama::updates_head(const Pass<Device>& pass) const {
-  const auto has_update = [&](LoraSet* set) { return set && set->at(head_slot()); };
-  return has_update(pass.lora) || std::any_of(pass.row_loras.begin(), pass.row_loras.end(), has_update);
-}
-
-template <class Device>
-Var<float, Device> Llama::embed(std::span<const std::int32_t> ids, Index sequences, const Pass<Device>& pass) {
-  Var<float, Device> x = lowrank::embed(used(embedding_slot(), pass).base, pass.tape, ids);
-  if (pass.lora && pass.lora->embedding) x = add_embedding_update(std::move(x), ids, 0, *pass.lora->embedding);
-  const Index length = static_cast<Index>(ids.size()) / sequences;
-  for (std::size_t row = 0; row < pass.row_loras.size(); ++row) {
-    LoraSet* set = pass.row_loras[row];
-    const Index begin = static_cast<Index>(row) * length;
-    if (set && set->embedding)
-      x = add_embedding_update(std::move(x), ids.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(length)), begin,
-                               *set->embedding);
-  }
-  return x;
-}
 
 void Llama::set_trainable(bool trainable) {
   for (Index s = 0; s < slots(); ++s) layer(s).base.set_trainable(trainable);
@@ -98,82 +27,9 @@ std::size_t Llama::kept_bytes(Index tokens) const {
   return static_cast<std::size_t>(config.layers * tokens * (2 * config.hidden * 4 + products * word));
 }
 
-template <class Device>
-Var<float, Device> Llama::apply(Index slot, Var<float, Device> x, const Pass<Device>& pass) {
-  return apply_each(slot, 1, x, pass).front();
-}
-
-template <class Device>
-std::vector<Var<float, Device>> Llama::apply_each(Index first_slot, Index count, const Var<float, Device>& x, const Pass<Device>& pass) {
-  if (pass.observe) pass.observe(first_slot, to_host(x.value()));
-  std::vector<lowrank::LayerUse> uses;
-  for (Index slot = first_slot; slot < first_slot + count; ++slot)
-    uses.push_back({&used(slot, pass), pass.lora ? pass.lora->at(slot) : nullptr});
-  auto outputs = forward_together(uses, x);
-  if (pass.row_loras.empty()) return outputs;
-  const auto rows = static_cast<Index>(pass.row_loras.size()), length = x.cols() / rows;
-  for (Index i = 0; i < count; ++i) {
-    std::vector<lowrank::UpdateRange> ranges;
-    for (Index row = 0; row < rows; ++row)
-      if (LoraSet* set = pass.row_loras[static_cast<std::size_t>(row)]) ranges.push_back({row * length, length, set->at(first_slot + i)});
-    auto& y = outputs[static_cast<std::size_t>(i)];
-    y = add_updates(std::move(y), x, layer(first_slot + i), ranges);
-  }
-  return outputs;
-}
-
-template <class Device>
-Var<float, Device> Llama::add_attention(Index i, Var<float, Device> x, Index sequences, const Angles& angles, const Pass<Device>& pass) {
-  const Var<float, Device> n = rms_norm(x, blocks[static_cast<std::size_t>(i)].attention_norm, config.norm_epsilon);
-  const auto qkv = apply_each(slot(i, Projection::query), 3, n, pass);
-  const Var<float, Device> q = rope(qkv[0], angles);  // [heads · head_size, T]
-  const Var<float, Device> k = rope(qkv[1], angles);  // [kv_heads · head_size, T]
-  const Var<float, Device>& v = qkv[2];
-  const lowrank::AttentionShape shape{config.heads, config.kv_heads, config.head_size, sequences};
-  Var<float, Device> y = pass.cache ? cached_attention(*pass.cache, i, q, k, v, shape)
-                                    : attention(q, k, v, shape, layer(slot(i, Projection::query)).base.compute());
-  return std::move(x) + apply(slot(i, Projection::output), std::move(y), pass);
-}
-
-template <class Device>
-Var<float, Device> Llama::add_mlp(Index i, Var<float, Device> x, const Pass<Device>& pass) {
-  const Var<float, Device> m = rms_norm(x, blocks[static_cast<std::size_t>(i)].mlp_norm, config.norm_epsilon);
-  auto gate_up = apply_each(slot(i, Projection::gate), 2, m, pass);
-  Var<float, Device> y = swiglu(gate_up[0], gate_up[1]);  // [intermediate, T]
-  gate_up.clear();
-  return std::move(x) + apply(slot(i, Projection::down), std::move(y), pass);
-}
-
-template <class Device>
-Var<float, Device> Llama::cached_attention(Cache<Device>& cache, Index i, const Var<float, Device>& q, const Var<float, Device>& k,
-                                           const Var<float, Device>& v, const lowrank::AttentionShape& shape) const {
-  cache.keys.resize(blocks.size()), cache.values.resize(blocks.size());
-  const auto keys = append(cache.keys[static_cast<std::size_t>(i)], cache.length, k.value());
-  const auto values = append(cache.values[static_cast<std::size_t>(i)], cache.length, v.value());
-  return Var<float, Device>(attention_forward(q.value(), keys, values, shape, layer(slot(i, Projection::query)).base.compute()).y);
-}
-
-template <class Device>
-Llama::Angles Llama::rope_angles(Index tokens, Index sequences, const Pass<Device>& pass) const {
-  using lowrank::ValueError;
-  lowrank::check<ValueError>(sequences > 0 && tokens > 0 && tokens % sequences == 0, "llama", tokens, " tokens do not divide into ",
-                             sequences, " sequences of equal, positive length");
-  lowrank::check<ValueError>(!pass.cache || sequences == 1, "llama", "a cache continues one sequence, not ", sequences);
-  const Index start = pass.cache ? pass.cache->length : 0, length = tokens / sequences;
-  lowrank::check<ValueError>(start + length <= config.context, "llama", "a sequence of ", start + length, " tokens exceeds the context of ",
-                             config.context, "; shorten the text");
-  std::vector<Index> positions(static_cast<std::size_t>(tokens));
-  for (Index t = 0; t < tokens; ++t) positions[static_cast<std::size_t>(t)] = start + t % length;
-  return std::make_shared<const lowrank::RopeTable<float>>(positions, config.rope);
-}
-
 template Var<float> Llama::hidden(std::span<const std::int32_t>, Index, Pass<Cpu>);
 template Var<float> Llama::logits(std::span<const std::int32_t>, Index, Pass<Cpu>);
 template Var<float> Llama::next_logits(std::span<const std::int32_t>, Pass<Cpu>);
 template Var<float> Llama::loss(std::span<const std::int32_t>, std::span<const std::int32_t>, Index, Pass<Cpu>);
-template Var<float, Cuda> Llama::hidden(std::span<const std::int32_t>, Index, Pass<Cuda>);
-template Var<float, Cuda> Llama::logits(std::span<const std::int32_t>, Index, Pass<Cuda>);
-template Var<float, Cuda> Llama::next_logits(std::span<const std::int32_t>, Pass<Cuda>);
-template Var<float, Cuda> Llama::loss(std::span<const std::int32_t>, std::span<const std::int32_t>, Index, Pass<Cuda>);
 
 }  // namespace transformer

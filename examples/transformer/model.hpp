@@ -10,7 +10,7 @@
 /// Each W is frozen in whatever format its file has, and may carry a low-rank update: W·x + s·B·(A·x).
 ///
 /// One source for both devices: a pass with Device = Cuda runs on the GPU in use (lowrank/cuda.hpp), where each weight and update
-/// keeps a copy from its first use on.
+/// keeps a copy from its first use on. Who reads the numbers of such a pass includes that header; others need not.
 
 #include <functional>
 #include <map>
@@ -21,7 +21,6 @@
 
 #include <lowrank/autograd/checkpoint.hpp>
 #include <lowrank/autograd/functions.hpp>
-#include <lowrank/cuda.hpp>
 #include <lowrank/nn/embedding_lora.hpp>
 #include <lowrank/nn/forward_together.hpp>
 #include <lowrank/nn/update_ranges.hpp>

@@ -2,6 +2,8 @@
 
 #include <filesystem>
 
+#include <lowrank/cuda.hpp>
+
 #include <transformer/adapters.hpp>
 #include <transformer/generate.hpp>
 #include <transformer/load.hpp>

@@ -1,0 +1,68 @@
+#pragma once
+
+#include <chrono>
+
+#include <transformer/generate.hpp>
+#include <transformer/load.hpp>
+
+namespace transformer {
+
+template <class Device>
+Reader<Device>::Reader(Llama& model, LoraSet* lora) : model_(model), lora_(lora), cache_(std::make_unique<Cache<Device>>()) {}
+
+template <class Device>
+Reader<Device>::~Reader() = default;
+
+template <class Device>
+Activation<float> Reader<Device>::operator()(std::span<const std::int32_t> ids) {
+  return to_host(model_.next_logits<Device>(ids, {.lora = lora_, .cache = cache_.get()}).value());
+}
+
+template <class Device>
+Index Reader<Device>::length() const {
+  return cache_->length;
+}
+
+template <class Device>
+Activation<float> read_logits(Llama& model, LoraSet* lora, std::span<const std::int32_t> ids) {
+  return to_host(model.logits<Device>(ids, 1, {.lora = lora}).value());
+}
+
+template <class Device>
+Generation generate(Llama& model, LoraSet* lora, const Tokenizer& tokenizer, std::span<const std::int32_t> prompt,
+                    const GenerateOptions& options, const std::function<void(std::string_view)>& show) {
+  lowrank::check<lowrank::ValueError>(!prompt.empty(), "generate", "the prompt holds no token; give at least one character");
+  lowrank::check<lowrank::ValueError>(static_cast<Index>(prompt.size()) < model.config.context, "generate", "the prompt has ",
+                                      prompt.size(), " tokens but the context holds ", model.config.context,
+                                      " and one must be free; shorten the prompt");
+  Sampler sample(options.sampler);
+  StreamDecoder decoder(tokenizer);
+  Reader<Device> read(model, lora);
+  Generation result{{}, {}, static_cast<Index>(prompt.size()), 0};
+  const auto emit = [&](std::string_view piece) {
+    result.text += piece;
+    if (show && !piece.empty()) show(piece);
+  };
+
+  const auto next = [&](std::span<const std::int32_t> ids) {
+    Activation<float> logits = read(ids);
+    if (!logits.allFinite()) lowrank::fail<lowrank::ValueError>("generate", "the logits are not finite", not_finite_reason(model, lora));
+    return logits;
+  };
+  Activation<float> logits = next(prompt);
+  const auto start = std::chrono::steady_clock::now();
+  while (static_cast<Index>(result.ids.size()) < options.tokens) {
+    const std::int32_t id = sample(logits.col(0));
+    if (options.stop_at_end && tokenizer.is_eos(id)) break;
+    result.ids.push_back(id);
+    emit(decoder.push(id));
+    const bool more = static_cast<Index>(result.ids.size()) < options.tokens && read.length() < model.config.context;
+    if (!more) break;
+    logits = next({&id, 1});
+  }
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  emit(decoder.finish());
+  return result;
+}
+
+}  // namespace transformer

@@ -107,6 +107,9 @@ namespace detail {
 
 std::string_view last_part(std::string_view path);
 
+/// Whether a path is a name, or ends with a dot and the name.
+bool ends_with_name(std::string_view path, std::string_view name);
+
 /// The last parts of the paths that differ, nearest to the name first, as "a, b, c".
 std::string near_names(std::string_view name, std::span<const ModuleShape> modules);
 

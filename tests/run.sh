@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds and runs all tests: under the sanitizers, then in Release with the tests of the build itself.
+# Builds and runs all tests: those of memory and files under the sanitizers, then all in Release, those of the build itself among them.
 # sh tests/run.sh [CMake options]. On Debian and Ubuntu it installs what is missing.
 set -eu
 cd "$(dirname "$0")/.."

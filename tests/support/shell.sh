@@ -31,7 +31,8 @@ install_with_apt() {
 need_compiler() {
   need g++ has_command c++
   need cmake has_command cmake
-  has_command ninja || need make has_command make
+  need ninja-build has_command ninja  # begins what depends on a library before that is complete; make does not
+  export CMAKE_GENERATOR=Ninja       # of folders that are new
   need pkg-config has_command pkg-config
   need libeigen3-dev has_header Eigen/Core
   need nlohmann-json3-dev has_header nlohmann/json.hpp

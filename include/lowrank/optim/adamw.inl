@@ -18,7 +18,7 @@ LOWRANK_INLINE void AdamWRule::update<float>(const Options& options, Index step,
   const kernels::AdamWStep shared{decay, rate, correction, beta2, epsilon, toward1, toward2};
   const std::size_t size = value.size();
   kernels::current_target().elementwise.adamw(shared, grad.data(), static_cast<Index>(size), value.data(), memory.data(),
-                                             memory.data() + size);
+                                              memory.data() + size);
 }
 
 #if defined(LOWRANK_COMPILING)

@@ -5,6 +5,7 @@
 #include <span>
 
 #include <lowrank/core/types.hpp>
+#include <lowrank/error.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -10,8 +10,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <lowrank/error.hpp>
-
 namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {

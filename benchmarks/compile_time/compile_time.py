@@ -1,26 +1,35 @@
 #!/usr/bin/env python3
 """What including a header costs a compiler: seconds of its user time and its peak memory, for a unit that includes that header and nothing
-else, beside Eigen's own headers.
+else, beside Eigen's own headers; header-only and with LOWRANK_COMPILED, where bodies come from a library. Then README's quickstart with -O2.
 
     python3 benchmarks/compile_time/compile_time.py [--runs 3] [--json FILE] [HEADER…]
 
-Each figure is the best of --runs. The ratio is to <Eigen/Dense>, measured in the same pass. A unit that only includes holds no code of its
-own, so -O0 and -O2 differ little: templates that the header itself uses are instantiated either way.
+Each figure is the best of --runs. The ratio is to <Eigen/Dense>, measured in the same pass.
 """
 import argparse, json, os, pathlib, resource, shutil, subprocess, sys, tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+WAYS = {"header-only": [], "compiled": ["-DLOWRANK_COMPILED"]}
 MODULES = ["lowrank", "quant", "autograd", "nn", "optim", "adapters", "io"]
-PARTS = ["core/types", "core/buffer", "core/parallel", "core/random", "core/matrix", "kernels/format/source", "kernels/driver/gemm",
-         "kernels/target/tables", "quant/nf4", "quant/quantized_matrix", "ops/product", "ops/lora", "ops/decompose"]
+PARTS = ["core/types", "core/buffer", "core/parallel", "core/matrix", "kernels/format/source", "kernels/driver/gemm", "quant/nf4", "ops/view",
+         "ops/decompose"]
 HEADERS = ["Eigen/Core", "Eigen/Dense"] + [f"lowrank/{name}.hpp" for name in MODULES + PARTS]
+QUICKSTART = "README's quickstart, -O2"
 
 
-def compile_once(compiler, level, header, eigen, folder):
+def text_of(subject):
+    if subject != QUICKSTART:
+        return f"#include <{subject}>\n"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return next(block.split("```")[0] for block in readme.split("```cpp\n")[1:] if "int main(" in block.split("```")[0])
+
+
+def compile_once(compiler, subject, way, eigen, folder):
     """Seconds of user time and KiB of memory. A child of its own, since the kernel keeps one peak for all children of a process."""
     unit = pathlib.Path(folder, "unit.cpp")
-    unit.write_text(f"#include <{header}>\n")
-    command = [compiler, "-std=c++20", level, f"-I{ROOT / 'include'}", "-isystem", eigen, "-c", str(unit), "-o", str(unit.with_suffix(".o"))]
+    unit.write_text(text_of(subject), encoding="utf-8")
+    mode = ["-O2", "-DNDEBUG", "-c", "-o", str(unit.with_suffix(".o"))] if subject == QUICKSTART else ["-O0", "-fsyntax-only"]
+    command = [compiler, "-std=c++20", *mode, *WAYS[way], f"-I{ROOT / 'include'}", "-isystem", eigen, str(unit)]
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -37,36 +46,39 @@ def compile_once(compiler, level, header, eigen, folder):
     return float(seconds), int(memory)
 
 
-def measure(compiler, level, headers, runs, eigen, folder):
+def measure(compiler, subjects, runs, eigen, folder):
     """Runs go round by round, so that a busy minute does not fall on one header alone."""
-    best = {header: (float("inf"), 0) for header in headers}
+    best = {(subject, way): (float("inf"), 0) for subject in subjects for way in WAYS}
     for _ in range(runs):
-        for header in headers:
-            best[header] = min(best[header], compile_once(compiler, level, header, eigen, folder))
-    reference = best.get("Eigen/Dense", (None, 0))[0]
-    return [{"compiler": compiler, "level": level, "header": header, "seconds": round(seconds, 3), "peak_bytes": memory * 1024,
-             "ratio": round(seconds / reference, 2) if reference else None} for header, (seconds, memory) in best.items()]
+        for subject, way in best:
+            best[subject, way] = min(best[subject, way], compile_once(compiler, subject, way, eigen, folder))
+    reference = min((seconds for (subject, _), (seconds, _) in best.items() if subject == "Eigen/Dense"), default=None)
+    return [{"compiler": compiler, "what": subject, "way": way, "seconds": round(seconds, 3), "peak_bytes": memory * 1024,
+             "ratio": round(seconds / reference, 2) if reference else None} for (subject, way), (seconds, memory) in best.items()]
+
+
+def print_table(compiler, rows):
+    print(f"\n{compiler} -std=c++20\n{'':32}" + "".join(f"{way:>12}: s{'MiB':>7}{'ratio':>7}" for way in WAYS))
+    for first, second in zip(rows[::2], rows[1::2]):
+        cells = "".join(f"{row['seconds']:15.2f}{row['peak_bytes'] / 2**20:7.0f}{row['ratio'] or float('nan'):7.2f}" for row in (first, second))
+        print(f"{first['what']:32}{cells}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("headers", nargs="*", metavar="HEADER", help="what to include; default: Eigen's, each module and some parts")
+    parser.add_argument("headers", nargs="*", metavar="HEADER", help="what to include; default: Eigen's, each module, some parts, the quickstart")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--compilers", nargs="+", default=["g++", "clang++"], help="those that are missing are left out")
-    parser.add_argument("--levels", nargs="+", default=["-O0", "-O2"])
     parser.add_argument("--eigen", default="/usr/include/eigen3", help="folder that holds Eigen/Core")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE")
     arguments = parser.parse_args()
-    headers = arguments.headers or HEADERS
+    subjects = arguments.headers or HEADERS + [QUICKSTART]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for compiler in filter(shutil.which, arguments.compilers):
-            for level in [f"-{level.lstrip('-')}" for level in arguments.levels]:
-                table = measure(compiler, level, headers, arguments.runs, arguments.eigen, folder)
-                rows += table
-                print(f"\n{compiler} -std=c++20 {level}\n{'header':36}{'s':>8}{'MiB':>8}{'ratio':>8}")
-                for row in table:
-                    print(f"{row['header']:36}{row['seconds']:8.2f}{row['peak_bytes'] / 2**20:8.0f}{row['ratio'] or float('nan'):8.2f}")
+            table = measure(compiler, subjects, arguments.runs, arguments.eigen, folder)
+            rows += table
+            print_table(compiler, table)
     if arguments.json:
         arguments.json.write_text(json.dumps({"runs": arguments.runs, "rows": rows}, indent=2) + "\n")
 

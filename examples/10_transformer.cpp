@@ -48,7 +48,7 @@ LoraSet fresh(const Llama& model, Index rank, bool dora, std::uint64_t seed) {
   lowrank::LoraConfig config;
   config.rank = rank;
   config.alpha = 2.0 * static_cast<double>(rank);
-  config.use_dora = dora;
+  lowrank::set_method(config, dora ? "dora" : "lora");
   config.target_modules = std::string("all-linear");
   return transformer::new_lora(model, config, lowrank::LoraInit::kaiming, seed);
 }

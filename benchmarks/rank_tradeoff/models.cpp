@@ -170,7 +170,7 @@ class Trainer {
     config.rank = std::max<Index>(1, search.rank);
     config.alpha = alpha;
     config.use_rslora = search.method == "rslora";
-    config.use_dora = search.method == "dora";
+    lowrank::set_method(config, search.method == "dora" ? "dora" : "lora");
     config.target_modules = std::string("all-linear");
     return config;
   }

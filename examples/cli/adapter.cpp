@@ -28,7 +28,8 @@ Json advice_json(const lowrank::RankAdvice& advice) {
           {"rank_99", advice.rank_99}};
 }
 
-void add_layer(Table& table, Json& layers, const std::string& path, const lowrank::LoraTensors& layer, const lowrank::RankAdvice& advice) {
+void add_layer(Table& table, Json& layers, const std::string& path, const lowrank::ModuleTensors& layer,
+               const lowrank::RankAdvice& advice) {
   std::vector<std::string> row{path, std::to_string(layer.rank()), format("%.4g", layer.scale), std::to_string(layer.in()),
                                std::to_string(layer.out())};
   for (std::string& cell : advice_cells(advice)) row.push_back(std::move(cell));
@@ -42,7 +43,7 @@ void info(const Options& o) {
   if (!o.json.empty()) ensure_writable(o.json, false);
   const lowrank::Adapter adapter = transformer::open_adapter(std::filesystem::path(o.path));
   const lowrank::LoraConfig& config = adapter.config;
-  std::printf("%s: %s%s, rank %ld, alpha %g, dropout %g, base %s\n", o.path.c_str(), config.use_dora ? "DoRA" : "LoRA",
+  std::printf("%s: %s%s, rank %ld, alpha %g, dropout %g, base %s\n", o.path.c_str(), std::string(lowrank::method_of(config).name).c_str(),
               config.use_rslora ? " (rank-stabilized)" : "", static_cast<long>(config.rank), config.alpha, config.dropout,
               config.base_model.value_or("not named").c_str());
   std::printf("%zu modules, %ld parameters, %s\n\n", adapter.layers.size(), static_cast<long>(adapter.parameter_count()),
@@ -67,7 +68,7 @@ void info(const Options& o) {
                       {"rank", config.rank},
                       {"alpha", config.alpha},
                       {"use_rslora", config.use_rslora},
-                      {"use_dora", config.use_dora},
+                      {"method", lowrank::method_of(config).name},
                       {"adapter_parameters", adapter.parameter_count()},
                       {"adapter_bytes", adapter.bytes()},
                       {"layers", layers}});

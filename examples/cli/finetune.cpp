@@ -129,7 +129,7 @@ lowrank::LoraConfig lora_config(const Options& o) {
   config.use_rslora = o.rslora;
   config.base_model = o.model;
   config.task_type = "CAUSAL_LM";
-  config.use_dora = o.method == "dora";
+  lowrank::set_method(config, o.method);
   config.lora_bias = o.lora_bias;
   config.target_modules = transformer::parse_targets(o.targets);
   if (!o.exclude.empty()) config.exclude_modules = transformer::parse_targets(o.exclude);

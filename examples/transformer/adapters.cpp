@@ -57,6 +57,8 @@ float scale_of(const LoraConfig& config, const std::string& path, Index rank, do
   return scale;
 }
 
+bool is_dora(const LoraConfig& config) { return lowrank::method_of(config).name == "dora"; }
+
 /// A fresh update of a slot: A drawn, B and its bias zero, DoRA's lengths those of the weight's rows.
 LoraWeights<float> new_weights(const Llama& model, Index s, const LoraConfig& config, Index rank, double alpha, lowrank::LoraInit init,
                                std::uint64_t seed) {
@@ -65,7 +67,7 @@ LoraWeights<float> new_weights(const Llama& model, Index s, const LoraConfig& co
   const Index in = layer.in_features(), out = layer.out_features();
   lowrank::check<lowrank::ValueError>(rank > 0 && rank <= std::min(in, out), "new_lora", "rank ", rank, " for ", path, " [", out, ", ", in,
                                       "]; give a rank from 1 to ", std::min(in, out));
-  lowrank::check<lowrank::ValueError>(!(config.use_dora && config.lora_bias), "new_lora", "DoRA with lora_bias is not defined; choose one");
+  lowrank::check<lowrank::ValueError>(!(is_dora(config) && config.lora_bias), "new_lora", "DoRA with lora_bias is not defined; choose one");
   lowrank::Weight<float> a(rank, in);
   init_lora_a(a, init, lowrank::Random(seed, static_cast<std::uint64_t>(s)));
   LoraWeights<float> weights{.a = detail::trainable(path + ".lora_A.weight", std::move(a)),
@@ -74,7 +76,7 @@ LoraWeights<float> new_weights(const Llama& model, Index s, const LoraConfig& co
                              .dropout = static_cast<float>(config.dropout),
                              .dropout_seed = seed ^ (static_cast<std::uint64_t>(s) * 0x9E3779B97F4A7C15u)};
   if (config.lora_bias) weights.bias = detail::trainable(path + ".lora_B.bias", lowrank::Weight<float>::Zero(out, 1));
-  if (config.use_dora) {
+  if (is_dora(config)) {
     layer.base.visit([&](const auto& base) { make_dora(base, weights); });
     weights.magnitude.name = path + ".lora_magnitude_vector";
   }
@@ -130,7 +132,7 @@ LoraSet new_lora(const Llama& model, const LoraConfig& config, lowrank::LoraInit
   if (has_table) {
     const std::string path = "model.embed_tokens";
     const Index rank = ranks.value(path, config.rank);
-    lowrank::check<lowrank::ValueError>(!config.use_dora && !config.lora_bias, "new_lora", path,
+    lowrank::check<lowrank::ValueError>(!is_dora(config) && !config.lora_bias, "new_lora", path,
                                         " takes plain LoRA; leave embed_tokens out of the targets of DoRA and lora_bias");
     set.embedding = new_table_update(model, rank, scale_of(config, path, rank, alphas.value(path, config.alpha)), seed);
   }
@@ -148,21 +150,21 @@ lowrank::Parameter<float> vector_parameter(std::string name, const lowrank::Stor
   return detail::trainable(std::move(name), Eigen::Map<const lowrank::Weight<float>>(values.data(), size, 1));
 }
 
-LoraWeights<float> bind_layer(const Llama& model, Index s, const std::string& path, const lowrank::LoraTensors& layer) {
+LoraWeights<float> bind_layer(const Llama& model, Index s, const std::string& path, const lowrank::ModuleTensors& layer) {
   const bool turned = detail::has_interleaved_rows(model, s);
   const auto by_rows = [&](lowrank::Weight<float> values) {
     return turned ? detail::reorder_rows(values, model.config.head_size, false) : values;
   };
-  LoraWeights<float> weights{.a = detail::trainable(path + ".lora_A.weight", lowrank::to_weight(layer.a)),
-                             .b = detail::trainable(path + ".lora_B.weight", by_rows(lowrank::to_weight(layer.b))),
+  LoraWeights<float> weights{.a = detail::trainable(path + ".lora_A.weight", lowrank::to_weight(layer.a())),
+                             .b = detail::trainable(path + ".lora_B.weight", by_rows(lowrank::to_weight(layer.b()))),
                              .scale = static_cast<float>(layer.scale)};
   const Index out = weights.b.rows();
-  if (layer.bias) {
-    weights.bias = vector_parameter(path + ".lora_B.bias", *layer.bias, out);
+  if (const auto* bias = layer.bias()) {
+    weights.bias = vector_parameter(path + ".lora_B.bias", *bias, out);
     weights.bias.value = by_rows(weights.bias.value);
   }
-  if (layer.magnitude) {
-    weights.magnitude = vector_parameter(path + ".lora_magnitude_vector", *layer.magnitude, out);
+  if (const auto* magnitude = layer.find("lora_magnitude_vector")) {
+    weights.magnitude = vector_parameter(path + ".lora_magnitude_vector", *magnitude, out);
     weights.magnitude.value = by_rows(weights.magnitude.value);
     model.layer(s).base.visit([&](const auto& base) { weights.weight_squares = lowrank::row_squares<float>(base.source()); });
   }
@@ -202,10 +204,9 @@ void bind_copy(const Llama& model, const std::vector<lowrank::ModuleShape>& all,
 void add_table_and_copies(const Llama& model, const LoraSet& set, Adapter& adapter, std::vector<std::string>& paths) {
   const std::string table = "model.embed_tokens";
   if (set.embedding) {
-    adapter.layers[table] = {.a = lowrank::from_weight(table + ".lora_embedding_A", set.embedding->a.value),
-                             .b = lowrank::from_weight(table + ".lora_embedding_B", set.embedding->b.value),
-                             .scale = set.embedding->scale,
-                             .is_embedding = true};
+    adapter.layers[table] =
+        lowrank::lora_tensors(lowrank::from_weight(table + ".lora_embedding_A", set.embedding->a.value),
+                              lowrank::from_weight(table + ".lora_embedding_B", set.embedding->b.value), set.embedding->scale, true);
     paths.push_back("embed_tokens");
   }
   for (const auto& [s, copy] : set.copies) {
@@ -233,11 +234,11 @@ LoraSet bind(const Llama& model, const Adapter& adapter, double weight) {
       set.slots[static_cast<std::size_t>(s)] = bind_layer(model, s, path, found->second);
   }
   if (const auto found = adapter.layers.find(table.path); found != adapter.layers.end()) {
-    const lowrank::LoraTensors& layer = found->second;
-    lowrank::check<lowrank::ValueError>(!layer.magnitude && !layer.bias, "bind", table.path, " has a ",
-                                        layer.magnitude ? "DoRA magnitude" : "bias", ", which an embedding does not apply");
-    set.embedding = {.a = detail::trainable(table.path + ".lora_embedding_A", lowrank::to_weight(layer.a)),
-                     .b = detail::trainable(table.path + ".lora_embedding_B", lowrank::to_weight(layer.b)),
+    const lowrank::ModuleTensors& layer = found->second;
+    lowrank::check<lowrank::ValueError>(layer.tensors.size() == 2, "bind", table.path, " has a tensor beside A and B, ",
+                                        "which an embedding does not apply");
+    set.embedding = {.a = detail::trainable(table.path + ".lora_embedding_A", lowrank::to_weight(layer.a())),
+                     .b = detail::trainable(table.path + ".lora_embedding_B", lowrank::to_weight(layer.b())),
                      .scale = static_cast<float>(layer.scale)};
   }
   for (const lowrank::StoredTensor& tensor : adapter.saved) bind_copy(model, all, tensor, set);
@@ -277,11 +278,10 @@ Adapter to_adapter(const Llama& model, const LoraSet& set, LoraConfig config) {
       return lowrank::make_tensor<float>(path + name, {rows.rows()}, std::span(rows.data(), static_cast<std::size_t>(rows.size())));
     };
     auto& layer = adapter.layers[path];
-    layer = {.a = lowrank::from_weight(path + ".lora_A.weight", weights->a.value),
-             .b = lowrank::from_weight(path + ".lora_B.weight", by_rows(weights->b.value)),
-             .scale = weights->scale};
-    if (weights->is_dora()) layer.magnitude = vector(".lora_magnitude_vector", weights->magnitude.value);
-    if (!weights->bias.empty()) layer.bias = vector(".lora_B.bias", weights->bias.value);
+    layer = lowrank::lora_tensors(lowrank::from_weight(path + ".lora_A.weight", weights->a.value),
+                                  lowrank::from_weight(path + ".lora_B.weight", by_rows(weights->b.value)), weights->scale);
+    if (weights->is_dora()) layer.tensors["lora_magnitude_vector"] = vector(".lora_magnitude_vector", weights->magnitude.value);
+    if (!weights->bias.empty()) layer.tensors["lora_B.bias"] = vector(".lora_B.bias", weights->bias.value);
     const std::string module = s == model.head_slot() ? path : module_name(static_cast<Projection>(s % projections));
     const std::string last = module.substr(module.rfind('.') + 1);
     if (std::find(paths.begin(), paths.end(), last) == paths.end()) paths.push_back(last);

@@ -14,7 +14,7 @@ namespace transformer {
 
 using lowrank::AnyLinear;
 using lowrank::AnyMatrix;
-using lowrank::InitialUpdate;
+using lowrank::Factors;
 using lowrank::Weight;
 
 LoraStart parse_start(const std::string& name) {
@@ -40,24 +40,24 @@ void set_base(Llama& model, Index slot, AnyLinear base) {
 }
 
 /// The layer with W - s B A for W: dense weights stay dense, others keep their format.
-AnyLinear without_update(const AdaptedLinear& layer, const InitialUpdate& update, double scale) {
+AnyLinear without_update(const AdaptedLinear& layer, const Factors& update) {
   const auto& bias = layer.base.bias().value;
   if (const auto* dense = layer.base.get_if<lowrank::Linear<float>>())
-    return AnyLinear(lowrank::Linear<float>(lowrank::residual_weight(dense->source(), update, scale), bias));
+    return AnyLinear(lowrank::Linear<float>(lowrank::residual_weight(dense->source(), update), bias));
   const auto& frozen = *layer.base.get_if<lowrank::SourceLinear<AnyMatrix>>();
-  return AnyLinear(AnyMatrix(lowrank::ResidualMatrix(frozen.weight(), update, scale)), bias);
+  return AnyLinear(AnyMatrix(lowrank::ResidualMatrix(frozen.weight(), update)), bias);
 }
 
 LoraWeights<float>& weights_of(LoraSet& set, Index slot) { return *set.slots[static_cast<std::size_t>(slot)]; }
 
-void set_update(LoraSet& set, Index slot, InitialUpdate update) {
+void set_update(LoraSet& set, Index slot, Factors update) {
   weights_of(set, slot).a.value = std::move(update.a);
   weights_of(set, slot).b.value = std::move(update.b);
 }
 
 /// Begins where W itself decides: pissa, pissa_fast, olora.
-InitialUpdate update_from_weight(const AdaptedLinear& layer, Index rank, double scale, const StartOptions& options) {
-  InitialUpdate update;
+Factors update_from_weight(const AdaptedLinear& layer, Index rank, double scale, const StartOptions& options) {
+  Factors update;
   layer.base.visit([&](const auto& held) {
     const auto& source = held.source();
     update = options.start == LoraStart::pissa        ? lowrank::init_pissa(source, rank, scale)
@@ -73,13 +73,13 @@ void start_from_weights(Llama& model, StartedLora& started, const std::vector<In
     for (const Index s : slots) all.push_back(static_cast<double>(weights_of(started.lora, s).scale));
     return all;
   }();
-  std::vector<InitialUpdate> updates(slots.size());
+  std::vector<Factors> updates(slots.size());
   lowrank::parallel_for(static_cast<Index>(slots.size()), [&](Index i) {
     const auto at = static_cast<std::size_t>(i);
     updates[at] = update_from_weight(model.layer(slots[at]), weights_of(started.lora, slots[at]).rank(), scales[at], options);
   });
   for (std::size_t i = 0; i < slots.size(); ++i) {
-    set_base(model, slots[i], without_update(model.layer(slots[i]), updates[i], scales[i]));
+    set_base(model, slots[i], without_update(model.layer(slots[i]), updates[i]));
     set_update(started.lora, slots[i], std::move(updates[i]));
   }
   started.moved = started.lora;
@@ -176,8 +176,8 @@ void start_lora_ga(Llama& model, StartedLora& started, const std::vector<Index>&
   const std::vector<lowrank::Svd> gradients = gradient_directions(model, slots, 2 * widest, options, examples);
   for (std::size_t i = 0; i < slots.size(); ++i) {
     const auto scale = static_cast<double>(weights_of(started.lora, slots[i]).scale);
-    InitialUpdate update = lowrank::init_lora_ga(gradients[i], weights_of(started.lora, slots[i]).rank(), scale);
-    set_base(model, slots[i], without_update(model.layer(slots[i]), update, scale));
+    Factors update = lowrank::init_lora_ga(gradients[i], weights_of(started.lora, slots[i]).rank(), scale);
+    set_base(model, slots[i], without_update(model.layer(slots[i]), update));
     set_update(started.lora, slots[i], std::move(update));
   }
   started.moved = started.lora;
@@ -291,7 +291,7 @@ LoraSet plain_lora(const StartedLora& started, LoraConfig& config) {
   for (std::size_t s = 0; s < plain.slots.size(); ++s) {
     if (!plain.slots[s]) continue;
     const LoraWeights<float>& before = *started.moved->slots[s];
-    InitialUpdate update = lowrank::to_plain_update({before.a.value, before.b.value}, {plain.slots[s]->a.value, plain.slots[s]->b.value});
+    Factors update = lowrank::to_plain_update({before.a.value, before.b.value}, {plain.slots[s]->a.value, plain.slots[s]->b.value});
     plain.slots[s]->a = detail::trainable(plain.slots[s]->a.name, std::move(update.a));
     plain.slots[s]->b = detail::trainable(plain.slots[s]->b.name, std::move(update.b));
     plain.slots[s]->weight_squares = before.weight_squares;  // DoRA: of the base as it was

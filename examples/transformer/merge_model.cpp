@@ -238,7 +238,7 @@ void append_merged(Merger& merger, const std::map<std::string, Index>& slots, co
   if (part == ".bias") {
     const auto bias = merger.bias(slot->second);
     if (!bias) return tensors.push_back(tensor);
-    return tensors.push_back(lowrank::detail::to_tensor(tensor.name, bias->cast<double>(), tensor.dtype, true));
+    return tensors.push_back(lowrank::detail::to_tensor(tensor.name, *bias, tensor.dtype, true));
   }
   if (!merger.changes(slot->second)) return tensors.push_back(tensor);
   if (part != ".weight") return;  // made anew with the weight
@@ -260,7 +260,7 @@ struct NewBiases {
       const std::string name = merger.path(s) + ".bias";
       if (!(is_attention(s) ? attention : mlp) || folder.has(name)) continue;
       const auto bias = merger.bias(s).value_or(lowrank::Vector<float>::Zero(merger.model().layer(s).out_features()));
-      tensors.push_back(lowrank::detail::to_tensor(name, bias.cast<double>(), dtype, true));
+      tensors.push_back(lowrank::detail::to_tensor(name, bias, dtype, true));
     }
   }
 };

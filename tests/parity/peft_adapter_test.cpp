@@ -25,13 +25,13 @@ TEST_CASE("peft: base plus scaled update is the weight that PEFT merged") {
       Weight<float> w = to_weight(base.at(weight));
       if (const auto layer = adapter.layers.find(path); layer != adapter.layers.end()) {
         LoraWeights<float> update;
-        update.a.value = to_weight(layer->second.a), update.b.value = to_weight(layer->second.b);
+        update.a.value = to_weight(layer->second.a()), update.b.value = to_weight(layer->second.b());
         update.scale = static_cast<float>(layer->second.scale);
         const Linear<float> linear(w);
         Vector<float> gain;
-        if (layer->second.magnitude) {
+        if (const auto* magnitude = layer->second.find("lora_magnitude_vector")) {
           update.weight_squares = row_squares<float>(linear.source());
-          gain = dora_gain(to_weight(*layer->second.magnitude).transpose().eval(), dora_norms(linear, update));
+          gain = dora_gain(to_weight(*magnitude).transpose().eval(), dora_norms(linear, update));
         }
         MergedSource(linear.source(), update.view(), gain).decode(0, w.rows(), 0, w.cols(), w.data(), w.cols());
         ++compared;

@@ -241,7 +241,7 @@ TEST_CASE("a set becomes the adapter that it came from, and a merged model compu
   LoraSet set = transformer::bind(model, adapter);
   const Adapter back = transformer::to_adapter(model, set, adapter.config);
   REQUIRE(back.layers.size() == adapter.layers.size());
-  for (const auto& [path, layer] : adapter.layers) CHECK(to_weight(back.layers.at(path).b) == to_weight(layer.b));
+  for (const auto& [path, layer] : adapter.layers) CHECK(to_weight(back.layers.at(path).b()) == to_weight(layer.b()));
   const Text text = golden_text();
   Llama dense = transformer::merged(model, set);
   const Activation<float> merged = dense.logits(text.ids, 3).value(), unmerged = model.logits(text.ids, 3, {.lora = &set}).value();

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <lowrank/adapters/config.hpp>
@@ -11,26 +13,46 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// The update of one module: W becomes W + scale · B A. Tensors keep the element type and the bytes of their file.
-struct LoraTensors {
-  StoredTensor a;                              // [r, in]; of an embedding [r, vocabulary]
-  StoredTensor b;                              // [out, r]; of an embedding [dim, r]
-  double scale = 1;                            // alpha / r, or alpha / sqrt(r)
-  std::optional<StoredTensor> magnitude = {};  // DoRA's m [out]
-  std::optional<StoredTensor> bias = {};       // of B [out]
+/// What an adapter holds for one module: tensors by the names that its method gives them in files, with the element type and the bytes of
+/// their file. Updates that are a sum W + s B A have an A, a B and a scale.
+struct ModuleTensors {
+  std::map<std::string, StoredTensor, std::less<>> tensors = {};
+  double scale = 1;  // s: alpha / r, or alpha / sqrt(r)
   bool is_embedding = false;
 
-  Index rank() const { return a.shape.at(0); }
-  Index in() const { return a.shape.at(1); }
-  Index out() const { return b.shape.at(0); }
+  /// A [r, in] and B [out, r]; of an embedding A [r, vocabulary], B [dim, r]. Throw ValueError where there is none.
+  const StoredTensor& a() const { return at(a_name()); }
+  const StoredTensor& b() const { return at(b_name()); }
+  StoredTensor& a() { return const_cast<StoredTensor&>(at(a_name())); }
+  StoredTensor& b() { return const_cast<StoredTensor&>(at(b_name())); }
+  std::string_view a_name() const { return is_embedding ? "lora_embedding_A" : "lora_A.weight"; }
+  std::string_view b_name() const { return is_embedding ? "lora_embedding_B" : "lora_B.weight"; }
+  /// The bias of B [out], or null; the scale multiplies it, too.
+  const StoredTensor* bias() const { return find(bias_name); }
+  static constexpr std::string_view bias_name = "lora_B.bias";
+
+  /// The tensor of that name, or null.
+  const StoredTensor* find(std::string_view name) const;
+  /// The tensor of that name. Throws ValueError when there is none.
+  const StoredTensor& at(std::string_view name) const;
+  /// A name of a tensor that makes the update other than W + s B A with a bias, or nothing.
+  std::optional<std::string_view> beyond_sum() const;
+
+  Index rank() const { return a().shape.at(0); }
+  Index in() const { return a().shape.at(1); }
+  Index out() const { return b().shape.at(0); }
 };
 
-/// A set of low-rank updates by module path, such as "model.layers.0.self_attn.q_proj", and what was trained beside them.
+/// The tensors of an update s B A.
+ModuleTensors lora_tensors(StoredTensor a, StoredTensor b, double scale = 1, bool is_embedding = false);
+
+/// A set of updates by module path, such as "model.layers.0.self_attn.q_proj", and what was trained beside them.
 struct Adapter {
   LoraConfig config = {};
-  std::map<std::string, LoraTensors> layers = {};
-  std::vector<StoredTensor> saved = {};  // full tensors by path: modules_to_save, embeddings that were resized, trained biases
-  std::vector<std::string> notes = {};   // what a reader should know, such as patterns that overlap
+  std::map<std::string, ModuleTensors> layers = {};
+  std::vector<StoredTensor> saved = {};   // full tensors by path: modules_to_save, embeddings that were resized, trained biases
+  std::vector<StoredTensor> shared = {};  // that all modules use, by the name that the method gives them
+  std::vector<std::string> notes = {};    // what a reader should know, such as patterns that overlap
 
   /// Numbers that training may change.
   Index parameter_count() const;
@@ -39,12 +61,9 @@ struct Adapter {
   /// Calls f with every tensor.
   template <class F>
   void visit(F&& f) const {
-    for (const auto& [path, layer] : layers) {
-      f(layer.a);
-      f(layer.b);
-      if (layer.magnitude) f(*layer.magnitude);
-      if (layer.bias) f(*layer.bias);
-    }
+    for (const auto& [path, module] : layers)
+      for (const auto& [name, tensor] : module.tensors) f(tensor);
+    for (const StoredTensor& tensor : shared) f(tensor);
     for (const StoredTensor& tensor : saved) f(tensor);
   }
 };

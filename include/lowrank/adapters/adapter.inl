@@ -1,6 +1,33 @@
 #pragma once
 
+#include <utility>
+
 namespace lowrank::inline LOWRANK_ABI {
+
+LOWRANK_INLINE const StoredTensor* ModuleTensors::find(std::string_view name) const {
+  const auto found = tensors.find(name);
+  return found == tensors.end() ? nullptr : &found->second;
+}
+
+LOWRANK_INLINE const StoredTensor& ModuleTensors::at(std::string_view name) const {
+  const StoredTensor* tensor = find(name);
+  check<ValueError>(tensor != nullptr, "adapter", "a module has no tensor ", name,
+                    "; its update is no product of two factors, or not of this kind: convert it to LoRA first");
+  return *tensor;
+}
+
+LOWRANK_INLINE std::optional<std::string_view> ModuleTensors::beyond_sum() const {
+  for (const auto& [name, tensor] : tensors)
+    if (name != a_name() && name != b_name() && name != bias_name) return name;
+  return std::nullopt;
+}
+
+LOWRANK_INLINE ModuleTensors lora_tensors(StoredTensor a, StoredTensor b, double scale, bool is_embedding) {
+  ModuleTensors module{{}, scale, is_embedding};
+  module.tensors.emplace(module.a_name(), std::move(a));
+  module.tensors.emplace(module.b_name(), std::move(b));
+  return module;
+}
 
 LOWRANK_INLINE Index Adapter::parameter_count() const {
   Index count = 0;

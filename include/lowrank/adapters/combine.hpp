@@ -60,7 +60,7 @@ struct CombineOptions {
 ///
 /// Ranks may differ, weights may be negative, a layer that only some adapters have is combined from those. Element types are kept where all
 /// agree, else float32. Cost a layer: linear O((out + in) R²); the pruning rules make the dense updates of one layer at a time. Throws
-/// ShapeError for adapters of different models, ValueError naming what cannot be combined and why: DoRA magnitudes, biases under a
+/// ShapeError for adapters of different models, ValueError naming what cannot be combined and why: updates that are no sum, biases under a
 /// pruning rule, full copies of modules whose weights do not sum to 1.
 FittedAdapter combine(std::span<const WeightedAdapter> adapters, const CombineOptions& options = {});
 

@@ -41,7 +41,7 @@ namespace detail {
 
 /// One adapter's share of a layer.
 struct LayerPart {
-  const LoraTensors* layer;
+  const ModuleTensors* layer;
   double weight;
 };
 using LayerParts = std::map<std::string, std::vector<LayerPart>>;
@@ -53,11 +53,11 @@ LOWRANK_INLINE void check_combinable(std::span<const WeightedAdapter> adapters) 
     const LoraConfig& config = one.adapter->config;
     check<ValueError>(config.fan_in_fan_out == adapters.front().adapter->config.fan_in_fan_out, "combine",
                       "one adapter has fan_in_fan_out, another has not; they belong to different models");
-    for (const auto& [path, layer] : one.adapter->layers)
-      check<ValueError>(
-          !layer.magnitude, "combine", path,
-          " has a DoRA magnitude: its update m (W + s B A) / ‖W + s B A‖ is no sum; merge each adapter into the base and extract "
-          "from the merged weights");
+    for (const auto& [path, layer] : one.adapter->layers) {
+      const auto beyond = layer.beyond_sum();
+      check<ValueError>(!beyond, "combine", path, " has the tensor ", beyond.value_or(""),
+                        ": its update is no sum W + s B A; merge each adapter into the base and extract from the merged weights");
+    }
   }
 }
 
@@ -67,7 +67,7 @@ LOWRANK_INLINE LayerParts parts_by_layer(std::span<const WeightedAdapter> adapte
     for (const auto& [path, layer] : one.adapter->layers) layers[path].push_back({&layer, one.weight});
   for (const auto& [path, parts] : layers)
     for (const LayerPart& part : parts) {
-      const LoraTensors &first = *parts.front().layer, &other = *part.layer;
+      const ModuleTensors &first = *parts.front().layer, &other = *part.layer;
       check<ShapeError>(first.in() == other.in() && first.out() == other.out() && first.is_embedding == other.is_embedding, "combine", path,
                         " is [", first.out(), ", ", first.in(), "] in one adapter and [", other.out(), ", ", other.in(),
                         "] in another; they were trained on different models");
@@ -87,8 +87,8 @@ LOWRANK_INLINE void combine_biases(Adapter& result, const LayerParts& layers, bo
   bool any = false;
   for (const auto& [path, parts] : layers)
     for (const LayerPart& part : parts) {
-      any = any || part.layer->bias;
-      check<ValueError>(is_linear || !part.layer->bias, "combine", path,
+      any = any || part.layer->bias();
+      check<ValueError>(is_linear || !part.layer->bias(), "combine", path,
                         " has a bias (lora_bias), for which this rule is not defined; use concat or linear");
     }
   result.config.lora_bias = any;
@@ -97,11 +97,12 @@ LOWRANK_INLINE void combine_biases(Adapter& result, const LayerParts& layers, bo
     Eigen::VectorXd sum = Eigen::VectorXd::Zero(layer.out());
     std::vector<const StoredTensor*> tensors;
     for (const LayerPart& part : layers.at(path)) {
-      if (!part.layer->bias) continue;
-      sum += part.weight * part.layer->scale / layer.scale * to_weight(*part.layer->bias).row(0).transpose().cast<double>();
-      tensors.push_back(&*part.layer->bias);
+      if (!part.layer->bias()) continue;
+      sum += part.weight * part.layer->scale / layer.scale * to_weight(*part.layer->bias()).row(0).transpose().cast<double>();
+      tensors.push_back(part.layer->bias());
     }
-    layer.bias = to_tensor(path + ".lora_B.bias", sum, tensors.empty() ? DType::f32 : common_dtype(tensors), true);
+    layer.tensors[std::string(ModuleTensors::bias_name)] =
+        to_tensor(path + ".lora_B.bias", sum.cast<float>(), tensors.empty() ? DType::f32 : common_dtype(tensors), true);
   }
 }
 
@@ -132,7 +133,7 @@ LOWRANK_INLINE StoredTensor combine_copies(const std::vector<std::pair<const Sto
     tensors.push_back(tensor);
   }
   const Eigen::Map<const Eigen::VectorXd> column(total.data(), first.size());
-  StoredTensor result = to_tensor(first.name, column, common_dtype(tensors), true);
+  StoredTensor result = to_tensor(first.name, column.cast<float>(), common_dtype(tensors), true);
   result.shape = first.shape;
   return result;
 }
@@ -191,48 +192,17 @@ LOWRANK_INLINE void combine_configs(Adapter& result, std::span<const WeightedAda
 
 // ---- The factors -------------------------------------------------------------------------------------------------------------------
 
-/// Bᵢ side by side and Aᵢ below each other, wᵢ sᵢ inside B: their product is Σ wᵢ Dᵢ.
-LOWRANK_INLINE UpdateFactors stack_factors(const std::vector<LayerPart>& parts) {
-  Index rank = 0;
-  for (const LayerPart& part : parts) rank += part.layer->rank();
-  const LoraTensors& first = *parts.front().layer;
-  UpdateFactors all{Eigen::MatrixXd(first.out(), rank), Eigen::MatrixXd(rank, first.in())};
-  Index at = 0;
-  for (const LayerPart& part : parts) {
-    const UpdateFactors one = update_factors(*part.layer, part.weight);
-    all.b.middleCols(at, one.b.cols()) = one.b;
-    all.a.middleRows(at, one.a.rows()) = one.a;
-    at += one.a.rows();
-  }
-  return all;
+/// Σ wᵢ Dᵢ as factors.
+LOWRANK_INLINE Factors sum_of(const std::vector<LayerPart>& parts) {
+  std::vector<Factors> all;
+  for (const LayerPart& part : parts) all.push_back(factors_of(*part.layer, part.weight));
+  return stack(all);
 }
 
 LOWRANK_INLINE DType common_dtype(const std::vector<LayerPart>& parts) {
   std::vector<const StoredTensor*> tensors;
-  for (const LayerPart& part : parts) tensors.push_back(&part.layer->a), tensors.push_back(&part.layer->b);
+  for (const LayerPart& part : parts) tensors.push_back(&part.layer->a()), tensors.push_back(&part.layer->b());
   return common_dtype(std::span<const StoredTensor* const>(tensors));
-}
-
-/// The stacked factors as a layer. Where all wᵢ sᵢ agree but for signs, their magnitude is the layer's scale and no number of A or B is
-/// rounded; else it is multiplied into B.
-LOWRANK_INLINE LoraTensors concat_layer(const std::string& path, const std::vector<LayerPart>& parts) {
-  const auto factor = [](const LayerPart& part) { return part.weight * part.layer->scale; };
-  const double common = std::abs(factor(parts.front()));
-  const bool agree = common > 0 && std::all_of(parts.begin(), parts.end(), [&](const auto& p) { return std::abs(factor(p)) == common; });
-  UpdateFactors all = stack_factors(parts);
-  if (agree) {
-    Index at = 0;
-    for (const LayerPart& part : parts) {  // again, from the bytes
-      const Index r = part.layer->rank();
-      all.b.middleCols(at, r) = (factor(part) < 0 ? -1.0 : 1.0) * to_weight(part.layer->b).cast<double>();
-      at += r;
-    }
-  }
-  const DType dtype = common_dtype(parts);
-  return {.a = to_tensor(path + ".lora_A.weight", all.a, dtype),
-          .b = to_tensor(path + ".lora_B.weight", all.b, dtype),
-          .scale = agree ? common : 1,
-          .is_embedding = parts.front().layer->is_embedding};
 }
 
 /// The rule on task vectors with their weights; `voices` are the weights in the election of signs. The tasks are pruned in place.
@@ -254,13 +224,13 @@ LOWRANK_INLINE Weight<float> apply_rule(std::vector<Weight<float>>& tasks, std::
 /// The rule on the dense updates, one layer at a time, then the best approximation. Holds all updates of the layer in float.
 LOWRANK_INLINE FittedUpdate combine_updates(const std::vector<LayerPart>& parts, const CombineOptions& options, const RankChoice& rank,
                                             std::uint64_t stream) {
-  if (options.method.rule == CombineRule::linear) return recompress(stack_factors(parts), rank);
+  if (options.method.rule == CombineRule::linear) return recompress(sum_of(parts), rank);
   std::vector<Weight<float>> tasks;
   std::vector<double> weights;
   for (const LayerPart& part : parts) {
-    const UpdateFactors update = update_factors(*part.layer);
-    const Weight<float> b = update.b.cast<float>();
-    tasks.push_back(multiply(DenseSource<float>(b.data(), b.rows(), b.cols()), Activation<float>(update.a.cast<float>())));
+    const Factors update = factors_of(*part.layer);
+    const Weight<float> b = (update.scale * update.b.cast<double>()).cast<float>();
+    tasks.push_back(multiply(DenseSource<float>(b.data(), b.rows(), b.cols()), Activation<float>(update.a)));
     weights.push_back(part.weight);
   }
   const std::vector<double> ones(weights.size(), 1.0);
@@ -269,8 +239,8 @@ LOWRANK_INLINE FittedUpdate combine_updates(const std::vector<LayerPart>& parts,
 }
 
 /// PEFT's rule on A and B apart. Throws ValueError for ranks that differ.
-LOWRANK_INLINE LoraTensors combine_factors(const std::string& path, const std::vector<LayerPart>& parts, const CombineOptions& options,
-                                           std::uint64_t stream) {
+LOWRANK_INLINE ModuleTensors combine_factors(const std::string& path, const std::vector<LayerPart>& parts, const CombineOptions& options,
+                                             std::uint64_t stream) {
   std::vector<Weight<float>> a, b;
   std::vector<double> signed_roots, roots;
   for (const LayerPart& part : parts) {
@@ -280,29 +250,24 @@ LOWRANK_INLINE LoraTensors combine_factors(const std::string& path, const std::v
     const double factor = part.weight * part.layer->scale;
     roots.push_back(std::sqrt(std::abs(factor)));
     signed_roots.push_back(factor >= 0 ? roots.back() : -roots.back());
-    a.push_back(to_weight(part.layer->a));
-    b.push_back(to_weight(part.layer->b));
+    a.push_back(to_weight(part.layer->a()));
+    b.push_back(to_weight(part.layer->b()));
   }
   const std::vector<double> ones(parts.size(), 1.0);
-  const DType dtype = common_dtype(parts);
-  const Weight<float> mixed_a = apply_rule(a, signed_roots, ones, options, stream);
-  const Weight<float> mixed_b = apply_rule(b, roots, ones, options, stream + parts.size());
-  return {.a = to_tensor(path + ".lora_A.weight", mixed_a.cast<double>(), dtype),
-          .b = to_tensor(path + ".lora_B.weight", mixed_b.cast<double>(), dtype),
-          .is_embedding = parts.front().layer->is_embedding};
+  const Factors mixed{apply_rule(a, signed_roots, ones, options, stream), apply_rule(b, roots, ones, options, stream + parts.size())};
+  return to_layer(path, mixed, common_dtype(parts), parts.front().layer->is_embedding);
 }
 
 /// ‖result - Σ wᵢ Dᵢ‖ relative to ‖Σ wᵢ Dᵢ‖, by the factors of the difference.
-LOWRANK_INLINE LayerFit fit_to_sum(const LoraTensors& result, const std::vector<LayerPart>& parts) {
+LOWRANK_INLINE LayerFit fit_to_sum(const ModuleTensors& result, const std::vector<LayerPart>& parts) {
   std::vector<LayerPart> both = parts;
   both.push_back({&result, -1});
-  const UpdateFactors sum = stack_factors(parts), difference = stack_factors(both);
-  const double norm = product_svd(sum.b, sum.a).s.norm(), error = product_svd(difference.b, difference.a).s.norm();
+  const double norm = product_svd(sum_of(parts)).s.norm(), error = product_svd(sum_of(both)).s.norm();
   return {result.rank(), norm, norm > 0 ? error / norm : 0};
 }
 
 struct CombinedLayer {
-  LoraTensors layer;
+  ModuleTensors layer;
   LayerFit fit;
 };
 
@@ -310,14 +275,14 @@ LOWRANK_INLINE CombinedLayer combine_layer(const std::string& path, const std::v
                                            const RankChoice& rank, std::uint64_t stream) {
   CombinedLayer result;
   if (options.method.rule == CombineRule::concat) {
-    result.layer = concat_layer(path, parts);
+    result.layer = to_layer(path, sum_of(parts), common_dtype(parts), parts.front().layer->is_embedding);
     result.fit = fit_to_sum(result.layer, parts);
   } else if (options.method.form == CombineForm::peft_factors) {
     result.layer = combine_factors(path, parts, options, stream);
     result.fit = fit_to_sum(result.layer, parts);
   } else {
     const FittedUpdate update = combine_updates(parts, options, rank, stream);
-    result.layer = to_layer(path, update.svd, common_dtype(parts), parts.front().layer->is_embedding);
+    result.layer = to_layer(path, update.factors, common_dtype(parts), parts.front().layer->is_embedding);
     result.fit = update.fit;
   }
   return result;

@@ -10,6 +10,7 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/error.hpp>
 #include <lowrank/nn/lora_scale.hpp>
+#include <lowrank/update/fields.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -21,13 +22,14 @@ using ModuleNames = std::variant<std::monostate, std::vector<std::string>, std::
 template <class T>
 using Patterns = std::vector<std::pair<std::string, T>>;
 
-/// What an adapter is, field by field as PEFT's LoraConfig; defaults are PEFT's.
+/// What an adapter is, as PEFT's LoraConfig says it; defaults are PEFT's. Other methods have their own keys in `fields`.
 struct LoraConfig {
-  Index rank = 8;      // "r"
-  double alpha = 8;    // "lora_alpha"
-  double dropout = 0;  // "lora_dropout", on the adapter's input, in training only
+  std::string peft_type = "LORA";
+  MethodFields fields = {};  // of the method alone, by PEFT's keys; what is absent has PEFT's standard value
+  Index rank = 8;            // "r"
+  double alpha = 8;          // "lora_alpha"
+  double dropout = 0;        // "lora_dropout", on the adapter's input, in training only
   bool use_rslora = false;
-  bool use_dora = false;
   bool lora_bias = false;       // B has a bias of its own
   bool fan_in_fan_out = false;  // the base stores its weight as [in, out]; A and B do not change
   std::string bias = "none";    // which biases of the base are trained: none, all, lora_only

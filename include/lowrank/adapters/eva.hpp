@@ -34,7 +34,7 @@ class IncrementalDirections {
 };
 
 /// A [r, in] = the r leading directions as rows, B [out, r] = 0. Throws ValueError where fewer were seen.
-InitialUpdate init_eva(const IncrementalDirections& inputs, Index out, Index rank);
+Factors init_eva(const IncrementalDirections& inputs, Index out, Index rank);
 
 /// Ranks of layers under one budget: the directions with the largest shares over all layers get them, at least 1 and at most `most` a
 /// layer.

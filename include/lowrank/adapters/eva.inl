@@ -25,7 +25,7 @@ LOWRANK_INLINE void IncrementalDirections::add_chunk(const Eigen::MatrixXd& x) {
   factor_ = svd.u * svd.s.asDiagonal();
 }
 
-LOWRANK_INLINE InitialUpdate init_eva(const IncrementalDirections& inputs, Index out, Index rank) {
+LOWRANK_INLINE Factors init_eva(const IncrementalDirections& inputs, Index out, Index rank) {
   const Eigen::MatrixXd& v = inputs.directions();
   check<ValueError>(rank > 0 && rank <= v.cols(), "init_eva", "rank = ", rank, " but ", v.cols(),
                     " directions of the inputs are known; give more tokens than the rank");

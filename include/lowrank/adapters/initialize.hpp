@@ -11,17 +11,9 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// A [r, in] and B [out, r] of an update s B A that is about to be trained.
-struct InitialUpdate {
-  Weight<float> a, b;
-};
-
 namespace detail {
 
 void check_initial(const char* operation, Index out, Index in, Index rank, double scale);
-
-/// s B A = U diag(σ) Vᵀ, shared evenly: B = U √(σ/s), A = √(σ/s) Vᵀ.
-InitialUpdate shared_evenly(const Svd& svd, double scale);
 
 template <Source W>
 Weight<float> dense_copy(const W& w) {
@@ -34,28 +26,28 @@ Weight<float> dense_copy(const W& w) {
 
 /// W - s B A: the base of a layer whose update begins with `update`. W [out, in] any source; a dense fp32 result.
 template <Source W>
-Weight<float> residual_weight(const W& w, const InitialUpdate& update, double scale) {
+Weight<float> residual_weight(const W& w, const Factors& update) {
   Weight<float> base = detail::dense_copy(w);
-  base.noalias() -= static_cast<float>(scale) * update.b * update.a;  // [out, r] · [r, in]
+  base.noalias() -= static_cast<float>(update.scale) * update.b * update.a;  // [out, r] · [r, in]
   return base;
 }
 
 /// A trained update for the weight as it was before its initialization: s (B A - B₀ A₀) = s [B, -B₀] [A; A₀], exactly. Throws ShapeError.
-InitialUpdate to_plain_update(const InitialUpdate& initial, const InitialUpdate& trained);
+Factors to_plain_update(const Factors& initial, const Factors& trained);
 
 /// PiSSA: the r largest singular directions of W, s B A = U_r S_r V_rᵀ. Moves them out of the base. Cost: a full SVD. Throws ValueError.
 /// Meng et al. 2024, "PiSSA: Principal singular values and singular vectors adaptation".
 template <Source W>
-InitialUpdate init_pissa(const W& w, Index rank, double scale) {
+Factors init_pissa(const W& w, Index rank, double scale) {
   detail::check_initial("init_pissa", w.rows(), w.cols(), rank, scale);
-  return detail::shared_evenly(thin_svd(detail::dense_copy(w).template cast<double>()).leading(rank), scale);
+  return shared_evenly(thin_svd(detail::dense_copy(w).template cast<double>()).leading(rank), scale);
 }
 
 /// PiSSA by a randomized SVD: some 2 + 2 q products of the weight with r + 8 columns, and no dense copy. Base + update is still W.
 template <Source W>
-InitialUpdate init_pissa_fast(const W& w, Index rank, double scale, const RandomizedSvdOptions& options = {}) {
+Factors init_pissa_fast(const W& w, Index rank, double scale, const RandomizedSvdOptions& options = {}) {
   detail::check_initial("init_pissa_fast", w.rows(), w.cols(), rank, scale);
-  return detail::shared_evenly(randomized_svd(w, rank, options), scale);
+  return shared_evenly(randomized_svd(w, rank, options), scale);
 }
 
 /// OLoRA: B the first r columns of Q and A the first r rows of R in W = Q R. Moves s B A out of the base.
@@ -63,19 +55,19 @@ InitialUpdate init_pissa_fast(const W& w, Index rank, double scale, const Random
 /// Only r columns of W are decomposed: they alone decide the first r columns of Q, and R_r = Q_rᵀ W. Cost: 2 out in r FLOPs. Throws
 /// ValueError. Büyükakyüz 2024, "OLoRA: Orthonormal low-rank adaptation".
 template <Source W>
-InitialUpdate init_olora(const W& w, Index rank, double scale) {
+Factors init_olora(const W& w, Index rank, double scale) {
   detail::check_initial("init_olora", w.rows(), w.cols(), rank, scale);
   Weight<float> head(w.rows(), rank);
   w.decode(0, w.rows(), 0, rank, head.data(), rank);
   const Activation<float> q = thin_qr(head.cast<double>()).q.template cast<float>();  // [out, r]
-  return {multiply_transposed(w, q).transpose(), q};                                  // (Wᵀ Q)ᵀ   [r, in]
+  return {multiply_transposed(w, q).transpose(), q, scale};                           // (Wᵀ Q)ᵀ   [r, in]
 }
 
 /// Orthogonal: rows of A and columns of B that meet at right angles, so that B A = 0 though neither is; the base stays.
 ///
 /// Q a random rotation [r, r], N₁ [in, r/2], N₂ [out, r/2] Gaussian: A = (N₁ Q_even)ᵀ / 10, B = N₂ Q_odd / 10 of its even and odd rows.
 /// Throws ValueError for an odd rank.
-InitialUpdate init_orthogonal(Index out, Index in, Index rank, std::uint64_t seed, std::uint64_t stream = 0);
+Factors init_orthogonal(Index out, Index in, Index rank, std::uint64_t seed, std::uint64_t stream = 0);
 
 /// LoRA-GA: the first step of the adapter follows the gradient G = dL/dW of the full weight.
 ///
@@ -83,12 +75,12 @@ InitialUpdate init_orthogonal(Index out, Index in, Index rank, std::uint64_t see
 /// dL/dA = s Bᵀ G move W along the best approximation of G of rank 2r. `gradient` holds at least 2r singular triplets, for example of
 /// randomized_svd; `stable_gamma` γ. The directions of B have length one, so the size of the gradient, which depends on the batch and the
 /// loss, does not matter. Throws ValueError. Wang, Yu, Li 2024, "LoRA-GA: Low-rank adaptation with gradient approximation".
-InitialUpdate init_lora_ga(const Svd& gradient, Index rank, double scale, double stable_gamma = 16);
+Factors init_lora_ga(const Svd& gradient, Index rank, double scale, double stable_gamma = 16);
 
 /// A weight as a quantized base and the update that makes up for its rounding.
 template <class Format>
 struct LoftQ {
-  InitialUpdate update;
+  Factors update;
   QuantizedMatrix<Format> base;
   std::vector<double> errors;  ///< ‖W - Q - s B A‖ / ‖W‖ after each iteration that was an improvement
 };
@@ -109,7 +101,7 @@ LoftQ<Format> init_loftq(const W& w, Index rank, double scale, Index iterations 
   for (Index i = 0; i < iterations; ++i) {
     QuantizedMatrix<Format> q = quantize<Format>(rest);
     const Weight<float> missing = dense - dequantize(q);
-    InitialUpdate update = detail::shared_evenly(leading_svd(missing, rank), scale);
+    Factors update = shared_evenly(leading_svd(missing, rank), scale);
     const Weight<float> product = static_cast<float>(scale) * update.b * update.a;
     const double error = (missing - product).template cast<double>().norm() / norm;
     if (!best.errors.empty() && error >= best.errors.back()) break;

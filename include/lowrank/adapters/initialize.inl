@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <utility>
 
@@ -16,11 +17,6 @@ LOWRANK_INLINE void check_initial(const char* operation, Index out, Index in, In
   check<ValueError>(std::isfinite(scale) && scale > 0, operation, "scale = ", scale, "; it must be positive");
 }
 
-LOWRANK_INLINE InitialUpdate shared_evenly(const Svd& svd, double scale) {
-  const Eigen::VectorXd root = (svd.s / scale).cwiseSqrt();
-  return {(root.asDiagonal() * svd.v.transpose()).cast<float>(), (svd.u * root.asDiagonal()).cast<float>()};
-}
-
 LOWRANK_INLINE Weight<float> drawn_normal(Index rows, Index cols, const Random& random) {
   Weight<float> m(rows, cols);
   fill_normal(m, 1, random);
@@ -29,18 +25,11 @@ LOWRANK_INLINE Weight<float> drawn_normal(Index rows, Index cols, const Random& 
 
 }  // namespace detail
 
-LOWRANK_INLINE InitialUpdate to_plain_update(const InitialUpdate& initial, const InitialUpdate& trained) {
-  check<ShapeError>(initial.a.cols() == trained.a.cols() && initial.b.rows() == trained.b.rows(), "to_plain_update",
-                    "the initial update is [", initial.b.rows(), ", ", initial.a.cols(), "] but the trained one [", trained.b.rows(), ", ",
-                    trained.a.cols(), ']');
-  const Index r = trained.a.rows(), start = initial.a.rows();
-  InitialUpdate plain{Weight<float>(r + start, trained.a.cols()), Weight<float>(trained.b.rows(), r + start)};
-  plain.a << trained.a, initial.a;
-  plain.b << trained.b, -initial.b;
-  return plain;
+LOWRANK_INLINE Factors to_plain_update(const Factors& initial, const Factors& trained) {
+  return stack(std::array{trained, Factors{initial.a, initial.b, -initial.scale}});
 }
 
-LOWRANK_INLINE InitialUpdate init_orthogonal(Index out, Index in, Index rank, std::uint64_t seed, std::uint64_t stream) {
+LOWRANK_INLINE Factors init_orthogonal(Index out, Index in, Index rank, std::uint64_t seed, std::uint64_t stream) {
   detail::check_initial("init_orthogonal", out, in, rank, 1);
   check<ValueError>(rank % 2 == 0, "init_orthogonal", "rank = ", rank, "; it must be even, as half of the directions go to A, half to B");
   const Index half = rank / 2;
@@ -53,14 +42,14 @@ LOWRANK_INLINE InitialUpdate init_orthogonal(Index out, Index in, Index rank, st
           detail::thin_product(to.cast<double>(), odd / 10).cast<float>()};                            // [out, r]
 }
 
-LOWRANK_INLINE InitialUpdate init_lora_ga(const Svd& gradient, Index rank, double scale, double stable_gamma) {
+LOWRANK_INLINE Factors init_lora_ga(const Svd& gradient, Index rank, double scale, double stable_gamma) {
   const Index out = gradient.u.rows(), in = gradient.v.rows();
   detail::check_initial("init_lora_ga", out, in, rank, scale);
   check<ValueError>(2 * rank <= gradient.s.size(), "init_lora_ga", "rank = ", rank, " needs ", 2 * rank,
                     " singular directions of the gradient but ", gradient.s.size(), " are given; lower the rank");
   check<ValueError>(stable_gamma > 0, "init_lora_ga", "stable_gamma = ", stable_gamma, "; it must be positive");
   const double size = std::pow(static_cast<double>(out), 0.25) / std::sqrt(stable_gamma);
-  return {gradient.v.leftCols(rank).transpose().cast<float>(), (size * gradient.u.middleCols(rank, rank)).cast<float>()};
+  return {gradient.v.leftCols(rank).transpose().cast<float>(), (size * gradient.u.middleCols(rank, rank)).cast<float>(), scale};
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -39,7 +39,7 @@ struct LayerFit {
 
 /// A best approximation and how good it is.
 struct FittedUpdate {
-  Svd svd;
+  Factors factors;
   LayerFit fit;
 };
 
@@ -55,10 +55,10 @@ namespace detail {
 DType common_dtype(std::span<const StoredTensor* const> tensors);
 
 /// A matrix in that element type; of one column as a vector if asked.
-StoredTensor to_tensor(std::string name, const Eigen::MatrixXd& m, DType dtype, bool as_vector = false);
+StoredTensor to_tensor(std::string name, const Weight<float>& m, DType dtype, bool as_vector = false);
 
-/// U diag(s) Vᵀ as a layer of scale 1, the singular values shared evenly: B = U √s, A = √s Vᵀ, so that both train at one rate.
-LoraTensors to_layer(const std::string& path, const Svd& svd, DType dtype, bool is_embedding);
+/// Factors as a module of that path.
+ModuleTensors to_layer(const std::string& path, const Factors& factors, DType dtype, bool is_embedding);
 
 /// Rank and alpha that most layers have; what differs, saving writes as patterns. Fields of the file that the config came from are dropped:
 /// the way in which the parts were initialized is no property of the result.
@@ -66,23 +66,24 @@ void set_config_ranks(Adapter& adapter);
 
 }  // namespace detail
 
-/// The best approximation of B A at that rank, by thin QR of both factors and a small SVD: B [out, R], A [R, in] may be the stacked factors
-/// of many updates, [B₁ B₂ …] and [A₁; A₂; …]. Cost: O((out + in) R²); the dense product is never made. Throws ShapeError, ValueError.
-FittedUpdate recompress(const UpdateFactors& update, const RankChoice& choice);
+/// The best approximation of s B A at that rank, by thin QR of both factors and a small SVD: they may be those of many updates, by stack().
+/// Cost: O((out + in) R²); the dense product is never made. Throws ShapeError, ValueError.
+FittedUpdate recompress(const Factors& update, const RankChoice& choice);
 
 /// The best approximation of a dense update D [out, in]: exact for small matrices, by sampling for large ones (leading_svd).
 FittedUpdate approximate(const Weight<float>& d, const RankChoice& choice, std::uint64_t seed = 0);
 
 /// The adapter at another rank, each layer the best approximation of its own update; element types are kept, every scale becomes 1.
 ///
-/// Biases stay exact. A DoRA magnitude stays as it is (the residual is then that of s B A), as do saved modules. Throws ValueError.
+/// Biases stay exact. What a method has beside A and B stays as it is (the residual is then that of s B A), as do saved modules. Throws
+/// ValueError.
 FittedAdapter resize(const Adapter& adapter, const RankChoice& choice);
 
 /// The update that turns one weight [out, in] into another, at a rank or with a share of the energy. Throws ShapeError, ValueError.
 FittedUpdate extract_update(const Weight<float>& base, const Weight<float>& tuned, const RankChoice& choice);
 
 /// The same as a layer of an adapter, in float32 with scale 1.
-LoraTensors to_layer(const std::string& path, const FittedUpdate& update);
+ModuleTensors to_layer(const std::string& path, const FittedUpdate& update);
 
 /// An adapter of such layers, its configuration naming each module by its path.
 FittedAdapter to_adapter(const std::map<std::string, FittedUpdate>& updates);

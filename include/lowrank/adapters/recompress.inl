@@ -28,12 +28,6 @@ LOWRANK_INLINE Index RankChoice::of(const Eigen::VectorXd& s, double total) cons
 
 namespace detail {
 
-LOWRANK_INLINE FittedUpdate keep_leading(const Svd& svd, const RankChoice& choice, double total) {
-  const Index k = choice.of(svd.s, total);
-  const double dropped = std::max(0.0, total - svd.s.head(k).squaredNorm());
-  return {svd.leading(k), {k, std::sqrt(total), total > 0 ? std::sqrt(dropped / total) : 0}};
-}
-
 LOWRANK_INLINE DType common_dtype(std::span<const StoredTensor* const> tensors) {
   const DType first = tensors.front()->dtype;
   const bool agree = std::all_of(tensors.begin(), tensors.end(), [&](const StoredTensor* t) { return t->dtype == first; });
@@ -47,20 +41,17 @@ StoredTensor rounded_tensor(std::string name, std::vector<Index> shape, const We
   return make_tensor<T>(std::move(name), std::move(shape), values);
 }
 
-LOWRANK_INLINE StoredTensor to_tensor(std::string name, const Eigen::MatrixXd& m, DType dtype, bool as_vector) {
-  const Weight<float> w = m.cast<float>();
+LOWRANK_INLINE StoredTensor to_tensor(std::string name, const Weight<float>& m, DType dtype, bool as_vector) {
   std::vector<Index> shape{m.rows(), m.cols()};
   if (as_vector) shape.pop_back();
-  if (dtype == DType::bf16) return rounded_tensor<bfloat16>(std::move(name), std::move(shape), w);
-  if (dtype == DType::f16) return rounded_tensor<half>(std::move(name), std::move(shape), w);
-  return rounded_tensor<float>(std::move(name), std::move(shape), w);
+  if (dtype == DType::bf16) return rounded_tensor<bfloat16>(std::move(name), std::move(shape), m);
+  if (dtype == DType::f16) return rounded_tensor<half>(std::move(name), std::move(shape), m);
+  return rounded_tensor<float>(std::move(name), std::move(shape), m);
 }
 
-LOWRANK_INLINE LoraTensors to_layer(const std::string& path, const Svd& svd, DType dtype, bool is_embedding) {
-  const Eigen::VectorXd root = svd.s.cwiseSqrt();
-  return {.a = to_tensor(path + ".lora_A.weight", root.asDiagonal() * svd.v.transpose(), dtype),
-          .b = to_tensor(path + ".lora_B.weight", svd.u * root.asDiagonal(), dtype),
-          .is_embedding = is_embedding};
+LOWRANK_INLINE ModuleTensors to_layer(const std::string& path, const Factors& factors, DType dtype, bool is_embedding) {
+  return lora_tensors(to_tensor(path + ".lora_A.weight", factors.a, dtype), to_tensor(path + ".lora_B.weight", factors.b, dtype),
+                      factors.scale, is_embedding);
 }
 
 LOWRANK_INLINE void set_config_ranks(Adapter& adapter) {
@@ -80,25 +71,27 @@ LOWRANK_INLINE void set_config_ranks(Adapter& adapter) {
 
 }  // namespace detail
 
-LOWRANK_INLINE FittedUpdate recompress(const UpdateFactors& update, const RankChoice& choice) {
-  const Svd svd = product_svd(update.b, update.a);
-  return detail::keep_leading(svd, choice, svd.s.squaredNorm());
+LOWRANK_INLINE FittedUpdate recompress(const Factors& update, const RankChoice& choice) {
+  const Svd svd = product_svd(update);
+  const double total = svd.s.squaredNorm();
+  const Index k = choice.of(svd.s, total);
+  const double dropped = std::max(0.0, total - svd.s.head(k).squaredNorm());
+  return {shared_evenly(svd.leading(k)), {k, std::sqrt(total), total > 0 ? std::sqrt(dropped / total) : 0}};
 }
 
 namespace detail {
 
 /// The leading part of an SVD of D, its residual measured: ‖D‖² - Σ sᵢ² would be rounding alone where D has that rank.
 LOWRANK_INLINE FittedUpdate keep_measured(const Weight<float>& d, const Svd& svd, const RankChoice& choice, double total) {
-  FittedUpdate kept = keep_leading(svd, choice, total);
+  const Svd kept = svd.leading(choice.of(svd.s, total));
   constexpr Index strip = 128;  // rows at a time: no dense copy in double
   double squares = 0;
   for (Index row = 0; row < d.rows(); row += strip) {
     const Index count = std::min(strip, d.rows() - row);
-    const Eigen::MatrixXd left = kept.svd.u.middleRows(row, count) * kept.svd.s.asDiagonal();
-    squares += (d.middleRows(row, count).cast<double>() - thin_product(left, kept.svd.v.transpose())).squaredNorm();
+    const Eigen::MatrixXd left = kept.u.middleRows(row, count) * kept.s.asDiagonal();
+    squares += (d.middleRows(row, count).cast<double>() - thin_product(left, kept.v.transpose())).squaredNorm();
   }
-  if (total > 0) kept.fit.residual = std::sqrt(squares / total);
-  return kept;
+  return {shared_evenly(kept), {kept.s.size(), std::sqrt(total), total > 0 ? std::sqrt(squares / total) : 0}};
 }
 
 }  // namespace detail
@@ -115,27 +108,29 @@ LOWRANK_INLINE FittedUpdate approximate(const Weight<float>& d, const RankChoice
 }
 
 LOWRANK_INLINE FittedAdapter resize(const Adapter& adapter, const RankChoice& choice) {
-  std::vector<std::pair<std::string, const LoraTensors*>> layers;
+  std::vector<std::pair<std::string, const ModuleTensors*>> layers;
   for (const auto& [path, layer] : adapter.layers) layers.emplace_back(path, &layer);
   std::vector<FittedUpdate> fitted(layers.size());
   parallel_for(static_cast<Index>(layers.size()), [&](Index i) {
-    fitted[static_cast<std::size_t>(i)] = recompress(update_factors(*layers[static_cast<std::size_t>(i)].second), choice);
+    fitted[static_cast<std::size_t>(i)] = recompress(factors_of(*layers[static_cast<std::size_t>(i)].second), choice);
   });
   FittedAdapter result{adapter, {}};
+  bool is_sum = true;
   for (std::size_t i = 0; i < layers.size(); ++i) {
     const auto& [path, layer] = layers[i];
-    const StoredTensor* const both[] = {&layer->a, &layer->b};
-    LoraTensors small = detail::to_layer(path, fitted[i].svd, detail::common_dtype(both), layer->is_embedding);
-    small.magnitude = layer->magnitude;
-    if (layer->bias)  // PEFT scales it as it does B A
-      small.bias = detail::to_tensor(path + ".lora_B.bias", layer->scale * to_weight(*layer->bias).transpose().cast<double>(),
-                                     detail::common_dtype(std::array<const StoredTensor*, 1>{&*layer->bias}), true);
+    const StoredTensor* const both[] = {&layer->a(), &layer->b()};
+    ModuleTensors small = detail::to_layer(path, fitted[i].factors, detail::common_dtype(both), layer->is_embedding);
+    small.tensors.insert(layer->tensors.begin(), layer->tensors.end());  // what is neither A nor B
+    if (const StoredTensor* bias = layer->bias())                        // PEFT scales it as it does B A
+      small.tensors[std::string(ModuleTensors::bias_name)] =
+          detail::to_tensor(bias->name, (layer->scale * to_weight(*bias).transpose().cast<double>()).cast<float>(),
+                            detail::common_dtype(std::array{bias}), true);
+    is_sum = is_sum && !layer->beyond_sum();
     result.adapter.layers[path] = std::move(small);
     result.fits[path] = fitted[i].fit;
   }
   detail::set_config_ranks(result.adapter);
-  if (adapter.config.use_dora)
-    result.adapter.notes.push_back("the lengths of DoRA stay as they are; norms and residuals are those of s B A");
+  if (!is_sum) result.adapter.notes.push_back("what is neither A nor B stays as it is; norms and residuals are those of s B A");
   return result;
 }
 
@@ -145,8 +140,8 @@ LOWRANK_INLINE FittedUpdate extract_update(const Weight<float>& base, const Weig
   return approximate(tuned - base, choice);
 }
 
-LOWRANK_INLINE LoraTensors to_layer(const std::string& path, const FittedUpdate& update) {
-  return detail::to_layer(path, update.svd, DType::f32, false);
+LOWRANK_INLINE ModuleTensors to_layer(const std::string& path, const FittedUpdate& update) {
+  return detail::to_layer(path, update.factors, DType::f32, false);
 }
 
 LOWRANK_INLINE FittedAdapter to_adapter(const std::map<std::string, FittedUpdate>& updates) {

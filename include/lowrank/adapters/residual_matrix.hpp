@@ -3,7 +3,7 @@
 #include <memory>
 #include <utility>
 
-#include <lowrank/adapters/initialize.hpp>
+#include <lowrank/ops/factors.hpp>
 #include <lowrank/quant/any_matrix.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -13,8 +13,7 @@ namespace lowrank::inline LOWRANK_ABI {
 class ResidualMatrix {
  public:
   /// W [out, in], B [out, r], A [r, in]. Throws ShapeError.
-  ResidualMatrix(AnyMatrix w, InitialUpdate update, double scale)
-      : w_(std::move(w)), update_(std::make_shared<const InitialUpdate>(std::move(update))), scale_(static_cast<float>(scale)) {
+  ResidualMatrix(AnyMatrix w, Factors update) : w_(std::move(w)), update_(std::make_shared<const Factors>(std::move(update))) {
     check<ShapeError>(update_->b.rows() == w_.rows() && update_->a.cols() == w_.cols() && update_->b.cols() == update_->a.rows(),
                       "residual_matrix", "the weight is [", w_.rows(), ", ", w_.cols(), "] but b is [", update_->b.rows(), ", ",
                       update_->b.cols(), "] and a [", update_->a.rows(), ", ", update_->a.cols(), ']');
@@ -28,19 +27,19 @@ class ResidualMatrix {
   template <class Scalar>
   void decode(Index row, Index count, Index col, Index length, Scalar* out, Index stride) const {
     w_.decode(row, count, col, length, out, stride);
-    const auto& [a, b] = *update_;
+    const auto& [a, b, scale] = *update_;
     for (Index i = 0; i < count; ++i) {
       Eigen::Map<Vector<Scalar>> line(out + i * stride, length);
       // One row after the other: an element's sum has the same order whatever the window.
       for (Index k = 0; k < a.rows(); ++k)
-        line -= static_cast<Scalar>(scale_ * b(row + i, k)) * a.row(k).segment(col, length).transpose().template cast<Scalar>();
+        line -= static_cast<Scalar>(static_cast<float>(scale) * b(row + i, k)) *
+                a.row(k).segment(col, length).transpose().template cast<Scalar>();
     }
   }
 
  private:
   AnyMatrix w_;
-  std::shared_ptr<const InitialUpdate> update_;
-  float scale_;
+  std::shared_ptr<const Factors> update_;
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI

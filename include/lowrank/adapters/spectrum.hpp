@@ -1,19 +1,15 @@
 #pragma once
 
 #include <lowrank/adapters/adapter.hpp>
+#include <lowrank/ops/factors.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// An update as two factors in double with nothing beside them: B [out, R], A [R, in], the scale inside B.
-struct UpdateFactors {
-  Eigen::MatrixXd b, a;
-};
-
-/// weight · s B A of a layer as factors.
-UpdateFactors update_factors(const LoraTensors& layer, double weight = 1);
+/// The factors of a module's update, its scale times a weight.
+Factors factors_of(const ModuleTensors& module, double weight = 1);
 
 /// Singular values of s B A, falling; min(r, in, out) of them. Cost: O((in + out) r²).
-Eigen::VectorXd spectrum(const LoraTensors& layer);
+Eigen::VectorXd spectrum(const ModuleTensors& module);
 
 /// The smallest rank whose best approximation keeps that share of the energy ‖M‖² = Σ sᵢ²; 0 for a matrix of zeros.
 ///

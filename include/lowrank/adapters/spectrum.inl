@@ -6,14 +6,11 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-LOWRANK_INLINE UpdateFactors update_factors(const LoraTensors& layer, double weight) {
-  return {(weight * layer.scale) * to_weight(layer.b).cast<double>(), to_weight(layer.a).cast<double>()};
+LOWRANK_INLINE Factors factors_of(const ModuleTensors& module, double weight) {
+  return {to_weight(module.a()), to_weight(module.b()), weight * module.scale};
 }
 
-LOWRANK_INLINE Eigen::VectorXd spectrum(const LoraTensors& layer) {
-  const UpdateFactors update = update_factors(layer);
-  return product_svd(update.b, update.a).s;
-}
+LOWRANK_INLINE Eigen::VectorXd spectrum(const ModuleTensors& module) { return product_svd(factors_of(module)).s; }
 
 LOWRANK_INLINE Index rank_for_energy(const Eigen::VectorXd& s, double share, double total) {
   check<ValueError>(share > 0 && share <= 1, "rank_for_energy", "share = ", share, "; it must lie in (0, 1]");

@@ -9,6 +9,7 @@
 #include <lowrank/adapters/adapter.hpp>
 #include <lowrank/adapters/config.hpp>
 #include <lowrank/adapters/path_pattern.hpp>
+#include <lowrank/update/registry.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -19,6 +20,8 @@ struct ModuleShape {
 };
 
 namespace detail {
+
+bool ends_with_name(std::string_view path, std::string_view name);
 
 /// Whether one of the dotted parts of a path, or several in a row, are that name.
 bool contains_name(std::string_view path, std::string_view name);
@@ -102,6 +105,15 @@ class PatternTable {
   std::string field_;
   std::vector<Row> rows_;
 };
+
+/// The values of a method's configuration for one module: standard values, those of the configuration, and its exceptions for that path.
+/// Throws ValueError for a method that nobody has registered.
+MethodFields method_fields(const LoraConfig& config, std::string_view path);
+
+/// The registered method of a configuration. Throws ValueError where there is none.
+const Method& method_of(const LoraConfig& config);
+/// Makes it that of the method with that name, as the command line spells it. Throws ValueError, with all names, for another.
+void set_method(LoraConfig& config, std::string_view name);
 
 namespace detail {
 

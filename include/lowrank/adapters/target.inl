@@ -137,6 +137,45 @@ void check_keys(const Patterns<T>& patterns, std::string_view field, const std::
 
 }  // namespace detail
 
+LOWRANK_INLINE const Method& method_of(const LoraConfig& config) {
+  const Method* method = find_method(config.peft_type, config.fields);
+  check<ValueError>(method != nullptr, "method_of", "no method is registered for peft_type ", config.peft_type);
+  return *method;
+}
+
+LOWRANK_INLINE void set_method(LoraConfig& config, std::string_view name) {
+  std::string known;
+  for (const Method& method : methods()) {
+    known += concat(known.empty() ? "" : ", ", method.name);
+    if (method.name != name) continue;
+    for (const Method& other : methods()) config.fields.erase(std::string(other.flag));
+    config.peft_type = method.peft_type;
+    if (!method.flag.empty()) config.fields[std::string(method.flag)] = true;
+    return;
+  }
+  fail<ValueError>("set_method", "there is no method ", name, "; give ", known);
+}
+
+LOWRANK_INLINE MethodFields method_fields(const LoraConfig& config, std::string_view path) {
+  MethodFields fields;
+  const auto rank = [&](double general) {
+    return PatternTable<Index>(config.rank_pattern, "rank_pattern").value(path, static_cast<Index>(general));
+  };
+  const auto alpha = [&](double general) { return PatternTable<double>(config.alpha_pattern, "alpha_pattern").value(path, general); };
+  for (const Field& field : method_of(config).fields()) fields[std::string(field.key)] = field.standard;
+  for (const auto& [key, value] : config.fields) fields[key] = value;
+  if (config.peft_type == "LORA") {
+    fields["r"] = static_cast<double>(config.rank), fields["lora_alpha"] = config.alpha, fields["lora_dropout"] = config.dropout;
+    fields["use_rslora"] = config.use_rslora, fields["lora_bias"] = config.lora_bias;
+  }
+  for (auto& [key, value] : fields) {
+    double* const number = std::get_if<double>(&value);
+    if (number && key == "r") *number = static_cast<double>(rank(*number));
+    if (number && (key == "alpha" || key == "lora_alpha")) *number = alpha(*number);
+  }
+  return fields;
+}
+
 LOWRANK_INLINE std::vector<std::string> select_targets(const LoraConfig& config, std::span<const ModuleShape> modules) {
   detail::check_names(config, modules);
   const TargetMatcher is_target(config);
@@ -156,6 +195,7 @@ LOWRANK_INLINE void check_fits(const Adapter& adapter, std::span<const ModuleSha
     check<ShapeError>(module != modules.end(), "adapter", "it changes ", path,
                       ", which the model does not have; near names: ", detail::near_names(path, modules),
                       "; was it trained on another base?");
+    if (!layer.find(layer.a_name()) || !layer.find(layer.b_name())) continue;  // another method's shapes: by update_of
     check<ShapeError>(module->in == layer.in() && module->out == layer.out(), "adapter", path, " is [", module->out, ", ", module->in,
                       "] in the model but the adapter was made for [", layer.out(), ", ", layer.in(), "]; was it trained on another base?");
   }

@@ -35,8 +35,8 @@ void check_adapter(const Adapter& adapter, const LoraBase& base, const std::file
 /// Writes an adapter for llama.cpp and every other reader of GGUF adapters; A and B keep their element type (F64 becomes F32).
 ///
 /// adapter.lora.alpha is scale · r of most layers, so rank-stabilized adapters keep their scale; a layer with another product gets the
-/// quotient into B, in F32. Throws ValueError for what the format cannot hold (DoRA, biases, full copies), ShapeError naming the first
-/// module that the base does not have with these sizes, IoError; then nothing has changed.
+/// quotient into B, in F32. Throws ValueError for what the format cannot hold (tensors beside A and B, full copies), ShapeError naming the
+/// first module that the base does not have with these sizes, IoError; then nothing has changed.
 void save_adapter(const Adapter& adapter, const LoraBase& base, const std::filesystem::path& path);
 
 /// Loads a GGUF adapter as one of module paths, with rows as Hugging Face files have them; so it can be saved for PEFT.

@@ -32,8 +32,8 @@ LOWRANK_INLINE void check_base(const LoraBase& base) {
                       m.out, " rows, which do not divide into ", m.heads, " heads of even size; correct the table of modules");
 }
 
-LOWRANK_INLINE std::string shape_of(const LoraTensors& layer) {
-  return concat("A ", shape_text(layer.a.shape), ", B ", shape_text(layer.b.shape));
+LOWRANK_INLINE std::string shape_of(const ModuleTensors& layer) {
+  return concat("A ", shape_text(layer.a().shape), ", B ", shape_text(layer.b().shape));
 }
 
 // ---- Writing -----------------------------------------------------------------------------------------------------------------------
@@ -65,12 +65,12 @@ LOWRANK_INLINE void check_savable(const Adapter& adapter, const std::string& fil
                     adapter.saved.empty() ? std::string() : name_text(adapter.saved.front().name),
                     ", which GGUF adapters cannot hold; train it without modules_to_save and biases, or merge it into the model");
   for (const auto& [path, layer] : adapter.layers) {
-    check<ValueError>(!layer.magnitude, operation, file, ": ", path,
-                      " has a DoRA magnitude, which GGUF adapters cannot hold; merge it into the model first");
-    check<ValueError>(!layer.bias, operation, file, ": ", path,
-                      " has a bias of B, which GGUF adapters cannot hold; train it without lora_bias");
-    check<ShapeError>(layer.a.shape.size() == 2 && layer.b.shape.size() == 2 && layer.b.shape[1] == layer.rank() && layer.rank() > 0,
-                      operation, file, ": ", path, " has ", shape_of(layer), " but A must be [r, in] and B [out, r]");
+    for (const auto& [name, tensor] : layer.tensors)
+      check<ValueError>(name == layer.a_name() || name == layer.b_name(), operation, file, ": ", path, " has the tensor ", name,
+                        ", but GGUF adapters hold a product of two factors and nothing beside it; merge it into the model, or convert it");
+    const auto &a = layer.a(), &b = layer.b();
+    check<ShapeError>(a.shape.size() == 2 && b.shape.size() == 2 && b.shape[1] == layer.rank() && layer.rank() > 0, operation, file, ": ",
+                      path, " has ", shape_of(layer), " but A must be [r, in] and B [out, r]");
     check<ValueError>(std::isfinite(layer.scale), operation, file, ": ", path, " has the scale ", layer.scale, "; it must be finite");
   }
 }
@@ -84,7 +84,7 @@ LOWRANK_INLINE float common_alpha(const Adapter& adapter, const std::string& fil
   return std::max_element(counts.begin(), counts.end(), [](const auto& a, const auto& b) { return a.second < b.second; })->first;
 }
 
-LOWRANK_INLINE const LoraModule& module_of(const LoraBase& base, const std::string& path, const LoraTensors& layer,
+LOWRANK_INLINE const LoraModule& module_of(const LoraBase& base, const std::string& path, const ModuleTensors& layer,
                                            const std::string& file) {
   const auto found = std::find_if(base.modules.begin(), base.modules.end(), [&](const auto& m) { return m.path == path; });
   check<ShapeError>(found != base.modules.end(), "gguf::save_adapter", file, ": the adapter changes ", path,
@@ -112,8 +112,8 @@ LOWRANK_INLINE void save_adapter(const Adapter& adapter, const LoraBase& base, c
   for (const auto& [name, layer] : adapter.layers) {
     const LoraModule& module = detail::module_of(base, name, layer, file);
     const auto own = static_cast<float>(layer.scale * static_cast<double>(layer.rank()));
-    const StoredTensor b = detail::scaled(layer.b, static_cast<double>(own) / static_cast<double>(alpha));
-    const StoredTensor a = module.is_embedding ? lowrank::detail::transposed(layer.a) : layer.a;
+    const StoredTensor b = detail::scaled(layer.b(), static_cast<double>(own) / static_cast<double>(alpha));
+    const StoredTensor a = module.is_embedding ? lowrank::detail::transposed(layer.a()) : layer.a();
     tensors.push_back(detail::to_gguf(a, module.tensor + ".lora_a"));
     tensors.push_back(detail::to_gguf(detail::reorder_rows(b, module.heads, true), module.tensor + ".lora_b"));
   }
@@ -191,20 +191,18 @@ LOWRANK_INLINE double check_metadata(const File& file, const std::string& archit
   return alpha;
 }
 
-LOWRANK_INLINE LoraTensors read_layer(const Halves& pair, const LoraModule& module, double alpha, const std::string& file) {
-  LoraTensors layer{from_gguf(*pair.a, file), from_gguf(*pair.b, file)};
-  layer.is_embedding = module.is_embedding;
-  const Index rank = layer.b.shape[1];
-  const std::vector<Index> a = module.is_embedding ? std::vector{module.in, rank} : std::vector{rank, module.in};
-  check<ShapeError>(layer.a.shape == a, "gguf::load_adapter", file, ": ", name_text(pair.a->name), " is ", shape_text(layer.a.shape),
-                    " but must be ", shape_text(a), " for a W of [", module.out, ", ", module.in, "]; was it trained on another base?");
-  check<ShapeError>(layer.b.shape[0] == module.out, "gguf::load_adapter", file, ": ", name_text(pair.b->name), " is ",
-                    shape_text(layer.b.shape), " but must be ", shape_text(std::vector{module.out, rank}), " for a W of [", module.out,
-                    ", ", module.in, "]; was it trained on another base?");
-  if (module.is_embedding) layer.a = lowrank::detail::transposed(layer.a);
-  layer.b = reorder_rows(layer.b, module.heads, false);
-  layer.scale = alpha == 0 ? 1 : alpha / static_cast<double>(rank);
-  return layer;
+LOWRANK_INLINE ModuleTensors read_layer(const Halves& pair, const LoraModule& module, double alpha, const std::string& file) {
+  const StoredTensor a = from_gguf(*pair.a, file), b = from_gguf(*pair.b, file);
+  const Index rank = b.shape[1];
+  const std::vector<Index> wanted = module.is_embedding ? std::vector{module.in, rank} : std::vector{rank, module.in};
+  check<ShapeError>(a.shape == wanted, "gguf::load_adapter", file, ": ", name_text(pair.a->name), " is ", shape_text(a.shape),
+                    " but must be ", shape_text(wanted), " for a W of [", module.out, ", ", module.in,
+                    "]; was it trained on another base?");
+  check<ShapeError>(b.shape[0] == module.out, "gguf::load_adapter", file, ": ", name_text(pair.b->name), " is ", shape_text(b.shape),
+                    " but must be ", shape_text(std::vector{module.out, rank}), " for a W of [", module.out, ", ", module.in,
+                    "]; was it trained on another base?");
+  return lora_tensors(module.is_embedding ? lowrank::detail::transposed(a) : a, reorder_rows(b, module.heads, false),
+                      alpha == 0 ? 1 : alpha / static_cast<double>(rank), module.is_embedding);
 }
 
 /// Whether every module that shares the last part of its path with a layer is a layer.

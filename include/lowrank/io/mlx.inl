@@ -14,6 +14,7 @@
 #include <lowrank/io/adapter_parts.hpp>
 #include <lowrank/io/json.hpp>
 #include <lowrank/io/safetensors.hpp>
+#include <lowrank/update/registry.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::mlx {
 
@@ -29,7 +30,7 @@ inline constexpr std::size_t max_config_size = std::size_t{4} << 20;
 struct Config {
   Index rank = 0, layers = -1;  // -1: all
   double scale = 1, dropout = 0;
-  bool is_dora = false;
+  const Method* method = nullptr;
   std::optional<std::string> model;
 };
 
@@ -41,10 +42,17 @@ class ConfigReader {
 
   Config read() const {
     Config config;
-    const Json type = json::member(config_, "fine_tune_type"), use_dora = json::member(config_, "use_dora");
-    require(!config_.contains("fine_tune_type") || json::is_text(type, {"lora", "dora"}), "fine_tune_type", type,
-            "lora or dora; full copies of the weights are no adapter");
-    config.is_dora = json::is_text(type, {"dora"}) || (use_dora.is_boolean() && use_dora.get<bool>());
+    const Json type = json::member(config_, "fine_tune_type");
+    std::string known;
+    for (const Method& method : methods()) {
+      if (method.peft_type != "LORA") continue;
+      known += concat(known.empty() ? "" : " or ", method.name);
+      const Json flag = json::member(config_, std::string(method.flag).c_str());
+      const bool is_chosen =
+          type.is_string() ? json::is_text(type, {method.name}) : method.flag.empty() && !config_.contains("fine_tune_type");
+      if (is_chosen || (flag.is_boolean() && flag.get<bool>())) config.method = &method;
+    }
+    require(config.method != nullptr, "fine_tune_type", type, concat(known, "; full copies of the weights are no adapter"));
     const char* const layers_key = config_.contains("num_layers") ? "num_layers" : "lora_layers";  // the latter until 2024
     const Json layers = json::member(config_, layers_key);
     const auto count = json::as_index(layers);
@@ -109,23 +117,26 @@ LOWRANK_INLINE bool is_embedding(std::string_view path) {
   return std::find(names.begin(), names.end(), lowrank::detail::last_part(path)) != names.end();
 }
 
-LOWRANK_INLINE LoraTensors read_layer(const std::string& path, const Parts& parts, const Config& config, const std::string& file) {
+LOWRANK_INLINE ModuleTensors read_layer(const std::string& path, const Parts& parts, const Config& config, const std::string& file) {
   for (const auto& [tensor, suffix] : {std::pair(parts.a, ".lora_a"), std::pair(parts.b, ".lora_b")})
     check<FormatError>(tensor != nullptr, "mlx", file, ": missing tensor ", name_text(path + suffix), "; its other half is there");
-  check<FormatError>(config.is_dora || !parts.m, "mlx", file, ": unexpected tensor ", name_text(path + ".m"), "; fine_tune_type is lora");
-  check<FormatError>(!config.is_dora || parts.m, "mlx", file, ": missing tensor ", name_text(path + ".m"), "; fine_tune_type is dora");
+  const std::size_t more = config.method->required - 2;  // tensors beside A and B
+  check<FormatError>(more > 0 || !parts.m, "mlx", file, ": unexpected tensor ", name_text(path + ".m"), "; fine_tune_type is ",
+                     config.method->name);
+  check<FormatError>(more == 0 || parts.m, "mlx", file, ": missing tensor ", name_text(path + ".m"), "; fine_tune_type is ",
+                     config.method->name);
   const auto &a = parts.a->shape, &b = parts.b->shape;
   const Index rank = config.rank;
   check<FormatError>(a.size() == 2 && b.size() == 2 && a[1] == rank && b[0] == rank && a[0] > 0 && b[1] > 0, "mlx", file, ": ",
                      name_text(path), " has lora_a ", shape_text(a), " and lora_b ", shape_text(b), " but rank ", rank, " needs [in, ",
                      rank, "] and [", rank, ", out]");
-  LoraTensors layer{lowrank::detail::transposed(*parts.a), lowrank::detail::transposed(*parts.b), config.scale};
-  layer.is_embedding = is_embedding(path);
-  check<FormatError>(!parts.m || !layer.is_embedding, "mlx", file, ": ", name_text(path),
-                     " is an embedding with DoRA, which normalizes rows there and columns elsewhere; train it with lora");
+  ModuleTensors layer =
+      lora_tensors(lowrank::detail::transposed(*parts.a), lowrank::detail::transposed(*parts.b), config.scale, is_embedding(path));
+  check<FormatError>(!parts.m || !layer.is_embedding, "mlx", file, ": ", name_text(path), " is an embedding with ", config.method->name,
+                     ", which means something else there than in PEFT; train it with lora");
   check<FormatError>(!parts.m || parts.m->shape == std::vector{b[1]}, "mlx", file, ": ", name_text(path + ".m"), " is ",
                      shape_text(parts.m ? parts.m->shape : std::vector<Index>{}), " but must be [", b[1], ']');
-  if (parts.m) layer.magnitude = *parts.m;
+  if (parts.m) layer.tensors.emplace(config.method->tensors[2], *parts.m);
   return layer;
 }
 
@@ -172,7 +183,7 @@ LOWRANK_INLINE Adapter load(const std::filesystem::path& folder) {
     adapter.layers.emplace(path, detail::read_layer(path, parts, config, file));
   lowrank::detail::describe_layers(adapter, detail::check_blocks(adapter, config, file));
   adapter.config.dropout = config.dropout;
-  adapter.config.use_dora = config.is_dora;
+  if (!config.method->flag.empty()) adapter.config.fields[std::string(config.method->flag)] = true;
   adapter.config.base_model = config.model;
   adapter.config.task_type = "CAUSAL_LM";
   return adapter;

@@ -6,8 +6,9 @@
 
 /// Adapter folders of Hugging Face PEFT: adapter_config.json and adapter_model.safetensors.
 ///
-/// A tensor's name is "base_model.model." + module path + suffix; of a linear layer ".lora_A.weight" [r, in], ".lora_B.weight" [out, r],
-/// ".lora_B.bias" [out], ".lora_magnitude_vector" [out]; of an embedding ".lora_embedding_A" [r, vocabulary], ".lora_embedding_B" [dim, r].
+/// A tensor's name is "base_model.model." + module path + suffix, which the method gives it (update/registry.hpp): of LoRA ".lora_A.weight"
+/// [r, in], ".lora_B.weight" [out, r], ".lora_B.bias" [out]; of an embedding ".lora_embedding_A" [r, vocabulary], ".lora_embedding_B" [dim,
+/// r].
 
 namespace lowrank::inline LOWRANK_ABI::peft {
 

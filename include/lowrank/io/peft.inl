@@ -12,6 +12,7 @@
 #include <lowrank/io/adapter_parts.hpp>
 #include <lowrank/io/peft_config.hpp>
 #include <lowrank/io/safetensors.hpp>
+#include <lowrank/update/registry.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::peft {
 
@@ -23,36 +24,21 @@ inline constexpr std::string_view config_name = "adapter_config.json", tensors_n
 
 inline constexpr std::size_t max_config_size = std::size_t{4} << 20;
 
-enum class Role { a, b, embedding_a, embedding_b, bias, magnitude, saved };
-
-struct Suffix {
-  std::string_view text;
-  Role role;
-};
-
-inline constexpr std::array<Suffix, 6> suffixes{{{".lora_A.weight", Role::a},
-                                                 {".lora_B.weight", Role::b},
-                                                 {".lora_embedding_A", Role::embedding_a},
-                                                 {".lora_embedding_B", Role::embedding_b},
-                                                 {".lora_B.bias", Role::bias},
-                                                 {".lora_magnitude_vector", Role::magnitude}}};
-
-/// The role of a tensor by its name without the prefix; `path` becomes the module's.
-LOWRANK_INLINE Role split(std::string_view name, std::string_view& path) {
-  path = name;
-  for (const auto& [text, role] : suffixes) {
-    if (!name.ends_with(text)) continue;
-    path = name.substr(0, name.size() - text.size());
-    return role;
-  }
-  return Role::saved;
+/// The tensor that a name without the prefix stands for among those of a type's methods: the longest that fits; `path` becomes the
+/// module's. Empty: none.
+LOWRANK_INLINE std::string_view split(std::string_view name, std::string_view peft_type, std::string_view& path) {
+  std::string_view best;
+  for (const Method& method : methods())
+    for (const std::string_view tensor : method.tensors) {
+      const std::size_t size = tensor.size() + (tensor.starts_with('_') ? 0 : 1);  // what begins with _ follows the path without a dot
+      const bool fits = method.peft_type == peft_type && name.size() > size && name.ends_with(tensor) &&
+                        (size == tensor.size() || name[name.size() - size] == '.');
+      if (!fits || tensor.size() <= best.size()) continue;
+      best = tensor;
+      path = name.substr(0, name.size() - size);
+    }
+  return best;
 }
-
-/// A layer while its tensors come in.
-struct Parts {
-  const StoredTensor *a = nullptr, *b = nullptr, *bias = nullptr, *magnitude = nullptr;
-  bool is_embedding = false;
-};
 
 /// Full tensors that a configuration announces: modules_to_save, trained biases, targeted or resized embeddings.
 LOWRANK_INLINE bool is_expected_saved(const LoraConfig& config, std::string_view name) {
@@ -67,6 +53,7 @@ class Assembler {
  public:
   Assembler(LoraConfig config, std::string file)
       : file_(std::move(file)),
+        method_(method_of(config)),
         is_target_(config),
         ranks_(config.rank_pattern, "rank_pattern"),
         alphas_(config.alpha_pattern, "alpha_pattern") {
@@ -75,7 +62,7 @@ class Assembler {
 
   Adapter assemble(const std::vector<StoredTensor>& tensors) {
     for (const StoredTensor& tensor : tensors) sort_in(tensor);
-    for (const auto& [path, parts] : parts_) add_layer(path, parts);
+    for (auto& [path, module] : adapter_.layers) complete(path, module);
     for (const std::string& name : adapter_.config.modules_to_save)
       check<FormatError>(std::any_of(adapter_.saved.begin(), adapter_.saved.end(),
                                      [&](const auto& tensor) { return lowrank::detail::contains_name(tensor.name, name); }),
@@ -87,71 +74,96 @@ class Assembler {
 
  private:
   void sort_in(const StoredTensor& tensor) {
-    check<FormatError>(tensor.name.starts_with(prefix) && tensor.name.size() <= 1024, "peft", file_, ": unexpected tensor ",
+    constexpr std::string_view root = "base_model.";
+    const bool is_shared =
+        tensor.name.starts_with(root) &&
+        std::find(method_.shared.begin(), method_.shared.end(), std::string_view(tensor.name).substr(root.size())) != method_.shared.end();
+    check<FormatError>(is_shared || (tensor.name.starts_with(prefix) && tensor.name.size() <= 1024), "peft", file_, ": unexpected tensor ",
                        name_text(tensor.name), "; names must begin with ", prefix);
     lowrank::detail::check_finite(tensor, "peft", file_);
-    const std::string_view name = std::string_view(tensor.name).substr(prefix.size());
-    std::string_view path;
-    const Role role = split(name, path);
-    if (role == Role::saved) {
-      check<FormatError>(name.find("lora_") == std::string_view::npos && is_expected_saved(adapter_.config, name), "peft", file_,
-                         ": unexpected tensor ", name_text(tensor.name), "; it is no part of LoRA and the configuration does not name it");
-      adapter_.saved.push_back(tensor);
-      adapter_.saved.back().name = name;
+    if (is_shared) {
+      adapter_.shared.push_back(tensor);
+      adapter_.shared.back().name.erase(0, root.size());
       return;
     }
-    Parts& parts = parts_[std::string(path)];
-    const bool embedding = role == Role::embedding_a || role == Role::embedding_b;
-    const StoredTensor*& place = role == Role::a || role == Role::embedding_a   ? parts.a
-                                 : role == Role::b || role == Role::embedding_b ? parts.b
-                                 : role == Role::bias                           ? parts.bias
-                                                                                : parts.magnitude;
-    check<FormatError>(place == nullptr, "peft", file_, ": ", name_text(path), " has the tensors of a linear layer and of an embedding");
-    place = &tensor;
-    parts.is_embedding = parts.is_embedding || embedding;
+    const std::string_view name = std::string_view(tensor.name).substr(prefix.size());
+    std::string_view path;
+    if (const std::string_view part = split(name, method_.peft_type, path); !part.empty()) {
+      adapter_.layers[std::string(path)].tensors.emplace(part, tensor);
+      return;
+    }
+    check<FormatError>(is_expected_saved(adapter_.config, name), "peft", file_, ": unexpected tensor ", name_text(tensor.name),
+                       "; it is no part of ", method_.peft_type, " and the configuration does not name it");
+    adapter_.saved.push_back(tensor);
+    adapter_.saved.back().name = name;
   }
 
-  void require_present(bool present, bool wanted, std::string_view path, std::string_view suffix, std::string_view reason) const {
-    check<FormatError>(present || !wanted, "peft", file_, ": missing tensor ", prefix, path, suffix, ", needed as ", reason);
-    check<FormatError>(!present || wanted, "peft", file_, ": unexpected tensor ", prefix, path, suffix, " without ", reason);
+  /// Why a module has tensors beyond those that each of its type has.
+  std::string reason() const {
+    return method_.flag.empty() ? concat("peft_type is ", method_.peft_type) : concat(method_.flag, " is true");
   }
 
-  void add_layer(const std::string& path, const Parts& parts) {
+  void check_names(const std::string& path, const ModuleTensors& module) const {
+    const auto need = [&](std::string_view name, std::string_view why) {
+      check<FormatError>(module.find(name), "peft", file_, ": missing tensor ", prefix, path, '.', name, ", needed as ", why);
+    };
+    const bool has_factors = method_.required >= 2 && method_.tensors[0] == ModuleTensors{}.a_name();
+    if (has_factors)
+      for (const std::string_view name : {module.a_name(), module.b_name()}) need(name, "its other half is there");
+    for (std::size_t i = has_factors ? 2 : 0; i < method_.required; ++i) need(method_.tensors[i], reason());
+    if (adapter_.config.lora_bias && !module.is_embedding) need(ModuleTensors::bias_name, "lora_bias is true");
+    for (const auto& [name, tensor] : module.tensors) {
+      const bool is_known = std::find(method_.tensors.begin(), method_.tensors.end(), name) != method_.tensors.end();
+      check<FormatError>(is_known, "peft", file_, ": unexpected tensor ", tensor.name, " without ", reason_for(name));
+      check<FormatError>(name != ModuleTensors::bias_name || adapter_.config.lora_bias, "peft", file_, ": unexpected tensor ", tensor.name,
+                         " without lora_bias is true");
+      const bool is_factor = name == ModuleTensors{}.a_name() || name == ModuleTensors{}.b_name();
+      check<FormatError>(!is_factor || !module.is_embedding, "peft", file_, ": ", name_text(path),
+                         " has the tensors of a linear layer and of an embedding");
+    }
+    const StoredTensor& first = module.tensors.begin()->second;
+    check<FormatError>(std::holds_alternative<std::monostate>(adapter_.config.target_modules) || is_target_(path), "peft", file_,
+                       ": unexpected tensor ", first.name, "; target_modules does not name its module");
+  }
+  /// What a configuration with that tensor says.
+  std::string reason_for(std::string_view name) const {
+    for (const Method& method : methods())
+      if (method.peft_type == method_.peft_type && std::find(method.tensors.begin(), method.tensors.end(), name) != method.tensors.end())
+        return concat(method.flag, " is true");
+    return {};
+  }
+
+  void complete(const std::string& path, ModuleTensors& module) {
     const LoraConfig& config = adapter_.config;
-    const bool embedding = parts.is_embedding;
-    require_present(parts.a, true, path, embedding ? ".lora_embedding_A" : ".lora_A.weight", "its other half is there");
-    require_present(parts.b, true, path, embedding ? ".lora_embedding_B" : ".lora_B.weight", "its other half is there");
-    require_present(parts.magnitude, config.use_dora, path, ".lora_magnitude_vector", "use_dora is true");
-    require_present(parts.bias, config.lora_bias && !embedding, path, ".lora_B.bias", "lora_bias is true");
-    check<FormatError>(std::holds_alternative<std::monostate>(config.target_modules) || is_target_(path), "peft", file_,
-                       ": unexpected tensor ", parts.a->name, "; target_modules does not name its module");
-    check_shapes(path, parts);
-    const Index rank = ranks_.value(path, config.rank);
-    const double scale = lora_scale(rank, alphas_.value(path, config.alpha), config.use_rslora);
+    for (const std::string_view name : {"lora_embedding_A", "lora_embedding_B"})
+      module.is_embedding = module.is_embedding || module.find(name);
+    check_names(path, module);
+    if (config.peft_type == "LORA") {
+      check_shapes(path, module);
+      module.scale = lora_scale(module.rank(), alphas_.value(path, config.alpha), config.use_rslora);
+    }
     for (auto note : {ranks_.overlap(path), alphas_.overlap(path)})
       if (note) adapter_.notes.push_back(std::move(*note));
-    const auto copy = [](const StoredTensor* tensor) { return tensor ? std::optional(*tensor) : std::nullopt; };
-    adapter_.layers[path] = {*parts.a, *parts.b, scale, copy(parts.magnitude), copy(parts.bias), embedding};
   }
 
-  void check_shapes(const std::string& path, const Parts& parts) const {
-    const auto &a = *parts.a, &b = *parts.b;
+  void check_shapes(const std::string& path, const ModuleTensors& module) const {
+    const auto &a = module.a(), &b = module.b();
     const Index rank = ranks_.value(path, adapter_.config.rank);
     check<FormatError>(a.shape.size() == 2 && b.shape.size() == 2 && a.size() > 0 && b.size() > 0, "peft", file_, ": ", path, " has A ",
                        shape_text(a.shape), " and B ", shape_text(b.shape), " but both must be matrices; convolutions are not supported");
     check<FormatError>(a.shape[0] == rank && b.shape[1] == rank, "peft", file_, ": ", path, " has A ", shape_text(a.shape), " and B ",
                        shape_text(b.shape), " but the configuration gives it rank ", rank, ": A must be [", rank, ", in], B [out, ", rank,
                        ']');
-    for (const StoredTensor* vector : {parts.magnitude, parts.bias})
-      check<FormatError>(!vector || vector->shape == std::vector{b.shape[0]}, "peft", file_, ": ", vector ? vector->name : "", " is ",
-                         vector ? shape_text(vector->shape) : "", " but must be [", b.shape[0], "], the rows of B");
+    for (const auto& [name, tensor] : module.tensors)
+      check<FormatError>(&tensor == &a || &tensor == &b || tensor.shape == std::vector{b.shape[0]}, "peft", file_, ": ", tensor.name,
+                         " is ", shape_text(tensor.shape), " but must be [", b.shape[0], "], the rows of B");
   }
 
   std::string file_;
+  const Method& method_;
   TargetMatcher is_target_;
   PatternTable<Index> ranks_;
   PatternTable<double> alphas_;
-  std::map<std::string, Parts> parts_;
   Adapter adapter_;
 };
 
@@ -191,18 +203,18 @@ LOWRANK_INLINE std::vector<StoredTensor> named_tensors(const Adapter& adapter) {
     tensors.push_back(tensor);
     tensors.back().name = std::string(prefix) + name;
   };
-  for (const auto& [path, layer] : adapter.layers) {
-    put(layer.a, path + (layer.is_embedding ? ".lora_embedding_A" : ".lora_A.weight"));
-    put(layer.b, path + (layer.is_embedding ? ".lora_embedding_B" : ".lora_B.weight"));
-    if (layer.magnitude) put(*layer.magnitude, path + ".lora_magnitude_vector");
-    if (layer.bias) put(*layer.bias, path + ".lora_B.bias");
+  for (const auto& [path, module] : adapter.layers)
+    for (const auto& [name, tensor] : module.tensors) put(tensor, path + (name.starts_with('_') ? "" : ".") + name);
+  for (const StoredTensor& tensor : adapter.shared) {
+    tensors.push_back(tensor);
+    tensors.back().name = "base_model." + tensor.name;
   }
   for (const StoredTensor& tensor : adapter.saved) put(tensor, tensor.name);
   return tensors;
 }
 
 /// The alpha that gives a layer its scale.
-LOWRANK_INLINE double alpha_of(const LoraTensors& layer, bool use_rslora) {
+LOWRANK_INLINE double alpha_of(const ModuleTensors& layer, bool use_rslora) {
   const auto r = static_cast<double>(layer.rank());
   return layer.scale * (use_rslora ? std::sqrt(r) : r);
 }
@@ -211,6 +223,7 @@ LOWRANK_INLINE double alpha_of(const LoraTensors& layer, bool use_rslora) {
 /// they do, otherwise one exact path a module.
 LOWRANK_INLINE LoraConfig with_true_patterns(const Adapter& adapter) {
   LoraConfig config = adapter.config;
+  if (config.peft_type != "LORA") return config;
   std::sort(config.rank_pattern.begin(), config.rank_pattern.end());
   std::sort(config.alpha_pattern.begin(), config.alpha_pattern.end());
   const PatternTable<Index> ranks(config.rank_pattern, "rank_pattern");

@@ -6,15 +6,50 @@
 #include <cstdint>
 #include <limits>
 #include <optional>
+#include <type_traits>
+#include <variant>
 #include <vector>
 
 #include <lowrank/io/json.hpp>
+#include <lowrank/update/registry.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::peft {
 
 namespace detail {
 
 using json::Json;
+
+// clang-format off
+/// Keys that LoraConfig has members for, of every method and of LoRA.
+inline constexpr std::array member_keys{
+    "peft_type", "fan_in_fan_out", "bias", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern",
+    "alpha_pattern", "modules_to_save", "base_model_name_or_path", "task_type"};
+inline constexpr std::array lora_member_keys{"r", "lora_alpha", "lora_dropout", "use_rslora", "lora_bias"};
+/// Keys that say where an adapter comes from or how its training began: kept whatever they hold.
+inline constexpr std::array inert_keys{
+    "auto_mapping", "revision", "peft_version", "inference_mode", "megatron_core", "qalora_group_size", "loftq_config", "eva_config",
+    "corda_config", "lora_ga_config", "runtime_config", "init_weights", "init_ia3_weights"};
+// clang-format on
+
+template <class Keys>
+bool is_among(const Keys& keys, std::string_view key) {
+  return std::find(keys.begin(), keys.end(), key) != keys.end();
+}
+
+LOWRANK_INLINE bool is_member(std::string_view peft_type, std::string_view key) {
+  return is_among(member_keys, key) || (peft_type == "LORA" && is_among(lora_member_keys, key));
+}
+
+/// The keys of all methods of that type.
+LOWRANK_INLINE std::vector<Field> fields_of(std::string_view peft_type) {
+  std::vector<Field> all;
+  for (const Method& method : methods()) {
+    if (method.peft_type != peft_type) continue;
+    for (const Field& field : method.fields())
+      if (std::none_of(all.begin(), all.end(), [&](const Field& known) { return known.key == field.key; })) all.push_back(field);
+  }
+  return all;
+}
 
 /// Reads one field after the other; errors name file, key and value.
 class ConfigReader {
@@ -24,19 +59,13 @@ class ConfigReader {
 
   LoraConfig read() const {
     LoraConfig config;
-    const Json type = json::member(config_, "peft_type");
-    check<FormatError>(json::is_text(type, {"LORA"}), "peft", file_, ": peft_type is ", json::excerpt(type), " but only LORA is read");
-    config.rank = whole("r", config.rank);
-    config.alpha = number("lora_alpha", config.alpha);
-    config.dropout = number("lora_dropout", config.dropout);
-    require(config.alpha != 0, "lora_alpha", "a number other than 0, with which the adapter does nothing");
-    require(config.dropout >= 0 && config.dropout < 1, "lora_dropout", "at least 0 and below 1");
-    config.use_rslora = flag("use_rslora");
-    config.use_dora = flag("use_dora");
-    config.lora_bias = flag("lora_bias");
+    config.peft_type = config_.at("peft_type").get<std::string>();
+    if (config.peft_type == "LORA") read_lora(config);
+    read_fields(config);
     config.fan_in_fan_out = flag("fan_in_fan_out");
     config.bias = text("bias").value_or("none");
-    require(config.bias == "none" || config.bias == "all" || config.bias == "lora_only", "bias", "none, all or lora_only");
+    require(config.bias == "none" || config.bias == "all" || config.bias.ends_with("_only"), "bias",
+            "none, all or that of the method only");
     config.target_modules = names("target_modules");
     config.exclude_modules = names("exclude_modules");
     config.layers_to_transform = layers();
@@ -54,6 +83,33 @@ class ConfigReader {
   }
 
  private:
+  void read_lora(LoraConfig& config) const {
+    config.rank = whole("r", config.rank);
+    config.alpha = number("lora_alpha", config.alpha);
+    config.dropout = number("lora_dropout", config.dropout);
+    require(config.alpha != 0, "lora_alpha", "a number other than 0, with which the adapter does nothing");
+    require(config.dropout >= 0 && config.dropout < 1, "lora_dropout", "at least 0 and below 1");
+    config.use_rslora = flag("use_rslora");
+    config.lora_bias = flag("lora_bias");
+  }
+  /// What the method has beside the members of LoraConfig.
+  void read_fields(LoraConfig& config) const {
+    for (const Field& field : fields_of(config.peft_type)) {
+      const std::string key(field.key);
+      const Json* value = find(key.c_str());
+      if (!value || is_member(config.peft_type, key) || !field.changes_result) continue;
+      if (value->is_boolean())
+        config.fields[key] = value->get<bool>();
+      else if (value->is_number())
+        config.fields[key] = finite(*value, key.c_str());
+      else if (value->is_string())
+        config.fields[key] = value->get<std::string>();
+      else
+        config.fields[key] = std::get<std::vector<std::string>>(names(key.c_str()));
+      if (config.fields[key] == field.standard) config.fields.erase(key);
+    }
+  }
+
   /// The value of a key, or null when it is absent or null.
   const Json* find(const char* key) const {
     const auto found = config_.find(key);
@@ -109,10 +165,25 @@ class ConfigReader {
     }
     return numbers;
   }
+  /// A list of truths says which of its directions a tensor kept; how many, or nothing for another value.
+  static std::optional<Index> ranks_left(const Json& value) {
+    Index count = 0;
+    for (const Json& item : value) {
+      if (!item.is_boolean()) return std::nullopt;
+      count += item.get<bool>() ? 1 : 0;
+    }
+    return value.is_array() ? std::optional(count) : std::nullopt;
+  }
   void read_patterns(LoraConfig& config) const {
     for (const char* key : {"rank_pattern", "alpha_pattern"}) require(!find(key) || find(key)->is_object(), key, "an object");
-    for (const std::string& key : rank_keys_)
-      config.rank_pattern.emplace_back(key, positive(config_.at("rank_pattern").at(key), "rank_pattern"));
+    for (const std::string& key : rank_keys_) {
+      const Json& value = config_.at("rank_pattern").at(key);
+      if (const auto left = ranks_left(value)) {
+        config.rank_pattern.emplace_back(key.substr(0, key.rfind('.')), *left);
+        continue;
+      }
+      config.rank_pattern.emplace_back(key, positive(value, "rank_pattern"));
+    }
     for (const std::string& key : alpha_keys_) {
       const double alpha = finite(config_.at("alpha_pattern").at(key), "alpha_pattern");
       require(alpha != 0, "alpha_pattern", "without 0, with which the adapter does nothing there");
@@ -125,24 +196,6 @@ class ConfigReader {
   const std::vector<std::string>&rank_keys_, &alpha_keys_;
 };
 
-// clang-format off
-/// Fields of LoraConfig.
-inline constexpr std::array known_keys{
-    "peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "lora_bias", "fan_in_fan_out", "bias", "target_modules",
-    "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "modules_to_save",
-    "base_model_name_or_path", "task_type"};
-
-/// Keys that say where an adapter comes from or how its training began: kept whatever they hold.
-inline constexpr std::array inert_keys{
-    "auto_mapping", "revision", "peft_version", "inference_mode", "megatron_core", "qalora_group_size", "loftq_config", "eva_config",
-    "corda_config", "lora_ga_config", "runtime_config"};
-// clang-format on
-
-template <class Keys>
-bool is_among(const Keys& keys, std::string_view key) {
-  return std::find(keys.begin(), keys.end(), key) != keys.end();
-}
-
 /// Null, false and what is empty switch a feature off, known or not.
 LOWRANK_INLINE bool is_off(const Json& value) {
   if (value.is_boolean()) return !value.get<bool>();
@@ -154,25 +207,28 @@ LOWRANK_INLINE bool keeps_base(const Json& init) {
   return init.is_boolean() || init.is_null() || json::is_text(init, {"gaussian", "eva", "orthogonal"});
 }
 
+/// Throws unless the configuration is that of a registered method and each of its keys is understood, without effect, or off.
 LOWRANK_INLINE void refuse_unsupported(const Json& config, const std::string& file) {
+  const Json type = json::member(config, "peft_type");
+  const std::vector<Field> fields = fields_of(type.is_string() ? type.get<std::string>() : std::string());
+  if (fields.empty()) {
+    std::string known;
+    for (const Method& method : methods())
+      if (known.find(method.peft_type) == known.npos) known += concat(known.empty() ? "" : ", ", method.peft_type);
+    fail<FormatError>("peft", file, ": peft_type is ", json::excerpt(type), " but only ", known, " are read");
+  }
+  const auto is_known = [&](std::string_view key) {
+    return is_among(member_keys, key) || is_among(inert_keys, key) ||
+           std::any_of(fields.begin(), fields.end(), [&](const Field& field) { return field.key == key; });
+  };
   for (const auto& [key, value] : config.items()) {
     if (key == "init_lora_weights")
       check<FormatError>(keeps_base(value), "peft", file, ": init_lora_weights is ", json::excerpt(value),
                          ", which changes the base weights; save it in PEFT with path_initial_model_for_weight_conversion");
-    else if (!is_among(known_keys, key) && !is_among(inert_keys, key))
+    else if (!is_known(key))
       check<FormatError>(is_off(value), "peft", file, ": ", name_text(key), " is ", json::excerpt(value),
                          ", which is not supported and may change what the adapter computes");
   }
-}
-
-/// What PEFT writes for a fresh adapter.
-LOWRANK_INLINE Json default_config() {
-  return json::parse(R"({
-    "peft_type": "LORA", "r": 8, "lora_alpha": 8, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": false, "inference_mode": true,
-    "init_lora_weights": true, "lora_bias": false, "use_dora": false, "use_rslora": false, "loftq_config": {}, "rank_pattern": {},
-    "alpha_pattern": {}, "auto_mapping": null, "base_model_name_or_path": null, "exclude_modules": null, "layers_pattern": null,
-    "layers_to_transform": null, "modules_to_save": null, "revision": null, "target_modules": null, "task_type": null})",
-                     "peft", "the default configuration");
 }
 
 LOWRANK_INLINE Json to_json(const ModuleNames& names) {
@@ -203,6 +259,31 @@ Json to_json(const Patterns<T>& patterns) {
   return object;
 }
 
+LOWRANK_INLINE Json to_json(const FieldValue& value) {
+  return std::visit(
+      [](const auto& of_type) {
+        using T = std::decay_t<decltype(of_type)>;
+        if constexpr (std::is_same_v<T, std::monostate>)
+          return Json();
+        else if constexpr (std::is_same_v<T, double>)
+          return to_json(of_type);
+        else
+          return Json(of_type);
+      },
+      value);
+}
+
+/// What PEFT writes for a fresh adapter of that type.
+LOWRANK_INLINE Json default_config(const std::string& peft_type) {
+  Json config{{"peft_type", peft_type}, {"auto_mapping", {}}, {"base_model_name_or_path", {}}, {"inference_mode", true}, {"revision", {}},
+              {"target_modules", {}},   {"task_type", {}}};
+  for (const Field& field : fields_of(peft_type)) config[std::string(field.key)] = to_json(field.standard);
+  for (const char* key : {"rank_pattern", "alpha_pattern", "loftq_config"})
+    if (config.contains(key)) config[key] = Json::object();
+  if (config.contains("lora_dropout")) config["lora_dropout"] = 0.0;
+  return config;
+}
+
 }  // namespace detail
 
 LOWRANK_INLINE LoraConfig parse_config(std::string_view text, const std::string& file) {
@@ -218,21 +299,29 @@ LOWRANK_INLINE LoraConfig parse_config(std::string_view text, const std::string&
 
 LOWRANK_INLINE std::string config_text(const LoraConfig& config) {
   using detail::to_json;
-  json::Json out = config.json.empty() ? detail::default_config() : json::Json::object();
+  json::Json out = config.json.empty() ? detail::default_config(config.peft_type) : json::Json::object();
   for (const auto& [key, value] : config.json) out[key] = json::parse(value, "peft", "the adapter's own configuration");
-  const LoraConfig before = config.json.empty() ? LoraConfig{} : parse_config(out.dump(), "the adapter's own configuration");
+  const LoraConfig before = parse_config(out.dump(), "the adapter's own configuration");
   const auto put = [&](const char* key, const auto& was, const auto& is) {
     if (was != is) out[key] = to_json(is);
   };
   const auto put_plain = [&](const char* key, const auto& was, const auto& is) {
     if (was != is) out[key] = is;
   };
-  put("r", before.rank, config.rank);
-  put("lora_alpha", before.alpha, config.alpha);
-  put_plain("lora_dropout", before.dropout, config.dropout);
-  put_plain("use_rslora", before.use_rslora, config.use_rslora);
-  put_plain("use_dora", before.use_dora, config.use_dora);
-  put_plain("lora_bias", before.lora_bias, config.lora_bias);
+  if (config.peft_type == "LORA") {
+    put("r", before.rank, config.rank);
+    put("lora_alpha", before.alpha, config.alpha);
+    put_plain("lora_dropout", before.dropout, config.dropout);
+    put_plain("use_rslora", before.use_rslora, config.use_rslora);
+    put_plain("lora_bias", before.lora_bias, config.lora_bias);
+  }
+  for (const Field& field : detail::fields_of(config.peft_type)) {
+    const auto value = [&](const LoraConfig& of) {
+      const auto found = of.fields.find(field.key);
+      return found == of.fields.end() ? field.standard : found->second;
+    };
+    if (value(before) != value(config)) out[std::string(field.key)] = to_json(value(config));
+  }
   put_plain("fan_in_fan_out", before.fan_in_fan_out, config.fan_in_fan_out);
   put_plain("bias", before.bias, config.bias);
   put("target_modules", before.target_modules, config.target_modules);

@@ -37,6 +37,8 @@ Svd thin_svd(const Eigen::MatrixXd& m);
 /// B [out, R], A [R, in]; at most R singular values. Cost: O((out + in) R²), where the dense product alone is out in R. Throws ShapeError,
 /// ValueError.
 Svd product_svd(const Eigen::MatrixXd& b, const Eigen::MatrixXd& a);
+/// The same of s B A.
+Svd product_svd(const Factors& factors);
 
 /// How a randomized SVD samples; the defaults find singular values that fall slowly to a few percent of the best truncation.
 struct RandomizedSvdOptions {

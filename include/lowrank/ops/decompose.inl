@@ -57,6 +57,10 @@ LOWRANK_INLINE Svd product_svd(const Eigen::MatrixXd& b, const Eigen::MatrixXd& 
   return {left.times(small.u), std::move(small.s), right.times(small.v)};
 }
 
+LOWRANK_INLINE Svd product_svd(const Factors& factors) {
+  return product_svd(factors.scale * factors.b.cast<double>(), factors.a.cast<double>());
+}
+
 namespace detail {
 
 LOWRANK_INLINE Svd randomized_svd(const ThinProducts& w, Index rank, const RandomizedSvdOptions& options) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <span>
 
 #include <lowrank/core/matrix.hpp>
 
@@ -25,4 +26,21 @@ struct Svd {
   }
 };
 
+/// A matrix of low rank, s B A: A [r, in], B [out, r].
+struct Factors {
+  Weight<float> a, b;
+  double scale = 1;
+};
+
+/// U diag(σ) Vᵀ as s B A, its singular values shared evenly, so that both train at one rate: B = U √(σ/s), A = √(σ/s) Vᵀ.
+Factors shared_evenly(const Svd& svd, double scale = 1);
+
+/// Σ sᵢ Bᵢ Aᵢ as one: the Bᵢ side by side, the Aᵢ below each other. Where all sᵢ agree but for signs, their magnitude is the scale and no
+/// number is rounded; else it is multiplied into B. Throws ShapeError for products of different shapes.
+Factors stack(std::span<const Factors> parts);
+
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/ops/factors.inl>
+#endif

@@ -13,10 +13,8 @@ inline Weight<float> drawn_matrix(Index rows, Index cols, std::uint64_t seed, do
   return m;
 }
 
-inline LoraTensors drawn_layer(Index out, Index in, Index rank, double scale, std::uint64_t seed) {
-  return {.a = from_weight("a", drawn_matrix(rank, in, 2 * seed)),
-          .b = from_weight("b", drawn_matrix(out, rank, 2 * seed + 1)),
-          .scale = scale};
+inline ModuleTensors drawn_layer(Index out, Index in, Index rank, double scale, std::uint64_t seed) {
+  return lora_tensors(from_weight("a", drawn_matrix(rank, in, 2 * seed)), from_weight("b", drawn_matrix(out, rank, 2 * seed + 1)), scale);
 }
 
 inline Adapter drawn_adapter(const std::vector<std::string>& paths, Index out, Index in, Index rank, std::uint64_t seed) {
@@ -29,8 +27,8 @@ inline Adapter drawn_adapter(const std::vector<std::string>& paths, Index out, I
 }
 
 /// s B A, dense.
-inline Eigen::MatrixXd update_of(const LoraTensors& layer) {
-  return layer.scale * to_weight(layer.b).cast<double>() * to_weight(layer.a).cast<double>();
+inline Eigen::MatrixXd update_of(const ModuleTensors& layer) {
+  return layer.scale * to_weight(layer.b()).cast<double>() * to_weight(layer.a()).cast<double>();
 }
 
 }  // namespace lowrank::test

@@ -31,7 +31,7 @@ struct Pair {
   }
 };
 
-double distance(const LoraTensors& layer, const Eigen::MatrixXd& wanted) { return (update_of(layer) - wanted).norm() / wanted.norm(); }
+double distance(const ModuleTensors& layer, const Eigen::MatrixXd& wanted) { return (update_of(layer) - wanted).norm() / wanted.norm(); }
 
 }  // namespace
 
@@ -51,11 +51,11 @@ TEST_CASE("concat: the weighted sum of updates to rounding, with mixed ranks, ne
 
 TEST_CASE("concat leaves every number as it is where the weighted scales agree") {
   Pair pair;
-  const LoraTensors layer = pair.combined("concat", 0.5, -0.5).adapter.layers.at("m.q_proj");
+  const ModuleTensors layer = pair.combined("concat", 0.5, -0.5).adapter.layers.at("m.q_proj");
   CHECK(layer.scale == 1);  // 0.5 · 2
-  CHECK(to_weight(layer.a).topRows(3) == to_weight(pair.a.layers.at("m.q_proj").a));
-  CHECK(to_weight(layer.b).leftCols(3) == to_weight(pair.a.layers.at("m.q_proj").b));
-  CHECK(to_weight(layer.b).rightCols(5) == -to_weight(pair.b.layers.at("m.q_proj").b));
+  CHECK(to_weight(layer.a()).topRows(3) == to_weight(pair.a.layers.at("m.q_proj").a()));
+  CHECK(to_weight(layer.b()).leftCols(3) == to_weight(pair.a.layers.at("m.q_proj").b()));
+  CHECK(to_weight(layer.b()).rightCols(5) == -to_weight(pair.b.layers.at("m.q_proj").b()));
 }
 
 TEST_CASE("linear is the best approximation of the weighted sum at the rank, and the sum itself where the rank allows") {
@@ -161,26 +161,26 @@ TEST_CASE("Element types: kept where all agree, else float32") {
   Pair pair;
   const auto round = [](Adapter& adapter) {
     for (auto& [path, layer] : adapter.layers) {
-      layer.a = detail::to_tensor("a", to_weight(layer.a).cast<double>(), DType::bf16);
-      layer.b = detail::to_tensor("b", to_weight(layer.b).cast<double>(), DType::bf16);
+      layer.a() = detail::to_tensor("a", to_weight(layer.a()), DType::bf16);
+      layer.b() = detail::to_tensor("b", to_weight(layer.b()), DType::bf16);
     }
   };
   round(pair.a);
-  CHECK(pair.combined("linear", 1, 1).adapter.layers.at("m.q_proj").a.dtype == DType::f32);
-  CHECK(pair.combined("linear", 1, 1).adapter.layers.at("m.v_proj").a.dtype == DType::bf16);
+  CHECK(pair.combined("linear", 1, 1).adapter.layers.at("m.q_proj").a().dtype == DType::f32);
+  CHECK(pair.combined("linear", 1, 1).adapter.layers.at("m.v_proj").a().dtype == DType::bf16);
   round(pair.b);
-  CHECK(pair.combined("concat", 1, 0.3).adapter.layers.at("m.q_proj").b.dtype == DType::bf16);
+  CHECK(pair.combined("concat", 1, 0.3).adapter.layers.at("m.q_proj").b().dtype == DType::bf16);
 }
 
 TEST_CASE("Biases add up; full copies combine where the weights sum to 1; the rest is refused by name") {
   Pair pair;
-  for (auto& [path, layer] : pair.a.layers) layer.bias = make_tensor<float>("bias", {30}, std::vector<float>(30, 1.5f));
+  for (auto& [path, layer] : pair.a.layers) layer.tensors["lora_B.bias"] = make_tensor<float>("bias", {30}, std::vector<float>(30, 1.5f));
   pair.a.config.lora_bias = true;
   const Adapter sum = pair.combined("concat", 0.5, 0.25).adapter;
   CHECK(sum.config.lora_bias);
   for (const char* path : {"m.q_proj", "m.v_proj"})  // 0.5 · 2 · 1.5
-    CHECK(to_floats(*sum.layers.at(path).bias)[7] * sum.layers.at(path).scale == doctest::Approx(1.5));
-  CHECK(to_floats(*sum.layers.at("m.o_proj").bias)[7] == 0);
+    CHECK(to_floats(*sum.layers.at(path).bias())[7] * sum.layers.at(path).scale == doctest::Approx(1.5));
+  CHECK(to_floats(*sum.layers.at("m.o_proj").bias())[7] == 0);
   CHECK(complaint([&] { pair.combined("ties", 1, 1); }).find("lora_bias") != std::string::npos);
 
   Pair copies;
@@ -192,8 +192,9 @@ TEST_CASE("Biases add up; full copies combine where the weights sum to 1; the re
   CHECK(to_floats(copies.combined("linear", 1, 0.3).adapter.saved.at(0)) == std::vector<float>{1, 2});
 
   Pair dora;
-  dora.b.layers.at("m.q_proj").magnitude = make_tensor<float>("m", {30}, std::vector<float>(30, 1.0f));
-  CHECK(complaint([&] { dora.combined("concat", 1, 1); }).find("m.q_proj has a DoRA magnitude") != std::string::npos);
+  dora.b.layers.at("m.q_proj").tensors["lora_magnitude_vector"] = make_tensor<float>("m", {30}, std::vector<float>(30, 1.0f));
+  CHECK(complaint([&] { dora.combined("concat", 1, 1); }).find("m.q_proj has the tensor lora_magnitude_vector: its update is no sum") !=
+        std::string::npos);
   CHECK(complaint([&] { Pair().combined("peft_linear", 1, 1); }).find("equal ranks") != std::string::npos);
   CHECK(complaint([] { CombineMethod::named("average"); }).find("there is no method average") != std::string::npos);
   CHECK_THROWS_AS(combine({}, {}), ValueError);
@@ -206,12 +207,12 @@ TEST_CASE("Biases add up; full copies combine where the weights sum to 1; the re
 
 TEST_CASE("to_plain_adapter: what training changed, exactly, at twice the rank") {
   Adapter initial = drawn_adapter({"m.q_proj"}, 12, 10, 3, 5), trained = drawn_adapter({"m.q_proj"}, 12, 10, 3, 6);
-  const LoraTensors &before = initial.layers.at("m.q_proj"), &after = trained.layers.at("m.q_proj");
-  const LoraTensors plain = to_plain_adapter(initial, trained).layers.at("m.q_proj");
+  const ModuleTensors &before = initial.layers.at("m.q_proj"), &after = trained.layers.at("m.q_proj");
+  const ModuleTensors plain = to_plain_adapter(initial, trained).layers.at("m.q_proj");
   CHECK(plain.rank() == 6);
   CHECK(plain.scale == 2);
-  CHECK(to_weight(plain.a).topRows(3) == to_weight(after.a));
-  CHECK(to_weight(plain.b).rightCols(3) == -to_weight(before.b));
+  CHECK(to_weight(plain.a()).topRows(3) == to_weight(after.a()));
+  CHECK(to_weight(plain.b()).rightCols(3) == -to_weight(before.b()));
   CHECK(distance(plain, update_of(after) - update_of(before)) < 1e-12);
   trained.layers["m.v_proj"] = after;
   CHECK(complaint([&] { to_plain_adapter(initial, trained); }).find("has no m.v_proj") != std::string::npos);

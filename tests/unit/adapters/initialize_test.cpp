@@ -17,7 +17,7 @@ constexpr double scale = 1.7;  // neither 1 nor a power of two: every forgotten 
 
 DenseSource<float> source(const Weight<float>& w) { return {w.data(), w.rows(), w.cols()}; }
 
-Eigen::MatrixXd product(const InitialUpdate& u) { return scale * u.b.cast<double>() * u.a.cast<double>(); }
+Eigen::MatrixXd product(const Factors& u) { return scale * u.b.cast<double>() * u.a.cast<double>(); }
 
 /// Singular values that fall, as those of weights do.
 Weight<float> weight(Index out, Index in) {
@@ -32,11 +32,11 @@ Weight<float> weight(Index out, Index in) {
 TEST_CASE("PiSSA, exact and fast, and OLoRA: base + update is the weight; PiSSA's is its best approximation") {
   for (const auto& [out, in] : {std::pair<Index, Index>{30, 48}, {48, 30}}) {
     const Weight<float> w = weight(out, in);
-    const InitialUpdate exact = init_pissa(source(w), 4, scale), fast = init_pissa_fast(source(w), 4, scale),
-                        olora = init_olora(source(w), 4, scale);
-    for (const InitialUpdate* u : {&exact, &fast, &olora}) {
+    const Factors exact = init_pissa(source(w), 4, scale), fast = init_pissa_fast(source(w), 4, scale),
+                  olora = init_olora(source(w), 4, scale);
+    for (const Factors* u : {&exact, &fast, &olora}) {
       CHECK(u->a.rows() == 4);
-      const Weight<float> base = residual_weight(source(w), *u, scale);
+      const Weight<float> base = residual_weight(source(w), *u);
       CHECK((base.cast<double>() + product(*u) - w.cast<double>()).cwiseAbs().maxCoeff() < 1e-6);
     }
     const Svd svd = thin_svd(w.cast<double>());
@@ -49,14 +49,14 @@ TEST_CASE("PiSSA, exact and fast, and OLoRA: base + update is the weight; PiSSA'
 
 TEST_CASE("OLoRA is the beginning of the QR decomposition of the whole weight") {
   const Weight<float> w = weight(20, 33);
-  const InitialUpdate u = init_olora(source(w), 5, scale);
+  const Factors u = init_olora(source(w), 5, scale);
   const Qr qr = thin_qr(w.cast<double>());
   CHECK((u.b.cast<double>() * u.a.cast<double>() - qr.q.leftCols(5) * qr.r.topRows(5)).norm() < 1e-5);
   CHECK((u.b.transpose() * u.b - Weight<float>::Identity(5, 5)).norm() < 1e-5);
 }
 
 TEST_CASE("Orthogonal: B A = 0 though neither factor is; odd ranks are refused") {
-  const InitialUpdate u = init_orthogonal(24, 30, 6, 3);
+  const Factors u = init_orthogonal(24, 30, 6, 3);
   CHECK(u.a.norm() > 0.1);
   CHECK(u.b.norm() > 0.1);
   CHECK((u.b * u.a).norm() < 1e-6 * u.b.norm() * u.a.norm());
@@ -91,7 +91,7 @@ TEST_CASE("EVA: A spans the directions of the inputs, whatever the batches; shar
   IncrementalDirections inputs(in, 8), whole(in, 8);
   for (Index at = 0; at < tokens; at += 70) inputs.add(x.middleCols(at, 70).cast<float>());
   whole.add(x.cast<float>());
-  const InitialUpdate u = init_eva(inputs, 25, 3);
+  const Factors u = init_eva(inputs, 25, 3);
   CHECK(u.b == Weight<float>::Zero(25, 3));
   CHECK((u.a * u.a.transpose() - Weight<float>::Identity(3, 3)).norm() < 1e-5);
   CHECK((plane.transpose() * u.a.transpose().cast<double>()).norm() == doctest::Approx(std::sqrt(3.0)).epsilon(1e-3));
@@ -117,36 +117,36 @@ TEST_CASE("LoRA-GA: the first step goes along the gradient, as far as rank 2r re
   const Eigen::MatrixXd g = weight(30, 40).cast<double>() * 100;
   const Svd svd = thin_svd(g);
   const double gamma = std::sqrt(30.0);  // then B has the length of A, and the step is the best approximation itself
-  const InitialUpdate u = init_lora_ga(svd, r, scale, gamma);
+  const Factors u = init_lora_ga(svd, r, scale, gamma);
   const Eigen::MatrixXd a = u.a.cast<double>(), b = u.b.cast<double>();
   const Eigen::MatrixXd db = scale * g * a.transpose(), da = scale * b.transpose() * g;
   const Eigen::MatrixXd step = scale * (db * a + b * da) / (scale * scale);
   const Svd best = svd.leading(2 * r);
   CHECK((step - best.u * best.s.asDiagonal() * best.v.transpose()).norm() < 1e-5 * best.s.norm());
-  const InitialUpdate stable = init_lora_ga(svd, r, scale);
+  const Factors stable = init_lora_ga(svd, r, scale);
   CHECK(stable.b.col(0).norm() == doctest::Approx(std::pow(30.0, 0.25) / 4));
   CHECK_THROWS_AS(init_lora_ga(svd.leading(5), r, scale), ValueError);
 }
 
 TEST_CASE("ResidualMatrix decodes W - s B A of a quantized weight, any window alike") {
   const QuantizedMatrix<Q4_1> q = quantize<Q4_1>(weight(33, 64));
-  const InitialUpdate u = init_pissa_fast(q, 4, scale);
-  const ResidualMatrix residual(AnyMatrix(q), u, scale);
+  const Factors u = init_pissa_fast(q, 4, scale);
+  const ResidualMatrix residual(AnyMatrix(q), u);
   const Weight<float> all = detail::dense_copy(residual);
-  CHECK((all - residual_weight(q, u, scale)).cwiseAbs().maxCoeff() < 1e-6f);
+  CHECK((all - residual_weight(q, u)).cwiseAbs().maxCoeff() < 1e-6f);
   Weight<float> window(3, 7);
   residual.decode(5, 3, 11, 7, window.data(), 7);
   CHECK(window == all.block(5, 11, 3, 7));
   CHECK(residual.bytes() == q.bytes() + (33 + 64) * 4 * sizeof(float));
-  CHECK_THROWS_AS(ResidualMatrix(AnyMatrix(q), init_orthogonal(33, 65, 2, 0), scale), ShapeError);
+  CHECK_THROWS_AS(ResidualMatrix(AnyMatrix(q), init_orthogonal(33, 65, 2, 0)), ShapeError);
 }
 
 TEST_CASE("to_plain_update: base before and plain update are base after and trained update") {
   const Weight<float> w = weight(20, 30);
-  const InitialUpdate initial = init_pissa(source(w), 3, scale);
-  const InitialUpdate trained{initial.a + drawn_matrix(3, 30, 1, 0.1), initial.b + drawn_matrix(20, 3, 2, 0.1)};
-  const InitialUpdate plain = to_plain_update(initial, trained);
-  const Eigen::MatrixXd after = residual_weight(source(w), initial, scale).cast<double>() + product(trained);
+  const Factors initial = init_pissa(source(w), 3, scale);
+  const Factors trained{initial.a + drawn_matrix(3, 30, 1, 0.1), initial.b + drawn_matrix(20, 3, 2, 0.1), scale};
+  const Factors plain = to_plain_update(initial, trained);
+  const Eigen::MatrixXd after = residual_weight(source(w), initial).cast<double>() + product(trained);
   CHECK((w.cast<double>() + product(plain) - after).cwiseAbs().maxCoeff() < 1e-6);
   CHECK_THROWS_AS(to_plain_update(initial, init_orthogonal(20, 31, 2, 0)), ShapeError);
 }

@@ -9,7 +9,7 @@ using namespace lowrank;
 using namespace lowrank::test;
 
 TEST_CASE("spectrum: singular values of the scaled update; effective rank and energy ranks of known spectra") {
-  const LoraTensors layer = drawn_layer(20, 30, 4, 1.5, 1);
+  const ModuleTensors layer = drawn_layer(20, 30, 4, 1.5, 1);
   CHECK((spectrum(layer) - thin_svd(update_of(layer)).s.head(4)).cwiseAbs().maxCoeff() < 1e-5);
   CHECK(effective_rank(Eigen::VectorXd::Ones(6)) == doctest::Approx(6));
   CHECK(effective_rank(Eigen::Vector3d(2, 0, 0)) == doctest::Approx(1));
@@ -57,17 +57,17 @@ TEST_CASE("resize to a share of the energy takes the smallest rank that keeps it
 
 TEST_CASE("resize keeps element types, magnitudes, and the product of scale and bias") {
   Adapter adapter = drawn_adapter({"m.q_proj"}, 8, 6, 4, 4);
-  LoraTensors& layer = adapter.layers.at("m.q_proj");
-  layer.a = detail::to_tensor("a", to_weight(layer.a).cast<double>(), DType::bf16);
-  layer.b = detail::to_tensor("b", to_weight(layer.b).cast<double>(), DType::bf16);
-  layer.bias = make_tensor<float>("bias", {8}, std::vector<float>(8, 3.0f));
+  ModuleTensors& layer = adapter.layers.at("m.q_proj");
+  layer.a() = detail::to_tensor("a", to_weight(layer.a()), DType::bf16);
+  layer.b() = detail::to_tensor("b", to_weight(layer.b()), DType::bf16);
+  layer.tensors["lora_B.bias"] = make_tensor<float>("bias", {8}, std::vector<float>(8, 3.0f));
   layer.scale = 2;
   adapter.config.lora_bias = true;
-  const LoraTensors small = resize(adapter, RankChoice::rank(4)).adapter.layers.at("m.q_proj");
-  CHECK(small.a.dtype == DType::bf16);
+  const ModuleTensors small = resize(adapter, RankChoice::rank(4)).adapter.layers.at("m.q_proj");
+  CHECK(small.a().dtype == DType::bf16);
   CHECK(small.scale == 1);
-  CHECK(to_floats(*small.bias) == std::vector<float>(8, 6.0f));
-  CHECK(small.bias->shape == std::vector<Index>{8});
+  CHECK(to_floats(*small.bias()) == std::vector<float>(8, 6.0f));
+  CHECK(small.bias()->shape == std::vector<Index>{8});
 }
 
 TEST_CASE("A layer of zeros keeps rank 1 and has no residual") {
@@ -80,7 +80,7 @@ TEST_CASE("A layer of zeros keeps rank 1 and has no residual") {
 }
 
 TEST_CASE("extract_update finds an update of low rank between two weights, at a rank and by energy") {
-  const LoraTensors layer = drawn_layer(40, 50, 5, 1, 6);
+  const ModuleTensors layer = drawn_layer(40, 50, 5, 1, 6);
   const Weight<float> base = drawn_matrix(40, 50, 7), tuned = base + update_of(layer).cast<float>();
   for (const RankChoice choice : {RankChoice::rank(5), RankChoice::energy(0.999999)}) {
     const FittedUpdate update = extract_update(base, tuned, choice);

@@ -128,11 +128,11 @@ TEST_CASE("damaged mlx-lm adapters are refused, or loaded as they are") {
         const auto file = safetensors::File::open(folder / "adapters.safetensors");
         std::size_t count = 0;
         for (const auto& [path, layer] : adapter.layers) {
-          CHECK(to_weight(layer.a).transpose() == to_weight(file.at(path + ".lora_a")));
-          CHECK(to_weight(layer.b).transpose() == to_weight(file.at(path + ".lora_b")));
+          CHECK(to_weight(layer.a()).transpose() == to_weight(file.at(path + ".lora_a")));
+          CHECK(to_weight(layer.b()).transpose() == to_weight(file.at(path + ".lora_b")));
           CHECK(layer.scale == said["lora_parameters"]["scale"].get<double>());
-          if (layer.magnitude) CHECK(bytes_of(*layer.magnitude) == bytes_of(file.at(path + ".m")));
-          count += layer.magnitude ? 3 : 2;
+          if (const auto* m = layer.find("lora_magnitude_vector")) CHECK(bytes_of(*m) == bytes_of(file.at(path + ".m")));
+          count += static_cast<Index>(layer.tensors.size());
         }
         CHECK(count == file.tensors().size());
       });
@@ -147,8 +147,7 @@ TEST_CASE("damaged GGUF adapters are refused, or loaded as they are") {
   Adapter good;
   for (const auto& m : base.modules) {
     const Weight<float> a = Weight<float>::Random(3, m.in), b = Weight<float>::Random(m.out, 3);
-    good.layers[m.path] = {from_weight("", a), from_weight("", b), 2.0};
-    good.layers[m.path].is_embedding = m.is_embedding;
+    good.layers[m.path] = lora_tensors(from_weight("", a), from_weight("", b), 2.0, m.is_embedding);
   }
   const test::TemporaryFolder place;
   gguf::save_adapter(good, base, place / "good.gguf");
@@ -193,16 +192,16 @@ TEST_CASE("damaged GGUF adapters are refused, or loaded as they are") {
     CHECK(2 * adapter.layers.size() == file.tensors().size());
     for (const auto& m : base.modules) {
       if (!adapter.layers.contains(m.path)) continue;
-      const LoraTensors& layer = adapter.layers.at(m.path);
+      const ModuleTensors& layer = adapter.layers.at(m.path);
       CHECK(layer.scale == (alpha == 0 ? 1.0 : alpha / static_cast<double>(layer.rank())));
       const auto floats = gguf::to_floats(file.tensor(m.tensor + ".lora_b"));
-      const Weight<float> b = to_weight(layer.b);
+      const Weight<float> b = to_weight(layer.b());
       double sum = 0, raw = 0;
       for (Index i = 0; i < b.size(); ++i)
         sum += b.data()[i] * (1.0 + static_cast<double>(i % layer.rank())),
             raw += floats[static_cast<std::size_t>(i)] * (1.0 + static_cast<double>(i % layer.rank()));
       CHECK(sum == doctest::Approx(raw));  // rows may have moved within their head
-      const Weight<float> a = m.is_embedding ? Weight<float>(to_weight(layer.a).transpose()) : to_weight(layer.a);
+      const Weight<float> a = m.is_embedding ? Weight<float>(to_weight(layer.a()).transpose()) : to_weight(layer.a());
       const auto first = gguf::to_floats(file.tensor(m.tensor + ".lora_a"));
       CHECK(std::equal(first.begin(), first.end(), a.data(), a.data() + a.size()));
     }

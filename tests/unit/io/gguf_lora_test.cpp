@@ -32,14 +32,13 @@ gguf::LoraBase base() {
 
 Adapter adapter() {
   Adapter adapter;
-  adapter.layers["model.layers.0.self_attn.q_proj"] = {ramp({2, 5}), ramp({8, 2}), 3.0};
-  adapter.layers["model.layers.0.self_attn.v_proj"] = {ramp({2, 5}), ramp({6, 2}), 3.0};
-  adapter.layers["model.embed_tokens"] = {ramp({2, 11}), ramp({5, 2}), 3.0};
-  adapter.layers["model.embed_tokens"].is_embedding = true;
+  adapter.layers["model.layers.0.self_attn.q_proj"] = lora_tensors(ramp({2, 5}), ramp({8, 2}), 3.0);
+  adapter.layers["model.layers.0.self_attn.v_proj"] = lora_tensors(ramp({2, 5}), ramp({6, 2}), 3.0);
+  adapter.layers["model.embed_tokens"] = lora_tensors(ramp({2, 11}), ramp({5, 2}), 3.0, true);
   return adapter;
 }
 
-Weight<float> update(const LoraTensors& layer) { return static_cast<float>(layer.scale) * to_weight(layer.b) * to_weight(layer.a); }
+Weight<float> update(const ModuleTensors& layer) { return static_cast<float>(layer.scale) * to_weight(layer.b()) * to_weight(layer.a()); }
 
 /// A file by its parts, which tests change one at a time.
 struct Parts {
@@ -84,12 +83,12 @@ TEST_CASE("gguf adapters: what is saved is loaded, to the byte") {
   const Adapter before = adapter(), after = Parts().load();
   REQUIRE(after.layers.size() == 3);
   for (const auto& [path, layer] : before.layers) {
-    const LoraTensors& again = after.layers.at(path);
+    const ModuleTensors& again = after.layers.at(path);
     CHECK(again.scale == layer.scale);
     CHECK(again.is_embedding == layer.is_embedding);
-    CHECK(again.a.shape == layer.a.shape);
-    CHECK(std::ranges::equal(again.a.bytes.bytes(), layer.a.bytes.bytes()));
-    CHECK(std::ranges::equal(again.b.bytes.bytes(), layer.b.bytes.bytes()));
+    CHECK(again.a().shape == layer.a().shape);
+    CHECK(std::ranges::equal(again.a().bytes.bytes(), layer.a().bytes.bytes()));
+    CHECK(std::ranges::equal(again.b().bytes.bytes(), layer.b().bytes.bytes()));
   }
   CHECK(after.config.rank == 2);
   CHECK(after.config.alpha == 6);
@@ -113,8 +112,8 @@ TEST_CASE("gguf adapters: the file has the names, shapes and rows that llama.cpp
 
 TEST_CASE("gguf adapters: another scale, rank or element type keeps the update") {
   Adapter mixed = adapter();
-  LoraTensors& v = mixed.layers["model.layers.0.self_attn.v_proj"];
-  v = {ramp({3, 5}), ramp({6, 3}), 0.7};
+  ModuleTensors& v = mixed.layers["model.layers.0.self_attn.v_proj"];
+  v = lora_tensors(ramp({3, 5}), ramp({6, 3}), 0.7);
   const Adapter after = Parts(mixed).load();
   CHECK(after.config.alpha == 6);
   CHECK(after.layers.at("model.layers.0.self_attn.v_proj").scale == 2);
@@ -125,12 +124,13 @@ TEST_CASE("gguf adapters: another scale, rank or element type keeps the update")
   const std::vector<half> halves(10, half(0.25f));
   const std::vector<double> doubles(16, 0.1);
   mixed = adapter();
-  mixed.layers["model.layers.0.self_attn.v_proj"] = {make_tensor<half>("", {2, 5}, halves), make_tensor<bfloat16>("", {6, 2}, brains), 3};
-  mixed.layers["model.layers.0.self_attn.q_proj"].b = make_tensor<double>("", {8, 2}, doubles);
+  mixed.layers["model.layers.0.self_attn.v_proj"] =
+      lora_tensors(make_tensor<half>("", {2, 5}, halves), make_tensor<bfloat16>("", {6, 2}, brains), 3);
+  mixed.layers["model.layers.0.self_attn.q_proj"].b() = make_tensor<double>("", {8, 2}, doubles);
   const Adapter typed = Parts(mixed).load();
-  CHECK(typed.layers.at("model.layers.0.self_attn.v_proj").a.dtype == DType::f16);
-  CHECK(typed.layers.at("model.layers.0.self_attn.v_proj").b.dtype == DType::bf16);
-  CHECK(typed.layers.at("model.layers.0.self_attn.q_proj").b.dtype == DType::f32);
+  CHECK(typed.layers.at("model.layers.0.self_attn.v_proj").a().dtype == DType::f16);
+  CHECK(typed.layers.at("model.layers.0.self_attn.v_proj").b().dtype == DType::bf16);
+  CHECK(typed.layers.at("model.layers.0.self_attn.q_proj").b().dtype == DType::f32);
   CHECK(update(typed.layers.at("model.layers.0.self_attn.v_proj")) == update(mixed.layers.at("model.layers.0.self_attn.v_proj")));
 }
 
@@ -154,8 +154,8 @@ TEST_CASE("gguf adapters: Q8_0 tensors are read") {
               std::vector<gguf::Tensor>{{"blk.0.attn_v.weight.lora_a", GgmlType::q8_0, {32, 64}, qa.storage().blocks()},
                                         {"blk.0.attn_v.weight.lora_b", GgmlType::q8_0, {32, 32}, qb.storage().blocks()}});
   const Adapter adapter = gguf::load_adapter(folder / "x", base);
-  CHECK(to_weight(adapter.layers.at("v").a) == dequantize(qa));
-  CHECK(to_weight(adapter.layers.at("v").b) == dequantize(qb));
+  CHECK(to_weight(adapter.layers.at("v").a()) == dequantize(qa));
+  CHECK(to_weight(adapter.layers.at("v").b()) == dequantize(qb));
 }
 
 TEST_CASE("gguf adapters: files of another kind or base are refused with the first mismatch") {
@@ -212,22 +212,22 @@ TEST_CASE("gguf adapters: what the format cannot hold is not written") {
     change(changed, changed.layers["model.layers.0.self_attn.v_proj"]);
     return changed;
   };
-  not_saved(with([](Adapter&, LoraTensors& v) { v.magnitude = ramp({6}); }),
-            "v_proj has a DoRA magnitude, which GGUF adapters cannot hold; merge");
-  not_saved(with([](Adapter&, LoraTensors& v) { v.bias = ramp({6}); }), "v_proj has a bias of B");
-  not_saved(with([](Adapter& all, LoraTensors&) {
+  not_saved(with([](Adapter&, ModuleTensors& v) { v.tensors["lora_magnitude_vector"] = ramp({6}); }),
+            "v_proj has the tensor lora_magnitude_vector, but GGUF adapters hold a product of two factors");
+  not_saved(with([](Adapter&, ModuleTensors& v) { v.tensors["lora_B.bias"] = ramp({6}); }), "v_proj has the tensor lora_B.bias");
+  not_saved(with([](Adapter& all, ModuleTensors&) {
               all.saved.push_back({"lm_head.weight", DType::f32, {1}, Buffer::allocate(4)});
             }),
             "a full copy, \"lm_head.weight\"");
-  not_saved(with([](Adapter&, LoraTensors& v) { v.a = ramp({2, 4}); }), "v_proj has A [2, 4], B [6, 2] but W is [6, 5] in the base");
-  not_saved(with([](Adapter&, LoraTensors& v) { v.a = ramp({3, 5}); }), "but A must be [r, in] and B [out, r]");
-  not_saved(with([](Adapter&, LoraTensors& v) { v.scale = std::numeric_limits<double>::infinity(); }), "the scale inf");
-  not_saved(with([](Adapter& all, LoraTensors& v) { all.layers["lm_head"] = v; }), "changes lm_head, which the base does not have");
+  not_saved(with([](Adapter&, ModuleTensors& v) { v.a() = ramp({2, 4}); }), "v_proj has A [2, 4], B [6, 2] but W is [6, 5] in the base");
+  not_saved(with([](Adapter&, ModuleTensors& v) { v.a() = ramp({3, 5}); }), "but A must be [r, in] and B [out, r]");
+  not_saved(with([](Adapter&, ModuleTensors& v) { v.scale = std::numeric_limits<double>::infinity(); }), "the scale inf");
+  not_saved(with([](Adapter& all, ModuleTensors& v) { all.layers["lm_head"] = v; }), "changes lm_head, which the base does not have");
   not_saved({}, "changes no module");
   CHECK_NOTHROW(gguf::check_adapter(adapter(), base(), "x.gguf"));
   CHECK_THROWS_AS(gguf::check_adapter(Adapter(), base(), "x.gguf"), ValueError);
   Adapter idle;
-  idle.layers["model.layers.0.self_attn.v_proj"] = {ramp({2, 5}), ramp({6, 2}), 0.0};
+  idle.layers["model.layers.0.self_attn.v_proj"] = lora_tensors(ramp({2, 5}), ramp({6, 2}), 0.0);
   not_saved(idle, "every scale is 0");
 }
 

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include <lowrank/io/mlx.hpp>
+#include <lowrank/io/safetensors.hpp>
 #include <lowrank/io/peft.hpp>
 
 #include "support/files.hpp"
@@ -51,12 +52,12 @@ TEST_CASE("mlx: matrices are transposed, the scale is the factor itself") {
   const Adapter adapter = f.load();
   CHECK(mlx::is_adapter(f.folder.path()));
   REQUIRE(adapter.layers.size() == 2);
-  const LoraTensors& q = adapter.layers.at("model.layers.1.self_attn.q_proj");
-  CHECK(q.a.shape == std::vector<Index>{2, 5});
-  CHECK(q.b.shape == std::vector<Index>{3, 2});
+  const ModuleTensors& q = adapter.layers.at("model.layers.1.self_attn.q_proj");
+  CHECK(q.a().shape == std::vector<Index>{2, 5});
+  CHECK(q.b().shape == std::vector<Index>{3, 2});
   CHECK(q.scale == 20);
-  CHECK(to_weight(q.a) == to_weight(f.tensors[0]).transpose());
-  CHECK(to_weight(q.b) == to_weight(f.tensors[1]).transpose());
+  CHECK(to_weight(q.a()) == to_weight(f.tensors[0]).transpose());
+  CHECK(to_weight(q.b()) == to_weight(f.tensors[1]).transpose());
   CHECK(adapter.config.rank == 2);
   CHECK(adapter.config.alpha == 40);
   CHECK(adapter.config.dropout == 0.1);
@@ -73,16 +74,16 @@ TEST_CASE("mlx: adapters of the last blocks, of embeddings, with DoRA, in bf16")
   CHECK(std::get<std::vector<std::string>>(f.load().config.target_modules) == std::vector<std::string>{"model.layers.1.self_attn.q_proj"});
   f.tensors.push_back(ramp("model.embed_tokens.lora_a", {7, 2}));
   f.tensors.push_back(ramp("model.embed_tokens.lora_b", {2, 5}));
-  const LoraTensors embedding = f.load().layers.at("model.embed_tokens");
+  const ModuleTensors embedding = f.load().layers.at("model.embed_tokens");
   CHECK(embedding.is_embedding);
-  CHECK(embedding.a.shape == std::vector<Index>{2, 7});
+  CHECK(embedding.a().shape == std::vector<Index>{2, 7});
 
   MlxFolder dora;
   dora.with("\"lora\"", "\"dora\"");
   dora.refused("missing tensor \"model.layers.0.self_attn.q_proj.m\"; fine_tune_type is dora");
   for (const char* layer : {"0", "1"}) dora.tensors.push_back(ramp(concat("model.layers.", layer, ".self_attn.q_proj.m"), {3}));
-  CHECK(dora.load().config.use_dora);
-  CHECK(dora.load().layers.begin()->second.magnitude->shape == std::vector<Index>{3});
+  CHECK(dora.load().config.fields.at("use_dora") == FieldValue(true));
+  CHECK(dora.load().layers.begin()->second.at("lora_magnitude_vector").shape == std::vector<Index>{3});
   dora.tensors.back().name = "model.layers.0.self_attn.q_proj.m2";
   dora.refused("unexpected tensor \"model.layers.0.self_attn.q_proj.m2\"");
   dora.with("\"dora\"", "\"lora\"").tensors.back().name = "model.layers.1.self_attn.q_proj.m";
@@ -91,8 +92,8 @@ TEST_CASE("mlx: adapters of the last blocks, of embeddings, with DoRA, in bf16")
   MlxFolder brain;
   const std::vector<bfloat16> values{bfloat16(1.0f), bfloat16(2.0f), bfloat16(3.0f), bfloat16(4.0f), bfloat16(5.0f), bfloat16(6.0f)};
   brain.tensors[1] = make_tensor<bfloat16>(brain.tensors[1].name, {2, 3}, values);
-  CHECK(brain.load().layers.begin()->second.b.dtype == DType::bf16);
-  CHECK(to_weight(brain.load().layers.begin()->second.b)(2, 1) == 6.0f);
+  CHECK(brain.load().layers.begin()->second.b().dtype == DType::bf16);
+  CHECK(to_weight(brain.load().layers.begin()->second.b())(2, 1) == 6.0f);
 }
 
 TEST_CASE("mlx: configurations that mean something else are refused by name") {

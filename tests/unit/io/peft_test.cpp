@@ -3,8 +3,10 @@
 #include <limits>
 #include <map>
 
+#include <lowrank/io/json.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/peft_config.hpp>
+#include <lowrank/io/safetensors.hpp>
 
 #include "support/files.hpp"
 
@@ -67,10 +69,10 @@ TEST_CASE("peft: adapters that PEFT saved are written back byte by byte, both fi
 
 TEST_CASE("peft: what an adapter holds") {
   const Adapter patterns = peft::load(golden + "patterns");
-  const LoraTensors& q = patterns.layers.at("model.layers.0.self_attn.q_proj");
+  const ModuleTensors& q = patterns.layers.at("model.layers.0.self_attn.q_proj");
   CHECK(q.rank() == 4);
   CHECK(q.scale == 32.0 / 4);
-  const LoraTensors& down = patterns.layers.at("model.layers.1.mlp.down_proj");
+  const ModuleTensors& down = patterns.layers.at("model.layers.1.mlp.down_proj");
   CHECK(down.rank() == 12);
   CHECK(down.scale == 16.0 / 12);
   CHECK(down.in() == 160);
@@ -78,8 +80,8 @@ TEST_CASE("peft: what an adapter holds") {
   CHECK(patterns.layers.at("model.layers.0.mlp.down_proj").scale == 2);
   CHECK(patterns.config.task_type == "CAUSAL_LM");
   CHECK(peft::load(golden + "rslora_r16").layers.begin()->second.scale == 8.0 / 4);
-  CHECK(peft::load(golden + "dora_r8").layers.begin()->second.magnitude.has_value());
-  CHECK(peft::load(golden + "lora_bias_r8").layers.begin()->second.bias.has_value());
+  CHECK(peft::load(golden + "dora_r8").layers.begin()->second.find("lora_magnitude_vector"));
+  CHECK(peft::load(golden + "lora_bias_r8").layers.begin()->second.bias());
   CHECK(peft::load(golden + "save_head_r8").saved.at(0).name == "lm_head.weight");
   const Adapter embedding = peft::load(golden + "embed_r4");
   CHECK(embedding.layers.at("model.embed_tokens").is_embedding);
@@ -91,7 +93,7 @@ TEST_CASE("peft: an adapter made here is saved with PEFT's configuration") {
   const test::TemporaryFolder folder;
   Adapter adapter;
   adapter.config = {.rank = 4, .alpha = 8, .target_modules = std::vector<std::string>{"q_proj"}, .base_model = "tiny"};
-  adapter.layers["x.q_proj"] = {filled("", {4, 5}), filled("", {3, 4}), 2.0};
+  adapter.layers["x.q_proj"] = lora_tensors(filled("", {4, 5}), filled("", {3, 4}), 2.0);
   peft::save(adapter, folder.path());
   const Adapter loaded = peft::load(folder.path());
   CHECK(loaded.layers.at("x.q_proj").scale == 2);
@@ -110,8 +112,8 @@ TEST_CASE("peft: ranks and scales that no pattern says are written as one path e
   const test::TemporaryFolder folder;
   Adapter adapter;
   adapter.config = {.rank = 4, .alpha = 8, .target_modules = std::vector<std::string>{"q_proj"}};
-  adapter.layers["a.q_proj"] = {filled("", {4, 5}), filled("", {3, 4}), 2.0};
-  adapter.layers["b.q_proj"] = {filled("", {6, 5}), filled("", {3, 6}), 0.5};
+  adapter.layers["a.q_proj"] = lora_tensors(filled("", {4, 5}), filled("", {3, 4}), 2.0);
+  adapter.layers["b.q_proj"] = lora_tensors(filled("", {6, 5}), filled("", {3, 6}), 0.5);
   peft::save(adapter, folder.path());
   const Adapter loaded = peft::load(folder.path());
   CHECK(loaded.layers.at("b.q_proj").rank() == 6);
@@ -190,8 +192,8 @@ TEST_CASE("peft: what the configuration announces must be there") {
 TEST_CASE("peft: configuration values that make no sense are refused, with key and value") {
   check_config("", "not valid JSON");
   check_config("[]", "must be a JSON object");
-  check_config("{}", "peft_type is null but only LORA is read");
-  check_config(R"({"peft_type": "IA3"})", "peft_type is \"IA3\"");
+  check_config("{}", "peft_type is null but only LORA");
+  check_config(R"({"peft_type": "BOFT"})", "peft_type is \"BOFT\"");
   check_config(R"({"peft_type": "LORA", "r": 2, "r": 3})", "\"r\" occurs twice");
   for (const char* rank : {"0", "-1", "2.0", "\"2\"", "4294967296", "[2]"})
     check_config(std::string(R"({"peft_type": "LORA", "target_modules": ["q_proj"], "r": )") + rank + '}', "r is ");
@@ -258,7 +260,7 @@ TEST_CASE("peft: every field of PEFT's LoraConfig is kept or refused by name") {
                                                 {"lora_ga_config", R"({"x": 1})"},
                                                 {"qalora_group_size", "32"},
                                                 {"runtime_config", R"({"ephemeral_gpu_offload": true})"}};
-  const std::map<std::string, const char*> refused{{"peft_type", "\"LOHA\""},
+  const std::map<std::string, const char*> refused{{"peft_type", "\"BOFT\""},
                                                    {"megatron_config", R"({"x": 1})"},
                                                    {"trainable_token_indices", "[1]"},
                                                    {"velora_config", R"({"x": 1})"},
@@ -300,7 +302,7 @@ TEST_CASE("peft: folders without an adapter are refused with advice") {
 TEST_CASE("peft::save: an adapter that could not be loaded again is refused before anything is written") {
   const test::TemporaryFolder folder;
   Adapter adapter = PeftFolder().load();
-  adapter.layers.at("x.q_proj").b = filled("", {3, 7});
+  adapter.layers.at("x.q_proj").b() = filled("", {3, 7});
   CHECK_THROWS_AS(peft::save(adapter, folder / "new"), FormatError);
   CHECK_FALSE(std::filesystem::exists(folder / "new"));
   test::write_file(folder / "file", "old");

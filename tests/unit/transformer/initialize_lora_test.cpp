@@ -136,7 +136,7 @@ TEST_CASE("start_lora with DoRA: lengths are those of the whole weight, and the 
       model.layer(s) = lowrank::AnyLinear(lowrank::AnyMatrix(lowrank::quantize<lowrank::Q8_0>(dense_weight(model.layer(s)))));
     Llama untouched = model;
     LoraConfig config = small_lora();
-    config.use_dora = true;
+    lowrank::set_method(config, "dora");
     const auto before = small_logits(model, nullptr);
     StartedLora started = start_lora(model, config, {.start = parse_start(name), .seed = seed, .batch = 2, .batches = 2}, small_data());
     CHECK(distance(small_logits(model, &started.lora), before) < 2e-5);

@@ -24,8 +24,8 @@ using transformer_test::golden_folder;
 
 namespace {
 
-lowrank::Weight<float> update(const lowrank::LoraTensors& layer) {
-  return static_cast<float>(layer.scale) * lowrank::to_weight(layer.b) * lowrank::to_weight(layer.a);
+lowrank::Weight<float> update(const lowrank::ModuleTensors& layer) {
+  return static_cast<float>(layer.scale) * lowrank::to_weight(layer.b()) * lowrank::to_weight(layer.a());
 }
 
 void check_same_update(const Adapter& a, const Adapter& b) {
@@ -37,8 +37,8 @@ void check_same_update(const Adapter& a, const Adapter& b) {
 void save_as_mlx(const Adapter& adapter, const std::filesystem::path& folder) {
   std::vector<lowrank::StoredTensor> tensors;
   for (const auto& [path, layer] : adapter.layers) {
-    tensors.push_back(lowrank::from_weight(path + ".lora_a", lowrank::to_weight(layer.a).transpose()));
-    tensors.push_back(lowrank::from_weight(path + ".lora_b", lowrank::to_weight(layer.b).transpose()));
+    tensors.push_back(lowrank::from_weight(path + ".lora_a", lowrank::to_weight(layer.a()).transpose()));
+    tensors.push_back(lowrank::from_weight(path + ".lora_b", lowrank::to_weight(layer.b()).transpose()));
   }
   std::filesystem::create_directories(folder);
   lowrank::safetensors::write(folder / "adapters.safetensors", tensors);

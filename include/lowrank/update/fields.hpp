@@ -1,0 +1,28 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include <lowrank/config.hpp>
+
+/// What a file's configuration says of a method, by the keys that PEFT gives it.
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// A value of a configuration: none, a truth, a number, a text or a list of texts.
+using FieldValue = std::variant<std::monostate, bool, double, std::string, std::vector<std::string>>;
+/// Values by key.
+using MethodFields = std::map<std::string, FieldValue, std::less<>>;
+
+/// One key of a method's configuration, and the value that PEFT writes when nobody gives one.
+struct Field {
+  std::string_view key;
+  FieldValue standard = {};
+  bool changes_result = true;  ///< false: it says how the training began or went
+};
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include <lowrank/update/fields.hpp>
+
+/// The methods that files may hold: a line each.
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// A method as files know it.
+struct Method {
+  std::string_view peft_type;                 ///< "LORA", "VERA" …
+  std::string_view name;                      ///< as the command line spells it
+  std::string_view flag;                      ///< the field that chooses it by being true among methods of one peft_type, or empty
+  std::vector<Field> (*fields)();             ///< every key of its configuration beside those that all methods have
+  std::span<const std::string_view> tensors;  ///< names that a module's tensors may have, behind the module's path
+  std::size_t required;                       ///< so many of the first every module has (of an embedding the lora_embedding pair instead)
+  std::span<const std::string_view> shared;   ///< names of tensors that all modules use
+};
+
+/// All of them.
+std::span<const Method> methods();
+/// The method of that peft_type which the fields choose, or null.
+const Method* find_method(std::string_view peft_type, const MethodFields& fields);
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/update/registry.inl>
+#endif

@@ -68,7 +68,7 @@ void info(const Options& o) {
                       {"rank", config.rank},
                       {"alpha", config.alpha},
                       {"use_rslora", config.use_rslora},
-                      {"method", lowrank::method_of(config).name},
+                      {"method", std::string(lowrank::method_of(config).name)},
                       {"adapter_parameters", adapter.parameter_count()},
                       {"adapter_bytes", adapter.bytes()},
                       {"layers", layers}});

@@ -21,6 +21,7 @@ struct ModuleShape {
 
 namespace detail {
 
+/// Whether a path is a name, or ends with a dot and the name.
 bool ends_with_name(std::string_view path, std::string_view name);
 
 /// Whether one of the dotted parts of a path, or several in a row, are that name.
@@ -118,9 +119,6 @@ void set_method(LoraConfig& config, std::string_view name);
 namespace detail {
 
 std::string_view last_part(std::string_view path);
-
-/// Whether a path is a name, or ends with a dot and the name.
-bool ends_with_name(std::string_view path, std::string_view name);
 
 /// The last parts of the paths that differ, nearest to the name first, as "a, b, c".
 std::string near_names(std::string_view name, std::span<const ModuleShape> modules);

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include <lowrank/kernels/format/weight_view.hpp>
 #include <lowrank/ops/decompose.hpp>
 #include <lowrank/quant/matrix.hpp>
 
@@ -15,53 +16,28 @@ namespace detail {
 
 void check_initial(const char* operation, Index out, Index in, Index rank, double scale);
 
-template <Source W>
-Weight<float> dense_copy(const W& w) {
-  Weight<float> dense(w.rows(), w.cols());
-  w.decode(0, w.rows(), 0, w.cols(), dense.data(), w.cols());
-  return dense;
-}
+Weight<float> dense_copy(const WeightView& w);
 
 }  // namespace detail
 
 /// W - s B A: the base of a layer whose update begins with `update`. W [out, in] any source; a dense fp32 result.
-template <Source W>
-Weight<float> residual_weight(const W& w, const Factors& update) {
-  Weight<float> base = detail::dense_copy(w);
-  base.noalias() -= static_cast<float>(update.scale) * update.b * update.a;  // [out, r] · [r, in]
-  return base;
-}
+Weight<float> residual_weight(const WeightView& w, const Factors& update);
 
 /// A trained update for the weight as it was before its initialization: s (B A - B₀ A₀) = s [B, -B₀] [A; A₀], exactly. Throws ShapeError.
 Factors to_plain_update(const Factors& initial, const Factors& trained);
 
 /// PiSSA: the r largest singular directions of W, s B A = U_r S_r V_rᵀ. Moves them out of the base. Cost: a full SVD. Throws ValueError.
 /// Meng et al. 2024, "PiSSA: Principal singular values and singular vectors adaptation".
-template <Source W>
-Factors init_pissa(const W& w, Index rank, double scale) {
-  detail::check_initial("init_pissa", w.rows(), w.cols(), rank, scale);
-  return shared_evenly(thin_svd(detail::dense_copy(w).template cast<double>()).leading(rank), scale);
-}
+Factors init_pissa(const WeightView& w, Index rank, double scale);
 
 /// PiSSA by a randomized SVD: some 2 + 2 q products of the weight with r + 8 columns, and no dense copy. Base + update is still W.
-template <Source W>
-Factors init_pissa_fast(const W& w, Index rank, double scale, const RandomizedSvdOptions& options = {}) {
-  detail::check_initial("init_pissa_fast", w.rows(), w.cols(), rank, scale);
-  return shared_evenly(randomized_svd(w, rank, options), scale);
-}
+Factors init_pissa_fast(const WeightView& w, Index rank, double scale, const RandomizedSvdOptions& options = {});
 
 /// OLoRA: B the first r columns of Q and A the first r rows of R in W = Q R. Moves s B A out of the base.
 ///
 /// Only r columns of W are decomposed: they alone decide the first r columns of Q, and R_r = Q_rᵀ W. Cost: 2 out in r FLOPs. Throws
 /// ValueError. Büyükakyüz 2024, "OLoRA: Orthonormal low-rank adaptation".
-template <Source W>
-Factors init_olora(const W& w, Index rank, double scale) {
-  detail::check_initial("init_olora", w.rows(), w.cols(), rank, scale);
-  Weight<float> head(w.rows(), rank);
-  w.decode(0, w.rows(), 0, rank, head.data(), rank);
-  const Activation<float> q = thin_qr(head.cast<double>()).q.template cast<float>();  // [out, r]
-  return {multiply_transposed(w, q).transpose(), q, scale};                           // (Wᵀ Q)ᵀ   [r, in]
-}
+Factors init_olora(const WeightView& w, Index rank, double scale);
 
 /// Orthogonal: rows of A and columns of B that meet at right angles, so that B A = 0 though neither is; the base stays.
 ///
@@ -90,8 +66,8 @@ struct LoftQ {
 /// The second step is optimal but the first is not, since a block's scale moves with its largest weight, so the iteration stops where the
 /// error no longer falls, and the best is returned. PEFT forgets 1/s; here it is in B and A. With one iteration Q is quantize(W), the base
 /// that any loader makes. Throws ValueError. Li et al. 2023, "LoftQ: LoRA-fine-tuning-aware quantization".
-template <class Format, Source W>
-LoftQ<Format> init_loftq(const W& w, Index rank, double scale, Index iterations = 1) {
+template <class Format>
+LoftQ<Format> init_loftq(const WeightView& w, Index rank, double scale, Index iterations = 1) {
   detail::check_initial("init_loftq", w.rows(), w.cols(), rank, scale);
   check<ValueError>(iterations > 0, "init_loftq", "iterations = ", iterations, "; it must be at least 1");
   const Weight<float> dense = detail::dense_copy(w);
@@ -103,7 +79,7 @@ LoftQ<Format> init_loftq(const W& w, Index rank, double scale, Index iterations 
     const Weight<float> missing = dense - dequantize(q);
     Factors update = shared_evenly(leading_svd(missing, rank), scale);
     const Weight<float> product = static_cast<float>(scale) * update.b * update.a;
-    const double error = (missing - product).template cast<double>().norm() / norm;
+    const double error = (missing - product).cast<double>().norm() / norm;
     if (!best.errors.empty() && error >= best.errors.back()) break;
     best.errors.push_back(error);
     best.update = std::move(update);

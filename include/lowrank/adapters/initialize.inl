@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <lowrank/nn/init.hpp>
+#include <lowrank/ops/product.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -23,10 +24,40 @@ LOWRANK_INLINE Weight<float> drawn_normal(Index rows, Index cols, const Random& 
   return m;
 }
 
+LOWRANK_INLINE Weight<float> dense_copy(const WeightView& w) {
+  Weight<float> dense(w.rows(), w.cols());
+  w.decode(0, w.rows(), 0, w.cols(), dense.data(), w.cols());
+  return dense;
+}
+
 }  // namespace detail
+
+LOWRANK_INLINE Weight<float> residual_weight(const WeightView& w, const Factors& update) {
+  Weight<float> base = detail::dense_copy(w);
+  base.noalias() -= static_cast<float>(update.scale) * update.b * update.a;  // [out, r] · [r, in]
+  return base;
+}
 
 LOWRANK_INLINE Factors to_plain_update(const Factors& initial, const Factors& trained) {
   return stack(std::array{trained, Factors{initial.a, initial.b, -initial.scale}});
+}
+
+LOWRANK_INLINE Factors init_pissa(const WeightView& w, Index rank, double scale) {
+  detail::check_initial("init_pissa", w.rows(), w.cols(), rank, scale);
+  return shared_evenly(thin_svd(detail::dense_copy(w).cast<double>()).leading(rank), scale);
+}
+
+LOWRANK_INLINE Factors init_pissa_fast(const WeightView& w, Index rank, double scale, const RandomizedSvdOptions& options) {
+  detail::check_initial("init_pissa_fast", w.rows(), w.cols(), rank, scale);
+  return shared_evenly(randomized_svd(w, rank, options), scale);
+}
+
+LOWRANK_INLINE Factors init_olora(const WeightView& w, Index rank, double scale) {
+  detail::check_initial("init_olora", w.rows(), w.cols(), rank, scale);
+  Weight<float> head(w.rows(), rank);
+  w.decode(0, w.rows(), 0, rank, head.data(), rank);
+  const Activation<float> q = thin_qr(head.cast<double>()).q.cast<float>();  // [out, r]
+  return {multiply_transposed(w, q).transpose(), q, scale};                  // (Wᵀ Q)ᵀ   [r, in]
 }
 
 LOWRANK_INLINE Factors init_orthogonal(Index out, Index in, Index rank, std::uint64_t seed, std::uint64_t stream) {

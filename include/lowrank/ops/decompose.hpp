@@ -1,11 +1,9 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 
-#include <lowrank/core/matrix.hpp>
+#include <lowrank/kernels/format/weight_view.hpp>
 #include <lowrank/ops/factors.hpp>
-#include <lowrank/ops/product.hpp>
 
 /// QR and singular value decompositions: Eigen's take a compiler ten times as long as all the rest of the library.
 ///
@@ -47,28 +45,12 @@ struct RandomizedSvdOptions {
   std::uint64_t seed = 0;
 };
 
-namespace detail {
-
-/// A weight [rows, cols] by what it does to thin matrices: W X and Wᵀ Y.
-struct ThinProducts {
-  Index rows, cols;
-  std::function<Activation<float>(const Activation<float>&)> times, transposed_times;
-};
-Svd randomized_svd(const ThinProducts& w, Index rank, const RandomizedSvdOptions& options);
-
-}  // namespace detail
-
 /// The leading singular triplets of a weight in any format, from products with thin matrices alone: the weight is never dense.
 ///
 /// Y = (W Wᵀ)^q W Ω for a Gaussian Ω [in, k], k = rank + oversampling; Q = qr(Y); the SVD of the small Qᵀ W gives the rest. Every product
 /// is orthonormalized before the next, without which only the largest direction would survive rounding. Cost: 2 + 2 q products of the
 /// weight with k columns. Halko, Martinsson, Tropp 2011, "Finding structure with randomness", algorithms 4.4 and 5.1. Throws ValueError.
-template <Source W>
-Svd randomized_svd(const W& w, Index rank, const RandomizedSvdOptions& options = {}) {
-  const auto times = [&w](const Activation<float>& x) -> Activation<float> { return multiply(w, x); };
-  const auto transposed_times = [&w](const Activation<float>& y) -> Activation<float> { return multiply_transposed(w, y); };
-  return detail::randomized_svd({w.rows(), w.cols(), times, transposed_times}, rank, options);
-}
+Svd randomized_svd(const WeightView& w, Index rank, const RandomizedSvdOptions& options = {});
 
 /// The leading singular triplets of a dense matrix: exact up to 512 rows or columns, by randomized_svd with more samples beyond, where
 /// the exact one takes minutes and, for the few largest, is no better than that to a percent of what is left out.

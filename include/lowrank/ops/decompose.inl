@@ -6,6 +6,7 @@
 #include <lowrank/core/random.hpp>
 #include <lowrank/ops/bidiagonal_svd.hpp>
 #include <lowrank/ops/householder.hpp>
+#include <lowrank/ops/product.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -61,25 +62,21 @@ LOWRANK_INLINE Svd product_svd(const Factors& factors) {
   return product_svd(factors.scale * factors.b.cast<double>(), factors.a.cast<double>());
 }
 
-namespace detail {
-
-LOWRANK_INLINE Svd randomized_svd(const ThinProducts& w, Index rank, const RandomizedSvdOptions& options) {
-  const Index least = std::min(w.rows, w.cols);
-  check<ValueError>(rank > 0 && rank <= least, "randomized_svd", "rank = ", rank, " for a [", w.rows, ", ", w.cols,
+LOWRANK_INLINE Svd randomized_svd(const WeightView& w, Index rank, const RandomizedSvdOptions& options) {
+  const Index least = std::min(w.rows(), w.cols());
+  check<ValueError>(rank > 0 && rank <= least, "randomized_svd", "rank = ", rank, " for a [", w.rows(), ", ", w.cols(),
                     "] matrix; it must lie in [1, ", least, ']');
   check<ValueError>(options.oversampling >= 0 && options.power_iterations >= 0, "randomized_svd", "oversampling = ", options.oversampling,
                     ", power_iterations = ", options.power_iterations, "; neither may be negative");
   const auto basis = [](const Activation<float>& y) -> Activation<float> { return thin_qr(y.cast<double>()).q.cast<float>(); };
-  Activation<float> sample(w.cols, std::min(least, rank + options.oversampling));  // [in, k]
+  Activation<float> sample(w.cols(), std::min(least, rank + options.oversampling));  // [in, k]
   Random random(options.seed);
   for (Index i = 0; i < sample.size(); ++i) sample.data()[i] = random.normal();
-  Activation<float> q = basis(w.times(sample));  // [out, k]
-  for (Index i = 0; i < options.power_iterations; ++i) q = basis(w.times(basis(w.transposed_times(q))));
-  const Svd small = thin_svd(w.transposed_times(q).cast<double>());  // Wᵀ Q = V s U'ᵀ   [in, k]
-  return Svd{thin_product(q.cast<double>(), small.v), small.s, small.u}.leading(rank);
+  Activation<float> q = basis(multiply(w, sample));  // [out, k]
+  for (Index i = 0; i < options.power_iterations; ++i) q = basis(multiply(w, basis(multiply_transposed(w, q))));
+  const Svd small = thin_svd(multiply_transposed(w, q).cast<double>());  // Wᵀ Q = V s U'ᵀ   [in, k]
+  return Svd{detail::thin_product(q.cast<double>(), small.v), small.s, small.u}.leading(rank);
 }
-
-}  // namespace detail
 
 LOWRANK_INLINE Svd leading_svd(const Weight<float>& w, Index rank, std::uint64_t seed) {
   constexpr Index exact = 512;

@@ -22,8 +22,7 @@ Adapter adapter_for(const std::vector<std::string>& paths) {
   Adapter adapter;
   adapter.config.target_modules = Names{"q_proj"};
   for (const std::string& path : paths) {
-    adapter.layers[path].a.shape = {8, 8};
-    adapter.layers[path].b.shape = {6, 8};
+    adapter.layers[path] = lora_tensors({.name = "a", .shape = {8, 8}}, {.name = "b", .shape = {6, 8}});
   }
   return adapter;
 }
@@ -136,7 +135,7 @@ TEST_CASE("check_fits: the first mismatch is named") {
   CHECK_THROWS_WITH_AS(check_fits(adapter_for({q0, q1, "model.layers.2.self_attn.q_proj"}), modules),
                        doctest::Contains("which the model does not have"), ShapeError);
   Adapter wide = adapter_for({q0, q1});
-  wide.layers[q1].b.shape = {7, 8};
+  wide.layers[q1].b().shape = {7, 8};
   CHECK_THROWS_WITH_AS(check_fits(wide, modules), doctest::Contains("is [6, 8] in the model but the adapter was made for [7, 8]"),
                        ShapeError);
 }

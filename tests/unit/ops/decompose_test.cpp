@@ -1,5 +1,8 @@
 #include <doctest/doctest.h>
 
+#include <lowrank/core/parallel.hpp>
+#include <lowrank/core/random.hpp>
+#include <lowrank/ops/bidiagonal_svd.hpp>
 #include <lowrank/ops/decompose.hpp>
 
 using namespace lowrank;

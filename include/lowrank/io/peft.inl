@@ -107,6 +107,9 @@ class Assembler {
     const auto need = [&](std::string_view name, std::string_view why) {
       check<FormatError>(module.find(name), "peft", file_, ": missing tensor ", prefix, path, '.', name, ", needed as ", why);
     };
+    for (const std::string_view name : {ModuleTensors{}.a_name(), ModuleTensors{}.b_name()})
+      check<FormatError>(!module.is_embedding || !module.find(name), "peft", file_, ": ", name_text(path),
+                         " has the tensors of a linear layer and of an embedding");
     const bool has_factors = method_.required >= 2 && method_.tensors[0] == ModuleTensors{}.a_name();
     if (has_factors)
       for (const std::string_view name : {module.a_name(), module.b_name()}) need(name, "its other half is there");
@@ -117,9 +120,6 @@ class Assembler {
       check<FormatError>(is_known, "peft", file_, ": unexpected tensor ", tensor.name, " without ", reason_for(name));
       check<FormatError>(name != ModuleTensors::bias_name || adapter_.config.lora_bias, "peft", file_, ": unexpected tensor ", tensor.name,
                          " without lora_bias is true");
-      const bool is_factor = name == ModuleTensors{}.a_name() || name == ModuleTensors{}.b_name();
-      check<FormatError>(!is_factor || !module.is_embedding, "peft", file_, ": ", name_text(path),
-                         " has the tensors of a linear layer and of an embedding");
     }
     const StoredTensor& first = module.tensors.begin()->second;
     check<FormatError>(std::holds_alternative<std::monostate>(adapter_.config.target_modules) || is_target_(path), "peft", file_,

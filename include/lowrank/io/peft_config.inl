@@ -64,8 +64,9 @@ class ConfigReader {
     read_fields(config);
     config.fan_in_fan_out = flag("fan_in_fan_out");
     config.bias = text("bias").value_or("none");
-    require(config.bias == "none" || config.bias == "all" || config.bias.ends_with("_only"), "bias",
-            "none, all or that of the method only");
+    const std::string only = lower(config.peft_type) + "_only";  // of AdaLoRA lora_only
+    const bool is_only = config.bias.ends_with("_only") && only.ends_with(lower(config.bias));
+    require(config.bias == "none" || config.bias == "all" || is_only, "bias", concat("none, all or ", only));
     config.target_modules = names("target_modules");
     config.exclude_modules = names("exclude_modules");
     config.layers_to_transform = layers();
@@ -164,6 +165,10 @@ class ConfigReader {
       numbers.push_back(*index);
     }
     return numbers;
+  }
+  static std::string lower(std::string text) {
+    for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    return text;
   }
   /// A list of truths says which of its directions a tensor kept; how many, or nothing for another value.
   static std::optional<Index> ranks_left(const Json& value) {

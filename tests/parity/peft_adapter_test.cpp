@@ -4,6 +4,7 @@
 #include <string>
 
 #include <lowrank/adapters/merge.hpp>
+#include <lowrank/adapters/target.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/safetensors.hpp>
 

@@ -5,6 +5,7 @@
 
 #include <lowrank/io/mlx.hpp>
 #include <lowrank/io/peft.hpp>
+#include <lowrank/io/safetensors.hpp>
 
 #include <transformer/adapters.hpp>
 #include <transformer/initialize.hpp>

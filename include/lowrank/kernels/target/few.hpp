@@ -66,90 +66,85 @@ inline bool can_stream(const BlockSource& s) {
   return (s.run == 16 || s.run == 32) && std::all_of(s.table.begin(), s.table.end(), is_short);
 }
 
-/// Where four rows, or fewer, of blocks begin; rows past the last repeat it.
-struct RowPlaces {
-  Index row[4];  ///< their numbers
-  const std::byte* codes[4];
-  const std::byte* scales[4];  ///< Scaling::array
-  const std::byte* ahead;      ///< where prefetching begins
-  Index chunk_pitch;           ///< bytes from one chunk of a row to the next, on average
+/// How the blocks of a product lie: the same for all its rows.
+struct BlockRows {
+  const BlockSource& source;
+  Index row_bytes, scale_bytes;  ///< from one row to the next, of blocks and of an array of scales
+  Index chunk_pitch;             ///< bytes from one chunk of a row to the next, on average
+  Index block_bytes, codes_at, scale_at;
+  int group_shift, block_shift;           ///< group and block are powers of two
+  alignas(16) std::int32_t pair_mask[4];  ///< of a scale and an offset side by side: bits set for those that a block has
 
-  [[gnu::noinline]] RowPlaces(const FewTokens& p, Index begin, int count) {
-    const BlockSource& s = p.weight->blocks();
-    const Index row_bytes = s.row_bytes(), groups = s.pitch / s.group;
-    for (int r = 0; r < count; ++r) {
-      row[r] = p.row + (begin + r < p.rows ? begin + r : p.rows - 1);
-      codes[r] = s.data + row[r] * row_bytes;
-      scales[r] = s.scales + (s.read_scales == ArrayScales::read ? row[r] * groups * 4 : 0);
-    }
-    ahead = codes[0] + ceil_div(4096, count * row_bytes) * count * row_bytes;
-    chunk_pitch = row_bytes / p.chunks;
-  }
+  explicit BlockRows(const FewTokens& p)
+      : source(p.weight->blocks()),
+        row_bytes(source.row_bytes()),
+        scale_bytes(source.pitch / source.group * 4),
+        chunk_pitch(row_bytes / p.chunks),
+        block_bytes(source.block_bytes),
+        codes_at(source.codes_at),
+        scale_at(source.scale_at),
+        group_shift(std::countr_zero(static_cast<std::size_t>(source.group))),
+        block_shift(std::countr_zero(static_cast<std::size_t>(source.block))),
+        pair_mask{-1, source.offset_at < 0 ? 0 : -1, 0, 0} {}
 };
 
-/// Scale and offset, one behind the other, of groups [first, first + count), at most 128.
-[[gnu::noinline]] inline void read_pairs(const BlockSource& s, Index first, Index count, float (*pairs)[2]) {
-  float scale[128], offset[128];
-  s.read_scales(s, first, count, scale, offset);
-  for (Index i = 0; i < count; ++i) pairs[i][0] = scale[i], pairs[i][1] = offset[i];
-}
-
-/// Rows of blocks side by side: where their chunks lie, and the scales that were read ahead.
+/// Rows of blocks side by side: where their chunks lie, and the scales that were read ahead. Rows past the last repeat it.
 template <Layout L, Scaling M, int Rows>
 struct RowGroup {
   static constexpr bool has_window = few::has_window(M);
   static constexpr bool has_plain_blocks = L == Layout::pairs || !has_window;  ///< a chunk a block
   static constexpr Index window_groups = 128;
 
-  const BlockSource& source;
-  const RowPlaces places;
-  Index first_group = 0;  ///< of those read ahead
-  Index group_shift, block_shift = 5, block_bytes = 16, codes_at = 0;
-  float pairs[has_window ? Rows : 1][has_window ? window_groups : 1][2];
+  const BlockRows& all;
+  const std::byte *codes[Rows], *scales[Rows];  ///< where a row begins, and its scales (Scaling::array)
+  const std::byte* ahead;                       ///< where prefetching begins
+  Index row[Rows];                              ///< their numbers
+  Index first_group = 0;                        ///< of those read ahead
+  float scale[has_window ? Rows : 1][has_window ? window_groups : 1], offset[has_window ? Rows : 1][has_window ? window_groups : 1];
 
-  RowGroup(const FewTokens& p, Index begin) : source(p.weight->blocks()), places(p, begin, Rows) {
-    group_shift = std::countr_zero(static_cast<std::size_t>(source.group));
-    if (L == Layout::pairs) return;
-    block_shift = std::countr_zero(static_cast<std::size_t>(source.block));
-    block_bytes = source.block_bytes;
-    codes_at = source.codes_at;
+  [[gnu::always_inline]] RowGroup(const BlockRows& rows, const FewTokens& p, Index begin) : all(rows) {
+    LOWRANK_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      row[r] = p.row + (begin + r < p.rows ? begin + r : p.rows - 1);
+      codes[r] = all.source.data + row[r] * all.row_bytes;
+      if constexpr (M == Scaling::array) scales[r] = all.source.scales + row[r] * all.scale_bytes;
+    }
+    ahead = codes[0] + (all.row_bytes >= 4096 / Rows ? Rows * all.row_bytes : 4096);
   }
 
   /// Asks for the rows that come 4 KiB or more later, a chunk's share at a time: rows are short, and the processor's own prefetching ends
   /// with every page.
   [[gnu::always_inline]] void prefetch(Index c) const {
-    const std::byte* at = places.ahead + c * (Rows * places.chunk_pitch);
+    const std::byte* at = ahead + c * (Rows * all.chunk_pitch);
     LOWRANK_UNROLL
     for (Index line = 0; line < (Rows * 20 + 63) / 64; ++line) __builtin_prefetch(at + 64 * line);
   }
 
   /// Chunks whose scales are at hand after read_ahead, which begins with the group of a chunk.
-  Index window() const { return has_window ? window_groups << group_shift >> 5 : Index{1} << 40; }
+  Index window() const { return has_window ? window_groups << all.group_shift >> 5 : Index{1} << 40; }
   void read_ahead(Index chunk, Index end) {
     if constexpr (has_window) {
-      const Index groups = source.pitch >> group_shift, last = (end * 32 - 1) >> group_shift;
-      first_group = chunk * 32 >> group_shift;
+      const Index groups = all.source.pitch >> all.group_shift, last = (end * 32 - 1) >> all.group_shift;
+      first_group = chunk * 32 >> all.group_shift;
       const Index count = last - first_group < window_groups ? last - first_group + 1 : window_groups;
-      for (int r = 0; r < Rows; ++r) read_pairs(source, places.row[r] * groups + first_group, count, pairs[r]);
+      for (int r = 0; r < Rows; ++r) all.source.read_scales(all.source, row[r] * groups + first_group, count, scale[r], offset[r]);
     }
   }
 
   /// Byte of the row at which the block that holds chunk c begins, and of the block at which the chunk's codes do.
-  [[gnu::always_inline]] Index block_at(Index c) const { return (has_plain_blocks ? c : c >> (block_shift - 5)) * block_bytes; }
+  [[gnu::always_inline]] Index block_at(Index c) const {
+    if constexpr (L == Layout::pairs) return c * 16;
+    return (has_plain_blocks ? c : c >> (all.block_shift - 5)) * all.block_bytes;
+  }
   [[gnu::always_inline]] Index inside(Index c) const {
-    if constexpr (has_plain_blocks) return codes_at;
-    const Index position = c & ((Index{1} << (block_shift - 5)) - 1);
-    return codes_at + (L == Layout::long_halves ? position / 2 * 32 : position * (L == Layout::bytes ? 32 : 16));
+    if constexpr (L == Layout::pairs) return 0;
+    if constexpr (has_plain_blocks) return all.codes_at;
+    const Index position = c & ((Index{1} << (all.block_shift - 5)) - 1);
+    return all.codes_at + (L == Layout::long_halves ? position / 2 * 32 : position * (L == Layout::bytes ? 32 : 16));
   }
   /// Group of chunk c: in the row (Scaling::array), or in what was read ahead.
-  [[gnu::always_inline]] Index group_of(Index c) const { return (c * 32 >> group_shift) - first_group; }
+  [[gnu::always_inline]] Index group_of(Index c) const { return (c * 32 >> all.group_shift) - first_group; }
 };
-
-inline void store_sum(const FewTokens& p, Index row, Index token, float sum) {
-  if (row >= p.rows || token >= p.tokens) return;
-  float& y = p.y[token * p.ldy + row];
-  y = p.accumulate ? y + p.factor * sum : p.factor * sum;
-}
 
 /// A code table in signed bytes: table[c] = unit · entry[c], exact where the entries are small whole numbers.
 struct SignedTable {

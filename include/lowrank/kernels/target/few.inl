@@ -3,8 +3,16 @@
 //
 // A target includes this inside its namespace and region. It supplies Floats, and chunk_vectors, how many of them hold 32 elements;
 // copies_tokens, whether a strip of the activations is copied together; wide_rows, how many rows meet eight tokens; Operand, an element of
-// the activations, with tokens_of(p); add_products; for blocks a table type with load_chunk<L>(at, chunk, table, w), Pair with load_pair,
-// scale_of, offset_of and add_offset, and store_token; for dense rows load_dense, load_part and store_dense_token; store_sums.
+// the activations, with tokens_of(p); add_products; for blocks a type of code table with load_chunk<L>(at, chunk, codes, w), Pair with
+// load_pair, scale_of, offset_of and add_offset, and store_token; for dense rows load_dense, load_part and store_dense_token; lane_sums.
+
+/// What rows of blocks are read with: how they lie, and the numbers of their codes.
+template <class Codes>
+struct BlockReader {
+  few::BlockRows rows;
+  Codes codes;
+};
+struct DenseReader {};
 
 /// Chunks [begin, end) of the depth, and the activations there.
 struct Strip {
@@ -26,20 +34,36 @@ template <int Rows, int Tokens>
   }
 }
 
-/// A copy of the sums for store_sums, so that the loops keep theirs in registers.
+/// Adds unit times the sums of vectors to the product.
+template <int Rows, int Tokens>
+[[gnu::always_inline]] inline void store_lanes(const FewTokens& p, Index row, const Floats (&sum)[Rows * Tokens], float unit) {
+  alignas(16) float sums[Rows * Tokens];
+  LOWRANK_UNROLL
+  for (int i = 0; i < Rows * Tokens; i += 4) lane_sums(sum + i, unit, sums + i);
+  store_sums<Rows, Tokens>(p, row, sums);
+}
+template <int Rows, int Tokens>
+[[gnu::noinline]] void store_many_lanes(const FewTokens& p, Index row, const Floats (&sum)[Rows * Tokens], float unit) {
+  store_lanes<Rows, Tokens>(p, row, sum, unit);
+}
+
+/// The same for what a loop has summed; of a copy, so that it stays in registers until then.
 template <int Rows, int Tokens>
 [[gnu::always_inline]] inline void store_all(const FewTokens& p, Index row, const Floats (&sum)[Rows][Tokens], float unit = 1) {
   Floats copy[Rows * Tokens];
   LOWRANK_UNROLL
   for (int i = 0; i < Rows * Tokens; ++i) copy[i] = sum[i / Tokens][i % Tokens];
-  store_sums(p, row, Rows, Tokens, copy, unit);
+  if constexpr (Rows * Tokens > 8)
+    store_many_lanes<Rows, Tokens>(p, row, copy, unit);
+  else
+    store_lanes<Rows, Tokens>(p, row, copy, unit);
 }
 
 /// Four rows of blocks times one token: sums are scaled, which is cheaper than scaling weights; offsets meet the sums of activations.
-template <Layout L, Scaling M, class Table>
-void one_token(const FewTokens& p, const Strip& strip, const Table& table, Index row) {
+template <Layout L, Scaling M, class Codes>
+void one_token(const FewTokens& p, const Strip& strip, const BlockReader<Codes>& reader, Index row) {
   constexpr int Rows = 4;
-  RowGroup<L, M, Rows> rows(p, row);
+  RowGroup<L, M, Rows> rows(reader.rows, p, row);
   Floats sum[Rows][1];
   Offsets rest[Rows] = {};
   clear(sum);
@@ -53,7 +77,7 @@ void one_token(const FewTokens& p, const Strip& strip, const Table& table, Index
       LOWRANK_UNROLL
       for (int r = 0; r < Rows; ++r) {
         Floats w[chunk_vectors];
-        load_chunk<L>(rows.places.codes[r] + block + inside, c, table, w);
+        load_chunk<L>(rows.codes[r] + block + inside, c, reader.codes, w);
         const auto pair = load_pair(rows, r, c, block);
         Floats part = w[0] * Floats::load(x, Whole{});
         LOWRANK_UNROLL
@@ -67,13 +91,13 @@ void one_token(const FewTokens& p, const Strip& strip, const Table& table, Index
 }
 
 /// Chunk c of each row, scaled.
-template <Layout L, Scaling M, class Table, int Rows>
-[[gnu::always_inline]] inline void scaled_chunk(const RowGroup<L, M, Rows>& rows, Index c, const Table& table,
+template <Layout L, Scaling M, class Codes, int Rows>
+[[gnu::always_inline]] inline void scaled_chunk(const RowGroup<L, M, Rows>& rows, Index c, const Codes& codes,
                                                 Floats (&w)[Rows][chunk_vectors]) {
   const Index block = rows.block_at(c), inside = rows.inside(c);
   LOWRANK_UNROLL
   for (int r = 0; r < Rows; ++r) {
-    load_chunk<L>(rows.places.codes[r] + block + inside, c, table, w[r]);
+    load_chunk<L>(rows.codes[r] + block + inside, c, codes, w[r]);
     const auto pair = load_pair(rows, r, c, block);
     const Floats scale = scale_of(pair);
     LOWRANK_UNROLL
@@ -82,9 +106,9 @@ template <Layout L, Scaling M, class Table, int Rows>
 }
 
 /// Rows of blocks times several tokens, which share the scaled weights.
-template <Layout L, Scaling M, class Table, int Rows, int Tokens>
-void few_rows(const FewTokens& p, const Strip& strip, const Table& table, Index row) {
-  RowGroup<L, M, Rows> rows(p, row);
+template <Layout L, Scaling M, class Codes, int Rows, int Tokens>
+void few_rows(const FewTokens& p, const Strip& strip, const BlockReader<Codes>& reader, Index row) {
+  RowGroup<L, M, Rows> rows(reader.rows, p, row);
   Floats sum[Rows][Tokens];
   clear(sum);
   const Operand* x = strip.x;
@@ -94,7 +118,7 @@ void few_rows(const FewTokens& p, const Strip& strip, const Table& table, Index 
     for (Index c = begin; c < end; ++c, x += chunk_stride<Tokens>) {
       if constexpr (!copies_tokens) rows.prefetch(c);
       Floats w[Rows][chunk_vectors];
-      scaled_chunk(rows, c, table, w);
+      scaled_chunk(rows, c, reader.codes, w);
       add_products(w, x, token_stride(p), sum);
     }
   }
@@ -103,7 +127,7 @@ void few_rows(const FewTokens& p, const Strip& strip, const Table& table, Index 
 
 /// Dense rows over one strip; the last chunk may be short.
 template <Layout L, int Rows, int Tokens>
-void dense_rows(const FewTokens& p, const Strip& strip, const NoTable&, Index row) {
+void dense_rows(const FewTokens& p, const Strip& strip, const DenseReader&, Index row) {
   constexpr Index size = few::element_bytes(L);
   const Index length = p.weight->cols(), full = length / 32, pitch = p.weight->stride() * size;
   const auto* data = static_cast<const std::byte*>(p.weight->data()) + p.row * pitch;
@@ -131,11 +155,11 @@ void dense_rows(const FewTokens& p, const Strip& strip, const NoTable&, Index ro
 
 /// All rows, Rows side by side. Where several tokens are met strip by strip, a copy of a strip's activations, 16 KiB, stays in the
 /// first-level cache from row to row.
-template <int Rows, int Tokens, class Table>
-void all_rows(const FewTokens& p, const Table& table, void (*few)(const FewTokens&, const Strip&, const Table&, Index)) {
+template <int Rows, int Tokens, class Reader>
+void all_rows(const FewTokens& p, const Reader& reader, void (*few)(const FewTokens&, const Strip&, const Reader&, Index)) {
   Strip strip{0, p.chunks, tokens_of(p)};
   if constexpr (!copies_tokens || Tokens == 1) {
-    for (Index row = 0; row < p.rows; row += Rows) few(p, strip, table, row);
+    for (Index row = 0; row < p.rows; row += Rows) few(p, strip, reader, row);
   } else {
     constexpr Index length = 128 / Tokens;
     alignas(32) Operand copy[4096];
@@ -146,21 +170,22 @@ void all_rows(const FewTokens& p, const Table& table, void (*few)(const FewToken
       for (Index c = 0; c < strip.end - strip.begin; ++c)
         for (Index t = 0; t < Tokens; ++t)
           std::memcpy(copy + (c * Tokens + t) * 32, p.x + (t * p.chunks + strip.begin + c) * 32, 32 * sizeof(Operand));
-      for (Index row = 0; row < p.rows; row += Rows) few(part, strip, table, row);
+      for (Index row = 0; row < p.rows; row += Rows) few(part, strip, reader, row);
     }
   }
 }
 
-template <Layout L, Scaling M, class Table>
-void few_blocks(const FewTokens& p, const Table& table) {
-  if (p.tokens == 1) return all_rows<4, 1>(p, table, one_token<L, M, Table>);
-  if (p.tokens <= 4) return all_rows<2, 4>(p, table, few_rows<L, M, Table, 2, 4>);
-  all_rows<wide_rows, 8>(p, table, few_rows<L, M, Table, wide_rows, 8>);
+template <Layout L, Scaling M, class Codes>
+void few_blocks(const FewTokens& p, const Codes& codes) {
+  const BlockReader<Codes> reader{few::BlockRows(p), codes};
+  if (p.tokens == 1) return all_rows<4, 1>(p, reader, one_token<L, M, Codes>);
+  if (p.tokens <= 4) return all_rows<2, 4>(p, reader, few_rows<L, M, Codes, 2, 4>);
+  all_rows<wide_rows, 8>(p, reader, few_rows<L, M, Codes, wide_rows, 8>);
 }
 
 template <Layout L>
 void few_dense(const FewTokens& p) {
-  if (p.tokens == 1) return all_rows<4, 1>(p, NoTable{}, dense_rows<L, 4, 1>);
-  if (p.tokens <= 4) return all_rows<2, 4>(p, NoTable{}, dense_rows<L, 2, 4>);
-  all_rows<wide_rows, 8>(p, NoTable{}, dense_rows<L, wide_rows, 8>);
+  if (p.tokens == 1) return all_rows<4, 1>(p, DenseReader{}, dense_rows<L, 4, 1>);
+  if (p.tokens <= 4) return all_rows<2, 4>(p, DenseReader{}, dense_rows<L, 2, 4>);
+  all_rows<wide_rows, 8>(p, DenseReader{}, dense_rows<L, wide_rows, 8>);
 }

@@ -10,8 +10,6 @@ inline const float* tokens_of(const FewTokens& p) { return p.x; }
 
 inline __m256i load_16_twice(const void* from) { return _mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(from))); }
 
-struct NoTable {};
-
 /// A table's entries for byte shuffles: byte k holds byte k of all 16, in both 128-bit lanes. Those of ggml's formats are bfloat16, as
 /// small whole numbers are, and have the upper two bytes alone.
 template <bool IsShort>
@@ -130,10 +128,10 @@ struct Pair {
 
 template <Layout L, Scaling M, int Rows>
 [[gnu::always_inline]] inline Pair load_pair(const RowGroup<L, M, Rows>& rows, int r, Index c, Index block) {
-  [[maybe_unused]] const std::byte* at = rows.places.codes[r] + block + rows.source.scale_at;
+  [[maybe_unused]] const std::byte* at = rows.codes[r] + block + rows.all.scale_at;
   __m256 scale, offset;
   if constexpr (M == Scaling::array) {
-    scale = offset = _mm256_set1_ps(ArrayScales::float_at(rows.places.scales[r], rows.group_of(c)));
+    scale = offset = _mm256_set1_ps(ArrayScales::float_at(rows.scales[r], rows.group_of(c)));
   } else if constexpr (M == Scaling::half) {
     std::int16_t bits;
     std::memcpy(&bits, at, sizeof bits);
@@ -144,9 +142,8 @@ template <Layout L, Scaling M, int Rows>
     offset = _mm256_cvtph_ps(_mm_set1_epi32(bits));
     scale = _mm256_moveldup_ps(offset);
   } else {
-    const float* pair = rows.pairs[r][rows.group_of(c)];
-    scale = _mm256_set1_ps(pair[0]);
-    offset = _mm256_set1_ps(pair[1]);
+    scale = _mm256_set1_ps(rows.scale[r][rows.group_of(c)]);
+    offset = _mm256_set1_ps(rows.offset[r][rows.group_of(c)]);
   }
   return {scale, offset};
 }
@@ -165,24 +162,23 @@ template <int Rows, int Tokens>
   for (int k = 0; k < 4; ++k) {
     LOWRANK_UNROLL
     for (int t = 0; t < Tokens; ++t) {
-      const Floats activation = Floats::load(x + stride * t + 8 * k, Whole{});
+      const __m256 activation = _mm256_loadu_ps(x + stride * t + 8 * k);
       LOWRANK_UNROLL
-      for (int r = 0; r < Rows; ++r) sum[r][t] = fma(w[r][k], activation, sum[r][t]);
+      for (int r = 0; r < Rows; ++r) sum[r][t].v = _mm256_fmadd_ps(w[r][k].v, activation, sum[r][t].v);
     }
   }
 }
 
-/// Adds unit times the sums of the lanes of vector [r * tokens + t] to the product.
-[[gnu::noinline]] inline void store_sums(const FewTokens& p, Index row, int rows, int tokens, const Floats* sum, float unit = 1) {
-  alignas(16) float sums[8];
-  for (int i = 0; i < rows * tokens; i += 4) _mm_store_ps(sums + i, four_sums(sum[i].v, sum[i + 1].v, sum[i + 2].v, sum[i + 3].v));
-  for (int r = 0, i = 0; r < rows; ++r)
-    for (int t = 0; t < tokens; ++t, ++i) few::store_sum(p, row + r, t, unit * sums[i]);
+#include <lowrank/kernels/target/store_sums.inl>
+
+/// unit times the sums of the lanes of four vectors.
+inline void lane_sums(const Floats* sum, float unit, float* out) {
+  _mm_store_ps(out, _mm_mul_ps(_mm_set1_ps(unit), four_sums(sum[0].v, sum[1].v, sum[2].v, sum[3].v)));
 }
 inline void store_dense_token(const FewTokens& p, Index row, const Floats (&sum)[4][1]) {
   alignas(16) float sums[4];
   _mm_store_ps(sums, four_sums(sum[0][0].v, sum[1][0].v, sum[2][0].v, sum[3][0].v));
-  for (int r = 0; r < 4; ++r) few::store_sum(p, row + r, 0, sums[r]);
+  store_sums<4, 1>(p, row, sums);
 }
 [[gnu::always_inline]] inline void store_token(const FewTokens& p, Index row, const Floats (&sum)[4][1], const Offsets (&rest)[4]) {
   const __m256 second_lane = _mm256_castsi256_ps(_mm256_setr_epi32(0, -1, 0, 0, 0, 0, 0, 0));

@@ -80,7 +80,7 @@ template <Layout L, Scaling M, int Rows, int Tokens>
   const Index block = rows.block_at(c), inside = rows.inside(c);
   LOWRANK_UNROLL
   for (int r = 0; r < Rows; ++r) {
-    const __m256i u = load_bytes<L>(rows.places.codes[r] + block + inside, c, table), magnitude = _mm256_abs_epi8(u);
+    const __m256i u = load_bytes<L>(rows.codes[r] + block + inside, c, table), magnitude = _mm256_abs_epi8(u);
     const Pair pair = load_pair(rows, r, c, block);
     LOWRANK_UNROLL
     for (int t = 0; t < Tokens; ++t) {
@@ -95,9 +95,9 @@ template <Layout L, Scaling M, int Rows, int Tokens>
 /// With w = scale · unit · u + offset and x = d q, Σ w x = unit · (Σ scale d (Σ u q) + Σ offset / unit · (Σ d q)); the eight lanes of a
 /// sum add up in the end, so each takes an eighth of the offset's part.
 template <Layout L, Scaling M, int Rows, int Tokens>
-void few_rows_int8(const FewTokens& p, const ByteStrip& strip, const few::SignedTable& bytes, Index row) {
-  RowGroup<L, M, Rows> rows(p, row);
-  const __m256i table = load_16_twice(bytes.entry);
+void few_rows_int8(const FewTokens& p, const ByteStrip& strip, const BlockReader<few::SignedTable>& reader, Index row) {
+  RowGroup<L, M, Rows> rows(reader.rows, p, row);
+  const __m256i table = load_16_twice(reader.codes.entry);
   Floats sum[Rows][Tokens];
   clear(sum);
   Index at = 0;
@@ -109,17 +109,17 @@ void few_rows_int8(const FewTokens& p, const ByteStrip& strip, const few::Signed
       add_byte_chunk(rows, c, table, strip, at, sum);
     }
   }
-  store_all(p, row, sum, bytes.unit);
+  store_all(p, row, sum, reader.codes.unit);
 }
 
 template <int Rows, int Tokens>
-void all_rows_int8(const FewTokens& p, void (*few)(const FewTokens&, const ByteStrip&, const few::SignedTable&, Index)) {
-  const few::SignedTable bytes(p.weight->blocks());
+void all_rows_int8(const FewTokens& p, void (*few)(const FewTokens&, const ByteStrip&, const BlockReader<few::SignedTable>&, Index)) {
+  const BlockReader<few::SignedTable> reader{few::BlockRows(p), few::SignedTable(p.weight->blocks())};
   FewTokens part = p;
   ByteStrip strip;
   while (strip.end < p.chunks) {
-    strip.load<Tokens>(p, strip.end, bytes.unit);
-    for (Index row = 0; row < p.rows; row += Rows) few(part, strip, bytes, row);
+    strip.load<Tokens>(p, strip.end, reader.codes.unit);
+    for (Index row = 0; row < p.rows; row += Rows) few(part, strip, reader, row);
     part.accumulate = true;
   }
 }

@@ -36,12 +36,10 @@ inline void transpose(__m256i* r) {
 
 /// Stores the first four or eight words of each of count vectors, `step` apart.
 inline void store_words(const __m256i* words, Index count, Index width, Word* panel, Index step) {
-  for (Index k = 0; k < count; ++k, panel += step) {
-    if (width == 8)
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel), words[k]);
-    else
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(panel), _mm256_castsi256_si128(words[k]));
-  }
+  if (width == 8)
+    for (Index k = 0; k < count; ++k, panel += step) _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel), words[k]);
+  else
+    for (Index k = 0; k < count; ++k, panel += step) _mm_storeu_si128(reinterpret_cast<__m128i*>(panel), _mm256_castsi256_si128(words[k]));
 }
 
 template <bool Rounded>

@@ -6,7 +6,6 @@ using few::Layout, few::RowGroup, few::Scaling;
 inline constexpr int chunk_vectors = 2, wide_rows = 2;
 inline constexpr bool copies_tokens = false;
 
-struct NoTable {};
 struct CodeTable {
   __m512 v;
 };
@@ -71,13 +70,14 @@ struct Pair {
 template <Layout L, Scaling M, int Rows>
 [[gnu::always_inline]] inline Pair load_pair(const RowGroup<L, M, Rows>& rows, int r, Index c, Index block) {
   if constexpr (M == Scaling::array) {
-    return {_mm_load_ss(reinterpret_cast<const float*>(rows.places.scales[r] + rows.group_of(c) * 4))};
+    return {_mm_load_ss(reinterpret_cast<const float*>(rows.scales[r] + rows.group_of(c) * 4))};
   } else if constexpr (M == Scaling::half_offset) {
-    const __m128i mask = _mm_setr_epi32(-1, rows.source.offset_at < 0 ? 0 : -1, 0, 0);
-    const __m128 both = _mm_cvtph_ps(_mm_loadu_si32(rows.places.codes[r] + block + rows.source.scale_at));
-    return {_mm_and_ps(both, _mm_castsi128_ps(mask))};
+    const __m128 both = _mm_cvtph_ps(_mm_loadu_si32(rows.codes[r] + block + rows.all.scale_at));
+    return {_mm_and_ps(both, _mm_load_ps(reinterpret_cast<const float*>(rows.all.pair_mask)))};
   } else {
-    return {_mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double*>(rows.pairs[r][rows.group_of(c)])))};
+    const Index g = rows.group_of(c);
+    const __m128 scale = _mm_load_ss(&rows.scale[r][g]);
+    return {M == Scaling::window ? scale : _mm_unpacklo_ps(scale, _mm_load_ss(&rows.offset[r][g]))};
   }
 }
 
@@ -88,17 +88,28 @@ template <Scaling M>
   if constexpr (few::has_offset(M)) rest = _mm_fmadd_ps(pair.v, _mm_set1_ps(x_sum), rest);
 }
 
-/// Adds the sum of the lanes of vector [r * tokens + t] to the product.
-[[gnu::noinline]] inline void store_sums(const FewTokens& p, Index row, int rows, int tokens, const Floats* sum, float = 1) {
-  for (int r = 0, i = 0; r < rows; ++r)
-    for (int t = 0; t < tokens; ++t, ++i) few::store_sum(p, row + r, t, sum_of(sum[i]));
+#include <lowrank/kernels/target/store_sums.inl>
+
+/// The sums of four vectors, each in the order of sum_of; out = unit times them.
+inline __m128 quarter_sums(__m256 a) { return _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1)); }
+inline __m128 sums_of(__m128 a, __m128 b, __m128 c, __m128 d) {
+  const __m128 ab = _mm_add_ps(_mm_movelh_ps(a, b), _mm_movehl_ps(b, a)), cd = _mm_add_ps(_mm_movelh_ps(c, d), _mm_movehl_ps(d, c));
+  return _mm_add_ps(_mm_shuffle_ps(ab, cd, 0x88), _mm_shuffle_ps(ab, cd, 0xdd));
+}
+inline void lane_sums(const Floats* sum, float unit, float* out) {
+  const __m128 sums = sums_of(quarter_sums(halves_sum(sum[0].v)), quarter_sums(halves_sum(sum[1].v)), quarter_sums(halves_sum(sum[2].v)),
+                              quarter_sums(halves_sum(sum[3].v)));
+  _mm_store_ps(out, _mm_mul_ps(_mm_set1_ps(unit), sums));
 }
 inline void store_dense_token(const FewTokens& p, Index row, const Floats (&sum)[4][1]) {
   alignas(16) float sums[4];
   _mm_store_ps(sums, four_sums(sum[0][0].v, sum[1][0].v, sum[2][0].v, sum[3][0].v));
-  for (int r = 0; r < 4; ++r) few::store_sum(p, row + r, 0, sums[r]);
+  store_sums<4, 1>(p, row, sums);
 }
-[[gnu::always_inline]] inline void store_token(const FewTokens& p, Index row, const Floats (&sum)[4][1], const Offsets (&rest)[4]) {
+inline void store_token(const FewTokens& p, Index row, const Floats (&sum)[4][1], const Offsets (&rest)[4]) {
+  alignas(16) float sums[4];
+  lane_sums(sum[0], 1, sums);
   LOWRANK_UNROLL
-  for (int r = 0; r < 4; ++r) few::store_sum(p, row + r, 0, sum_of(sum[r][0]) + _mm_cvtss_f32(_mm_movehdup_ps(rest[r])));
+  for (int r = 0; r < 4; ++r) sums[r] += _mm_cvtss_f32(_mm_movehdup_ps(rest[r]));
+  store_sums<4, 1>(p, row, sums);
 }

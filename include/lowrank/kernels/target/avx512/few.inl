@@ -8,9 +8,10 @@ template <int Rows, int Tokens>
 [[gnu::always_inline]] inline void add_products(const Floats (&w)[Rows][2], const float* x, Index stride, Floats (&sum)[Rows][Tokens]) {
   LOWRANK_UNROLL
   for (int t = 0; t < Tokens; ++t) {
-    const Floats first = Floats::load(x + stride * t, Whole{}), second = Floats::load(x + stride * t + 16, Whole{});
+    __m512 first = _mm512_loadu_ps(x + stride * t), second = _mm512_loadu_ps(x + stride * t + 16);
+    __asm__("" : "+v"(first), "+v"(second));  // once for all rows: GCC would make them operands in memory
     LOWRANK_UNROLL
-    for (int r = 0; r < Rows; ++r) sum[r][t] = fma(w[r][1], second, fma(w[r][0], first, sum[r][t]));
+    for (int r = 0; r < Rows; ++r) sum[r][t].v = _mm512_fmadd_ps(w[r][1].v, second, _mm512_fmadd_ps(w[r][0].v, first, sum[r][t].v));
   }
 }
 

@@ -39,7 +39,8 @@ template <int Rows, int Tokens>
 
 template <Layout L, Scaling M>
 void eight_tokens(const FewTokens& p) {
-  all_rows<2, 8>(p, CodeTable{_mm512_loadu_ps(p.weight->blocks().table.data())}, few_rows<L, M, CodeTable, 2, 8>);
+  const BlockReader<CodeTable> reader{few::BlockRows(p), {_mm512_loadu_ps(p.weight->blocks().table.data())}};
+  all_rows<2, 8>(p, reader, few_rows<L, M, CodeTable, 2, 8>);
 }
 
 /// Up to four tokens are bound by decoding, so the float kernel serves them, without any rounding.
@@ -56,11 +57,11 @@ inline void few_tokens(const FewTokens& p) {
     case Layout::bytes:
       return eight_tokens<Layout::bytes, Scaling::half_offset>(p);
     case Layout::fp32:
-      return all_rows<2, 8>(p, NoTable{}, dense_rows<Layout::fp32, 2, 8>);
+      return all_rows<2, 8>(p, DenseReader{}, dense_rows<Layout::fp32, 2, 8>);
     case Layout::bf16:
-      return all_rows<2, 8>(p, NoTable{}, dense_rows<Layout::bf16, 2, 8>);
+      return all_rows<2, 8>(p, DenseReader{}, dense_rows<Layout::bf16, 2, 8>);
     case Layout::half:
-      return all_rows<2, 8>(p, NoTable{}, dense_rows<Layout::half, 2, 8>);
+      return all_rows<2, 8>(p, DenseReader{}, dense_rows<Layout::half, 2, 8>);
   }
 }
 
@@ -103,22 +104,29 @@ template <Layout L>
   }
 }
 
-/// Adds what few_rows_int8 has summed for row r and token t, at [r * tokens + t], to the product.
-[[gnu::noinline]] inline void store_int8_sums(const FewTokens& p, const UnsignedTable& bytes, Index row, int rows, int tokens,
-                                              const __m256* sum, const __m128* rest) {
-  for (int r = 0, i = 0; r < rows; ++r)
-    for (int t = 0; t < tokens; ++t, ++i) {
-      const float whole = _mm512_reduce_add_ps(_mm512_zextps256_ps512(sum[i])), slopes = _mm_cvtss_f32(rest[i]);
-      const float offsets = _mm_cvtss_f32(_mm_movehdup_ps(rest[i]));
-      few::store_sum(p, row + r, t, bytes.unit * (whole + bytes.zero * slopes) + offsets);
-    }
+/// Adds what few_rows_int8 has summed to the product.
+template <int Rows, int Tokens>
+[[gnu::always_inline]] inline void store_int8_sums(const FewTokens& p, const UnsignedTable& bytes, Index row,
+                                                   const __m256 (&sum)[Rows * Tokens], const __m128 (&rest)[Rows * Tokens]) {
+  alignas(16) float sums[Rows * Tokens];
+  const __m128 unit = _mm_set1_ps(bytes.unit), zero = _mm_set1_ps(bytes.zero);
+  LOWRANK_UNROLL
+  for (int i = 0; i < Rows * Tokens; i += 4) {
+    const __m128 whole = avx512::sums_of(avx512::quarter_sums(sum[i]), avx512::quarter_sums(sum[i + 1]), avx512::quarter_sums(sum[i + 2]),
+                                         avx512::quarter_sums(sum[i + 3]));
+    const __m128 ab = _mm_unpacklo_ps(rest[i], rest[i + 1]), cd = _mm_unpacklo_ps(rest[i + 2], rest[i + 3]);
+    const __m128 slopes = _mm_movelh_ps(ab, cd), offsets = _mm_movehl_ps(cd, ab);
+    _mm_store_ps(sums + i, _mm_fmadd_ps(unit, _mm_fmadd_ps(zero, slopes, whole), offsets));
+  }
+  store_sums<Rows, Tokens>(p, row, sums);
 }
 
 /// With w = slope unit (u + zero) + offset and x = d q: Σ w x = unit (Σ slope d u q + zero Σ slope d q) + Σ offset d q; the last two sums
 /// need no code, only the sums of q, and are the lanes of `rest`.
 template <Layout L, Scaling M, int Rows, int Tokens>
-void few_rows_int8(const FewTokens& p, const UnsignedTable& bytes, Index row) {
-  RowGroup<L, M, Rows> rows(p, row);
+void few_rows_int8(const FewTokens& p, const BlockReader<UnsignedTable>& reader, Index row) {
+  const UnsignedTable& bytes = reader.codes;
+  RowGroup<L, M, Rows> rows(reader.rows, p, row);
   const __m256i table = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes.entry)));
   const Index width = p.chunks * 32;
   __m256 sum[Rows][Tokens];
@@ -136,7 +144,7 @@ void few_rows_int8(const FewTokens& p, const UnsignedTable& bytes, Index row) {
       const Index block = rows.block_at(c), inside = rows.inside(c);
       LOWRANK_UNROLL
       for (int r = 0; r < Rows; ++r) {
-        const __m256i codes = load_bytes<L>(rows.places.codes[r] + block + inside, c, table);
+        const __m256i codes = load_bytes<L>(rows.codes[r] + block + inside, c, table);
         const __m128 pair = load_pair(rows, r, c, block).v;
         LOWRANK_UNROLL
         for (int t = 0; t < Tokens; ++t) {
@@ -153,18 +161,18 @@ void few_rows_int8(const FewTokens& p, const UnsignedTable& bytes, Index row) {
   __m128 rests[Rows * Tokens];
   LOWRANK_UNROLL
   for (int i = 0; i < Rows * Tokens; ++i) sums[i] = sum[i / Tokens][i % Tokens], rests[i] = rest[i / Tokens][i % Tokens];
-  store_int8_sums(p, bytes, row, Rows, Tokens, sums, rests);
+  store_int8_sums<Rows, Tokens>(p, bytes, row, sums, rests);
 }
 
 template <Layout L, Scaling M>
 void few_layout_int8(const FewTokens& p) {
-  const UnsignedTable bytes(p.weight->blocks());
+  const BlockReader<UnsignedTable> reader{few::BlockRows(p), UnsignedTable(p.weight->blocks())};
   if (p.tokens == 1)
-    for (Index row = 0; row < p.rows; row += 4) few_rows_int8<L, M, 4, 1>(p, bytes, row);
+    for (Index row = 0; row < p.rows; row += 4) few_rows_int8<L, M, 4, 1>(p, reader, row);
   else if (p.tokens <= 4)
-    for (Index row = 0; row < p.rows; row += 2) few_rows_int8<L, M, 2, 4>(p, bytes, row);
+    for (Index row = 0; row < p.rows; row += 2) few_rows_int8<L, M, 2, 4>(p, reader, row);
   else
-    for (Index row = 0; row < p.rows; row += 1) few_rows_int8<L, M, 1, 8>(p, bytes, row);
+    for (Index row = 0; row < p.rows; row += 1) few_rows_int8<L, M, 1, 8>(p, reader, row);
 }
 
 /// Dense parts, such as an adapter's, stay in float.

@@ -55,6 +55,7 @@ inline void pack_blocks(const BlockSource& s, Index row, Index count, Index col,
     avx512::load_codes(s, row, count, col + k, codes);
     const __m512 slope = _mm512_mul_ps(_mm512_load_ps(scales.scale), factor);
     const __m512 offset = _mm512_mul_ps(_mm512_load_ps(scales.offset), factor);
+    LOWRANK_UNROLL
     for (Index q = 0; q < 16; ++q) {
       const __m512 even = _mm512_fmadd_ps(avx512::numbers_of(codes + 32 * q, is_table, table), slope, offset);
       const __m512 odd = _mm512_fmadd_ps(avx512::numbers_of(codes + 32 * q + 16, is_table, table), slope, offset);

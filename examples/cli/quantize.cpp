@@ -1,7 +1,10 @@
 #include <cstdio>
 #include <set>
 
+#include <nlohmann/json.hpp>
+
 #include <lowrank/io/bitsandbytes_write.hpp>
+#include <lowrank/io/json.hpp>
 #include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/quant/any_matrix.hpp>
 
@@ -83,8 +86,9 @@ std::vector<StoredTensor> quantized_tensors(const transformer::FolderTensors& fo
       }
       counts.dtype = dtype_text(tensor.dtype);
       const std::string prefix = tensor.name.substr(0, tensor.name.size() - std::string_view(".weight").size());
-      const auto matrix = lowrank::bitsandbytes::quantize(mapped_matrix(tensor), o.format, o.block, o.double_quant);
-      for (StoredTensor& part : lowrank::bitsandbytes::tensors(matrix, prefix, counts.dtype)) {
+      const lowrank::bitsandbytes::QuantState state{
+          .quant_type = o.format, .block = o.block, .dtype = counts.dtype, .is_nested = o.double_quant};
+      for (StoredTensor& part : lowrank::bitsandbytes::save_weight(mapped_matrix(tensor), state, prefix).tensors) {
         counts.bytes_after += part.bytes.size();
         all.push_back(std::move(part));
       }

@@ -4,7 +4,6 @@
 #include <filesystem>
 #include <numbers>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include <lowrank/io/bitsandbytes.hpp>
@@ -120,7 +119,7 @@ lowrank::AnyLinear folder_linear(FolderTensors& tensors, const std::string& name
   const auto& file = tensors.file_of(weight);
   if (bitsandbytes::contains(file, name)) {
     tensors.mark(weight);
-    AnyMatrix matrix = std::visit([](auto held) { return AnyMatrix(std::move(held)); }, bitsandbytes::load(file, name));
+    AnyMatrix matrix = bitsandbytes::load_weight(file, name);
     check<FormatError>(matrix.rows() == rows && matrix.cols() == cols, "load_folder", weight, " is [", matrix.rows(), ", ", matrix.cols(),
                        "] but config.json asks for [", rows, ", ", cols, ']');
     return AnyLinear(std::move(matrix), std::move(bias));

@@ -7,55 +7,13 @@
 
 #include <lowrank/io/finite.hpp>
 #include <lowrank/io/gguf.hpp>
+#include <lowrank/io/gguf_matrix.hpp>
 #include <lowrank/nn/any_linear.hpp>
 #include <lowrank/nn/frozen_linear.hpp>
-#include <lowrank/quant.hpp>
 
 namespace transformer {
 
 namespace {
-
-/// A matrix of a GGUF file in the format that it has, over its mapped bytes.
-lowrank::AnyMatrix gguf_matrix(const lowrank::gguf::Tensor& tensor) {
-  using namespace lowrank;
-  const Index rows = tensor.rows(), cols = tensor.cols();
-  const auto quantized = [&]<class Format>(Format) { return AnyMatrix(QuantizedMatrix<Format>(rows, cols, tensor.bytes)); };
-  const auto dense = [&]<class Element>(Element) { return AnyMatrix(StoredMatrix<Element>(rows, cols, tensor.bytes)); };
-  switch (tensor.type) {
-    case GgmlType::f32:
-      return dense(float{});
-    case GgmlType::f16:
-      return dense(half{});
-    case GgmlType::bf16:
-      return dense(bfloat16{});
-    case GgmlType::q4_0:
-      return quantized(Q4_0{});
-    case GgmlType::q4_1:
-      return quantized(Q4_1{});
-    case GgmlType::q5_0:
-      return quantized(Q5_0{});
-    case GgmlType::q5_1:
-      return quantized(Q5_1{});
-    case GgmlType::q8_0:
-      return quantized(Q8_0{});
-    case GgmlType::q4_k:
-      return quantized(Q4K{});
-    case GgmlType::q5_k:
-      return quantized(Q5K{});
-    case GgmlType::q6_k:
-      return quantized(Q6K{});
-    case GgmlType::iq4_nl:
-      return quantized(Iq4Nl{});
-    case GgmlType::iq4_xs:
-      return quantized(Iq4Xs{});
-    case GgmlType::mxfp4:
-      return quantized(Mxfp4{});
-    default:
-      break;
-  }
-  fail<FormatError>("load_gguf", "tensor ", name_text(tensor.name), " is ", ggml_traits(tensor.type).name,
-                    "; readable are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS and MXFP4");
-}
 
 /// Reads the tensors of a file by name, checks each shape, and knows afterwards which were left over.
 class GgufReader {
@@ -70,7 +28,8 @@ class GgufReader {
     const auto wrong = lowrank::first_row_not_finite(tensor);
     lowrank::check<lowrank::FormatError>(!wrong, "load_gguf", file_.path().string(), ": tensor ", tensor.name, " holds numbers in row ",
                                          wrong.value_or(0), " that are not finite; the file is damaged");
-    return lowrank::AnyLinear(gguf_matrix(tensor), has(name + ".bias") ? vector(name + ".bias", rows) : lowrank::Vector<float>{});
+    return lowrank::AnyLinear(lowrank::gguf::matrix(tensor, "load_gguf"),
+                              has(name + ".bias") ? vector(name + ".bias", rows) : lowrank::Vector<float>{});
   }
   lowrank::Vector<float> vector(const std::string& name, Index size) {
     const auto& tensor = take(name, {size});

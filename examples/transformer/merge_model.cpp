@@ -6,10 +6,10 @@
 
 #include <lowrank/adapters/recompress.hpp>
 #include <lowrank/io/bitsandbytes_write.hpp>
+#include <lowrank/io/gguf_matrix.hpp>
 #include <lowrank/io/gguf_write.hpp>
 #include <lowrank/io/json.hpp>
 #include <lowrank/ops/decompose.hpp>
-#include <lowrank/quant.hpp>
 
 #include <transformer/data.hpp>
 #include <transformer/folder.hpp>
@@ -99,42 +99,12 @@ GgmlType target_type(const std::string& to, GgmlType own) {
 
 lowrank::gguf::Tensor merged_tensor(Merger& merger, Index slot, const std::string& name, GgmlType own) {
   const GgmlType type = target_type(merger.options().to, own);
+  lowrank::check<lowrank::ValueError>(lowrank::gguf::is_writable(type), "merge", "tensor ", name, " is ", lowrank::ggml_traits(own).name,
+                                      ", which is only read here; choose another type with --to, such as q8_0 or bf16");
   const AnyMatrix merged = merger.merged(slot);
-  lowrank::gguf::Tensor tensor{name, type, {merged.rows(), merged.cols()}, {}};
-  const auto quantized = [&]<class Format>(Format) {
-    const auto matrix = lowrank::quantize<Format>(merged);
-    merger.note(slot, merged, AnyMatrix(matrix));
-    tensor.bytes = matrix.storage().blocks();
-  };
-  const auto dense = [&]<class Element>(Element) {
-    const auto matrix = lowrank::round_to<Element>(merged);
-    merger.note(slot, merged, AnyMatrix(matrix));
-    tensor.bytes = matrix.buffer();
-  };
-  switch (type) {
-    case GgmlType::f32:
-      dense(float{});
-      break;
-    case GgmlType::f16:
-      dense(lowrank::half{});
-      break;
-    case GgmlType::bf16:
-      dense(lowrank::bfloat16{});
-      break;
-    case GgmlType::q4_0:
-      quantized(lowrank::Q4_0{});
-      break;
-    case GgmlType::q4_1:
-      quantized(lowrank::Q4_1{});
-      break;
-    case GgmlType::q8_0:
-      quantized(lowrank::Q8_0{});
-      break;
-    default:
-      lowrank::fail<lowrank::ValueError>("merge", "tensor ", name, " is ", lowrank::ggml_traits(own).name,
-                                         ", which is only read here; choose another type with --to, such as q8_0 or bf16");
-  }
-  return tensor;
+  auto saved = lowrank::gguf::save_matrix(merged, name, type);
+  merger.note(slot, merged, saved.matrix);
+  return std::move(saved.tensor);
 }
 
 /// Slots by the names of their tensors, without ".weight" and ".bias".
@@ -191,9 +161,9 @@ std::vector<StoredTensor> merged_parts(Merger& merger, Index slot, const lowrank
   if (to == "same" && is_quantized) {
     const lowrank::bitsandbytes::QuantState state = lowrank::bitsandbytes::quant_state(file, own);
     const auto search = merger.options().search ? std::optional(lowrank::Search{}) : std::nullopt;
-    const auto matrix = lowrank::bitsandbytes::quantize(merged, state.quant_type, state.block, state.is_nested, search);
-    std::visit([&](const auto& held) { merger.note(slot, merged, AnyMatrix(held)); }, matrix);
-    return lowrank::bitsandbytes::tensors(matrix, prefix, state.dtype);
+    auto saved = lowrank::bitsandbytes::save_weight(merged, state, prefix, search);
+    merger.note(slot, merged, saved.matrix);
+    return std::move(saved.tensors);
   }
   lowrank::check<lowrank::ValueError>(!is_quantized, "merge", prefix, " is in 4 bits, as config.json says of all layers; leave --to away");
   const auto dtype = file.at(own + ".weight").dtype;

@@ -3,12 +3,10 @@
 #include <cstring>
 #include <vector>
 
+#include <lowrank/io/gguf_matrix.hpp>
 #include <lowrank/io/gguf_write.hpp>
-#include <lowrank/quant/matrix.hpp>
-#include <lowrank/quant/q4_1.hpp>
-#include <lowrank/quant/q8_0.hpp>
 
-#include <transformer/load.hpp>
+#include <transformer/merged_weight.hpp>
 #include <transformer/open_adapter.hpp>
 #include <transformer/tokenizer/utf8.hpp>
 
@@ -26,12 +24,6 @@ lowrank::gguf::Tensor gguf_floats(std::string name, std::vector<Index> shape, co
   lowrank::gguf::Tensor tensor{std::move(name), lowrank::GgmlType::f32, std::move(shape), {}};
   tensor.bytes = copy_of(values, static_cast<std::size_t>(tensor.size()) * sizeof(float));
   return tensor;
-}
-
-template <class Format>
-lowrank::gguf::Tensor gguf_quantized(std::string name, lowrank::GgmlType type, const AdaptedLinear& layer) {
-  const auto matrix = lowrank::quantize<Format>(dense_weight(layer));
-  return {std::move(name), type, {matrix.rows(), matrix.cols()}, matrix.storage().blocks()};
 }
 
 lowrank::gguf::Value text_array(std::vector<std::string> items) { return lowrank::gguf::Array{std::move(items)}; }
@@ -79,7 +71,10 @@ void save_byte_model(const Llama& model, const std::string& name, const std::fil
   const LlamaConfig& c = model.config;
   auto metadata = llama_metadata(c, name);
   add_byte_tokenizer(metadata);
-  std::vector<lowrank::gguf::Tensor> tensors{gguf_quantized<lowrank::Q8_0>("token_embd.weight", GgmlType::q8_0, model.embedding)};
+  const auto matrix = [&](const std::string& tensor, GgmlType type, Index slot) {
+    return lowrank::gguf::save_matrix(merged_weight(model, {}, slot), tensor, type).tensor;
+  };
+  std::vector<lowrank::gguf::Tensor> tensors{matrix("token_embd.weight", GgmlType::q8_0, model.embedding_slot())};
   for (Index i = 0; i < c.layers; ++i) {
     const Block& block = model.blocks[static_cast<std::size_t>(i)];
     const std::string prefix = lowrank::concat("blk.", i, '.');
@@ -87,8 +82,7 @@ void save_byte_model(const Llama& model, const std::string& name, const std::fil
     tensors.push_back(gguf_floats(prefix + "ffn_norm.weight", {c.hidden}, block.mlp_norm.value.data()));
     for (Index p = 0; p < projections; ++p) {
       const auto projection = static_cast<Projection>(p);
-      tensors.push_back(
-          gguf_quantized<lowrank::Q4_1>(prefix + gguf_name(projection) + ".weight", GgmlType::q4_1, model.layer(slot(i, projection))));
+      tensors.push_back(matrix(prefix + gguf_name(projection) + ".weight", GgmlType::q4_1, slot(i, projection)));
     }
   }
   tensors.push_back(gguf_floats("output_norm.weight", {c.hidden}, model.final_norm.value.data()));

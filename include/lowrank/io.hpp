@@ -7,6 +7,7 @@
 #include <lowrank/io/finite.hpp>
 #include <lowrank/io/gguf.hpp>
 #include <lowrank/io/gguf_lora.hpp>
+#include <lowrank/io/gguf_matrix.hpp>
 #include <lowrank/io/gguf_write.hpp>
 #include <lowrank/io/mlx.hpp>
 #include <lowrank/io/peft.hpp>

@@ -9,6 +9,7 @@
 
 #include <lowrank/io/bytes.hpp>
 #include <lowrank/io/safetensors.hpp>
+#include <lowrank/quant/any_matrix.hpp>
 #include <lowrank/quant/fp4.hpp>
 #include <lowrank/quant/nf4.hpp>
 #include <lowrank/quant/quantized_matrix.hpp>
@@ -131,6 +132,9 @@ template <class Matrices = AnyMatrix>
 Matrices load(const safetensors::File& file, const std::string& prefix) {
   return detail::load_matching<Matrices>(quant_state(file, prefix), file, prefix);
 }
+
+/// The same as a weight whose format is known at run time only.
+lowrank::AnyMatrix load_weight(const safetensors::File& file, const std::string& prefix);
 
 }  // namespace lowrank::inline LOWRANK_ABI::bitsandbytes
 

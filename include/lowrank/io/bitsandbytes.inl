@@ -104,4 +104,8 @@ LOWRANK_INLINE QuantState quant_state(const safetensors::File& file, const std::
   return detail::StateReader({state.bytes.as<char>(), state.bytes.size()}, at).read(nf4 ? "nf4" : "fp4");
 }
 
+LOWRANK_INLINE lowrank::AnyMatrix load_weight(const safetensors::File& file, const std::string& prefix) {
+  return std::visit([](auto matrix) { return lowrank::AnyMatrix(std::move(matrix)); }, load(file, prefix));
+}
+
 }  // namespace lowrank::inline LOWRANK_ABI::bitsandbytes

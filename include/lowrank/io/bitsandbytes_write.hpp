@@ -90,6 +90,17 @@ AnyMatrix quantize(const Weights& w, std::string_view quant_type, Index block, b
   return detail::quantize_matching(w, quant_type, block, is_nested, search);
 }
 
+/// A weight in 4 bits, and the tensors that stand for it in a checkpoint.
+struct SavedWeight {
+  lowrank::AnyMatrix matrix;
+  std::vector<StoredTensor> tensors;
+};
+
+/// quantize() and tensors() of a weight whose format is known at run time only: to state.quant_type with blocks of state.block, nested or
+/// not, for a weight that was state.dtype. Throws what those do.
+SavedWeight save_weight(const lowrank::AnyMatrix& w, const QuantState& state, const std::string& prefix,
+                        const std::optional<Search>& search = std::nullopt);
+
 }  // namespace lowrank::inline LOWRANK_ABI::bitsandbytes
 
 #if !defined(LOWRANK_COMPILED)

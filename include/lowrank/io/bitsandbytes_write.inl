@@ -43,4 +43,13 @@ LOWRANK_INLINE std::string quant_state_text(const QuantState& state) {
   return text + '}';
 }
 
+LOWRANK_INLINE SavedWeight save_weight(const lowrank::AnyMatrix& w, const QuantState& state, const std::string& prefix,
+                                       const std::optional<Search>& search) {
+  return std::visit(
+      [&](const auto& matrix) {
+        return SavedWeight{lowrank::AnyMatrix(matrix), tensors(matrix, prefix, state.dtype)};
+      },
+      quantize(w, state.quant_type, state.block, state.is_nested, search));
+}
+
 }  // namespace lowrank::inline LOWRANK_ABI::bitsandbytes

@@ -5,6 +5,7 @@
 
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/io/bytes.hpp>
+#include <lowrank/quant/ggml_formats.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -50,25 +51,11 @@ struct Fields {
 
 /// Where the half-precision scales and minima of a block lie; nothing for types without any.
 LOWRANK_INLINE std::span<const int> half_fields(GgmlType type) {
-  static constexpr int at_0_and_2[] = {0, 2}, at_208[] = {208};
-  switch (type) {
-    case GgmlType::q4_1:
-    case GgmlType::q5_1:
-    case GgmlType::q4_k:
-    case GgmlType::q5_k:
-      return at_0_and_2;
-    case GgmlType::q6_k:
-      return at_208;
-    case GgmlType::f16:
-    case GgmlType::q4_0:
-    case GgmlType::q5_0:
-    case GgmlType::q8_0:
-    case GgmlType::iq4_nl:
-    case GgmlType::iq4_xs:
-      return std::span(at_0_and_2).first(1);
-    default:
-      return {};
-  }
+  static constexpr int start[] = {0};
+  if (type == GgmlType::f16) return start;
+  std::span<const int> fields;
+  visit_ggml_format(lowrank::ggml_traits(type).name, [&]<class Format>(Format) { fields = Format::half_fields; });
+  return fields;
 }
 
 }  // namespace detail

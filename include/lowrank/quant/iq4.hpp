@@ -26,6 +26,7 @@ inline void decode_nibble_halves(const std::byte* codes, const std::array<float,
 struct Iq4Nl {
   static constexpr std::string_view name = "IQ4_NL";
   static constexpr Index block = 32, block_bytes = 18;
+  static constexpr std::array half_fields{0};  ///< where a block has numbers in half precision
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
   using Storage = RowBlocks<Iq4Nl>;
 
@@ -52,6 +53,7 @@ struct Iq4Nl {
 struct Iq4Xs {
   static constexpr std::string_view name = "IQ4_XS";
   static constexpr Index block = 256, block_bytes = 136;
+  static constexpr std::array half_fields{0};  ///< where a block has numbers in half precision
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
   using Storage = RowBlocks<Iq4Xs>;
 

@@ -15,6 +15,7 @@ namespace lowrank::inline LOWRANK_ABI {
 struct Mxfp4 {
   static constexpr std::string_view name = "MXFP4";
   static constexpr Index block = 32, block_bytes = 17;
+  static constexpr std::array<int, 0> half_fields{};  ///< where a block has numbers in half precision
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
   using Storage = RowBlocks<Mxfp4>;
 

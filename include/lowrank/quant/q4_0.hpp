@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <algorithm>
 #include <cmath>
 
@@ -18,6 +19,7 @@ namespace lowrank::inline LOWRANK_ABI {
 struct Q4_0 {
   static constexpr std::string_view name = "Q4_0";
   static constexpr Index block = 32, block_bytes = 18;
+  static constexpr std::array half_fields{0};  ///< where a block has numbers in half precision
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
   using Storage = RowBlocks<Q4_0>;
 

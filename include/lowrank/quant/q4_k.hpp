@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <lowrank/quant/row_blocks.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -31,6 +32,7 @@ struct SixBitPair {
 struct Q4K {
   static constexpr std::string_view name = "Q4_K";
   static constexpr Index block = 256, block_bytes = 144;
+  static constexpr std::array half_fields{0, 2};  ///< where a block has numbers in half precision
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
   using Storage = RowBlocks<Q4K>;
 
@@ -67,6 +69,7 @@ struct Q4K {
 struct Q5K {
   static constexpr std::string_view name = "Q5_K";
   static constexpr Index block = 256, block_bytes = 176;
+  static constexpr std::array half_fields{0, 2};  ///< where a block has numbers in half precision
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
   using Storage = RowBlocks<Q5K>;
 

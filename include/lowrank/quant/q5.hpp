@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include <lowrank/quant/row_blocks.hpp>
@@ -20,6 +21,7 @@ inline int five_bits(const std::byte* from, Index i) {
 struct Q5_0 {
   static constexpr std::string_view name = "Q5_0";
   static constexpr Index block = 32, block_bytes = 22;
+  static constexpr std::array half_fields{0};  ///< where a block has numbers in half precision
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
   using Storage = RowBlocks<Q5_0>;
 
@@ -33,6 +35,7 @@ struct Q5_0 {
 struct Q5_1 {
   static constexpr std::string_view name = "Q5_1";
   static constexpr Index block = 32, block_bytes = 24;
+  static constexpr std::array half_fields{0, 2};  ///< where a block has numbers in half precision
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
   using Storage = RowBlocks<Q5_1>;
 

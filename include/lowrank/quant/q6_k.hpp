@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include <lowrank/quant/row_blocks.hpp>
@@ -20,6 +21,7 @@ namespace lowrank::inline LOWRANK_ABI {
 struct Q6K {
   static constexpr std::string_view name = "Q6_K";
   static constexpr Index block = 256, block_bytes = 210;
+  static constexpr std::array half_fields{208};  ///< where a block has numbers in half precision
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
   using Storage = RowBlocks<Q6K>;
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 
@@ -18,6 +19,7 @@ namespace lowrank::inline LOWRANK_ABI {
 struct Q8_0 {
   static constexpr std::string_view name = "Q8_0";
   static constexpr Index block = 32, block_bytes = 34;
+  static constexpr std::array half_fields{0};  ///< where a block has numbers in half precision
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
   using Storage = RowBlocks<Q8_0>;
 

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include <lowrank/adapters/merge.hpp>
+#include <lowrank/quant/ggml_formats.hpp>
+#include <lowrank/quant/quantized_matrix.hpp>
+
+namespace lowrank::inline LOWRANK_ABI::gguf {
+
+namespace detail {
+/// The types that matrix() reads, as "F32, F16, BF16, Q4_0, … and MXFP4".
+LOWRANK_INLINE std::string readable_types() {
+  std::string text = "F32, F16, BF16";
+  const auto add = [&]<class... Formats>(const std::tuple<Formats...>*) {
+    std::size_t left = sizeof...(Formats);
+    ((text.append(--left == 0 ? " and " : ", ").append(Formats::name)), ...);
+  };
+  add(static_cast<const GgmlFormats*>(nullptr));
+  return text;
+}
+}  // namespace detail
+
+LOWRANK_INLINE AnyMatrix matrix(const Tensor& tensor, std::string_view operation) {
+  const Index rows = tensor.rows(), cols = tensor.cols();
+  if (tensor.type == GgmlType::f32) return AnyMatrix(StoredMatrix<float>(rows, cols, tensor.bytes));
+  if (tensor.type == GgmlType::f16) return AnyMatrix(StoredMatrix<half>(rows, cols, tensor.bytes));
+  if (tensor.type == GgmlType::bf16) return AnyMatrix(StoredMatrix<bfloat16>(rows, cols, tensor.bytes));
+  AnyMatrix result;
+  const bool is_known = visit_ggml_format(
+      ggml_traits(tensor.type).name, [&]<class Format>(Format) { result = AnyMatrix(QuantizedMatrix<Format>(rows, cols, tensor.bytes)); });
+  check<FormatError>(is_known, operation, "tensor ", name_text(tensor.name), " is ", ggml_traits(tensor.type).name, "; readable are ",
+                     is_known ? std::string() : detail::readable_types());
+  return result;
+}
+
+LOWRANK_INLINE bool is_writable(GgmlType type) {
+  bool writable = type == GgmlType::f32 || type == GgmlType::f16 || type == GgmlType::bf16;
+  visit_ggml_format(ggml_traits(type).name, [&]<class Format>(Format) { writable = WritableFormat<Format>; });
+  return writable;
+}
+
+LOWRANK_INLINE SavedMatrix save_matrix(const AnyMatrix& w, std::string name, GgmlType type) {
+  check<ValueError>(is_writable(type), "gguf", "tensor ", name_text(name), " is to be ", ggml_traits(type).name,
+                    ", which is only read here");
+  SavedMatrix saved{{}, {std::move(name), type, {w.rows(), w.cols()}, {}}};
+  const auto dense = [&]<class Element>(StoredMatrix<Element> matrix) {
+    saved.tensor.bytes = matrix.buffer();
+    saved.matrix = AnyMatrix(std::move(matrix));
+  };
+  if (type == GgmlType::f32) dense(round_to<float>(w));
+  if (type == GgmlType::f16) dense(round_to<half>(w));
+  if (type == GgmlType::bf16) dense(round_to<bfloat16>(w));
+  visit_ggml_format(ggml_traits(type).name, [&]<class Format>(Format) {
+    if constexpr (WritableFormat<Format>) {
+      auto matrix = quantize<Format>(w);
+      saved.tensor.bytes = matrix.storage().blocks();
+      saved.matrix = AnyMatrix(std::move(matrix));
+    }
+  });
+  return saved;
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI::gguf

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <array>
-#include <cstring>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -50,28 +49,9 @@ struct Join<std::variant<A...>> {
 template <class... A, class... B, class... Rest>
 struct Join<std::variant<A...>, std::variant<B...>, Rest...> : Join<std::variant<A..., B...>, Rest...> {};
 
-template <class Matrix>
-struct FormatOf;
-template <class Format>
-struct FormatOf<QuantizedMatrix<Format>> {
-  using type = Format;
-};
-
 constexpr std::string_view state_key = ".weight.quant_state.bitsandbytes__";
 
 std::string where(const safetensors::File& file, const std::string& prefix);
-
-/// A part of a weight, of the expected type, shape and, for floats, finite.
-const StoredTensor& part(const safetensors::File& file, const std::string& name, DType dtype, Index size);
-
-template <std::size_t N>
-std::array<float, N> table(const safetensors::File& file, const std::string& name) {
-  std::array<float, N> values;
-  std::memcpy(values.data(), part(file, name, DType::f32, static_cast<Index>(N)).bytes.data(), sizeof(values));
-  return values;
-}
-
-void refuse_strangers(const safetensors::File& file, const std::string& weight, bool is_nested);
 
 }  // namespace detail
 
@@ -85,52 +65,60 @@ bool contains(const safetensors::File& file, const std::string& prefix);
 /// What the file says about the layer's weight. Throws FormatError when it says nothing, or nothing that makes sense.
 QuantState quant_state(const safetensors::File& file, const std::string& prefix);
 
+namespace detail {
+
+/// What a file holds of a weight, checked against its state; the nested parts are those of scales in 8 bits.
+struct Parts {
+  Buffer codes, absmax, nested_absmax = {};
+  std::array<float, 16> map = {};
+  std::array<float, 256> nested_map = {};
+};
+Parts parts(const safetensors::File& file, const std::string& prefix, const QuantState& state);
+
+/// Calls visit(Format()) for the one of the formats in Matrices that has these properties; whether there is one.
+template <class Matrices, class Visit>
+bool visit_format(std::string_view quant_type, Index block, bool is_nested, const Visit& visit) {
+  const auto visit_one_of = [&]<class... Formats>(const std::variant<QuantizedMatrix<Formats>...>*) {
+    return ((Formats::quant_type == quant_type && Formats::block == block && Formats::Scales::is_double_quantized == is_nested &&
+             (visit(Formats()), true)) ||
+            ...);
+  };
+  return visit_one_of(static_cast<const Matrices*>(nullptr));
+}
+
+template <class Format>
+QuantizedMatrix<Format> matrix_of(const QuantState& state, const Parts& parts) {
+  if constexpr (Format::Scales::is_double_quantized)
+    return {state.rows, state.cols, parts.codes, parts.absmax, parts.nested_absmax, state.nested_offset, parts.map, parts.nested_map};
+  else
+    return {state.rows, state.cols, parts.codes, parts.absmax, parts.map};
+}
+
+}  // namespace detail
+
 /// The 4-bit weight of a layer as Format, which must be the file's; it shares the mapped bytes. Throws FormatError.
 template <class Format>
 QuantizedMatrix<Format> load_as(const safetensors::File& file, const std::string& prefix) {
   const QuantState state = quant_state(file, prefix);
-  const std::string weight = prefix + ".weight";
   constexpr bool is_nested = Format::Scales::is_double_quantized;
   check<FormatError>(state.quant_type == Format::quant_type && state.block == Format::block && state.is_nested == is_nested, "bitsandbytes",
                      detail::where(file, prefix), " is ", state.quant_type, " with blocks of ", state.block,
                      state.is_nested ? ", nested" : ", plain", ", but ", Format::quant_type, " with blocks of ", Format::block,
                      is_nested ? ", nested" : ", plain", " was asked for");
-  detail::refuse_strangers(file, weight, is_nested);
-  const Index size = state.rows * state.cols, blocks = ceil_div(size, Format::block);
-  const StoredTensor& codes = file.at(weight);
-  check<FormatError>(codes.bytes.size() == static_cast<std::size_t>((size + 1) / 2), "bitsandbytes", detail::where(file, prefix),
-                     ": weight has ", codes.bytes.size(), " bytes but shape [", state.rows, ", ", state.cols, "] needs ", (size + 1) / 2);
-  const auto map = detail::table<16>(file, weight + ".quant_map");
-  if constexpr (is_nested) {
-    const auto& absmax = detail::part(file, weight + ".absmax", DType::u8, blocks);
-    const auto& nested = detail::part(file, weight + ".nested_absmax", DType::f32, ceil_div(blocks, DoubleQuant::nested_block));
-    const auto nested_map = detail::table<256>(file, weight + ".nested_quant_map");
-    return {state.rows, state.cols, codes.bytes, absmax.bytes, nested.bytes, state.nested_offset, map, nested_map};
-  } else {
-    return {state.rows, state.cols, codes.bytes, detail::part(file, weight + ".absmax", DType::f32, blocks).bytes, map};
-  }
+  return detail::matrix_of<Format>(state, detail::parts(file, prefix, state));
 }
-
-namespace detail {
-
-template <class Matrices, std::size_t I = 0>
-Matrices load_matching(const QuantState& state, const safetensors::File& file, const std::string& prefix) {
-  using Format = typename FormatOf<std::variant_alternative_t<I, Matrices>>::type;
-  if (state.quant_type == Format::quant_type && state.block == Format::block && state.is_nested == Format::Scales::is_double_quantized)
-    return load_as<Format>(file, prefix);
-  if constexpr (I + 1 < std::variant_size_v<Matrices>)
-    return load_matching<Matrices, I + 1>(state, file, prefix);
-  else
-    fail<FormatError>("bitsandbytes", where(file, prefix), ": no format with blocks of ", state.block);
-}
-
-}  // namespace detail
 
 /// The 4-bit weight of a layer in whatever format the file has it, as a variant of QuantizedMatrix: of all of them, or, with a
 /// variant of fewer for Matrices, of those that a program knows. Throws FormatError.
 template <class Matrices = AnyMatrix>
 Matrices load(const safetensors::File& file, const std::string& prefix) {
-  return detail::load_matching<Matrices>(quant_state(file, prefix), file, prefix);
+  const QuantState state = quant_state(file, prefix);
+  Matrices matrix;
+  const bool is_known = detail::visit_format<Matrices>(state.quant_type, state.block, state.is_nested, [&]<class Format>(Format) {
+    matrix = detail::matrix_of<Format>(state, detail::parts(file, prefix, state));
+  });
+  check<FormatError>(is_known, "bitsandbytes", detail::where(file, prefix), ": no format with blocks of ", state.block);
+  return matrix;
 }
 
 /// The same as a weight whose format is known at run time only.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <span>
 
@@ -67,6 +68,7 @@ class StateReader {
   json::Json state_;
 };
 
+/// A part of a weight, of the expected type, shape and, for floats, finite.
 LOWRANK_INLINE const StoredTensor& part(const safetensors::File& file, const std::string& name, DType dtype, Index size) {
   const StoredTensor& tensor = file.at(name);
   check<FormatError>(tensor.dtype == dtype && tensor.size() == size, "bitsandbytes", path_text(file.path()), ": ", name_text(name), " is ",
@@ -88,6 +90,28 @@ LOWRANK_INLINE void refuse_strangers(const safetensors::File& file, const std::s
   }
 }
 
+template <std::size_t N>
+std::array<float, N> table(const safetensors::File& file, const std::string& name) {
+  std::array<float, N> values;
+  std::memcpy(values.data(), part(file, name, DType::f32, static_cast<Index>(N)).bytes.data(), sizeof(values));
+  return values;
+}
+
+LOWRANK_INLINE Parts parts(const safetensors::File& file, const std::string& prefix, const QuantState& state) {
+  const std::string weight = prefix + ".weight";
+  refuse_strangers(file, weight, state.is_nested);
+  const Index size = state.rows * state.cols, blocks = ceil_div(size, state.block);
+  const StoredTensor& codes = file.at(weight);
+  check<FormatError>(codes.bytes.size() == static_cast<std::size_t>((size + 1) / 2), "bitsandbytes", where(file, prefix), ": weight has ",
+                     codes.bytes.size(), " bytes but shape [", state.rows, ", ", state.cols, "] needs ", (size + 1) / 2);
+  Parts parts{.codes = codes.bytes, .absmax = {}, .map = table<16>(file, weight + ".quant_map")};
+  parts.absmax = part(file, weight + ".absmax", state.is_nested ? DType::u8 : DType::f32, blocks).bytes;
+  if (!state.is_nested) return parts;
+  parts.nested_absmax = part(file, weight + ".nested_absmax", DType::f32, ceil_div(blocks, DoubleQuant::nested_block)).bytes;
+  parts.nested_map = table<256>(file, weight + ".nested_quant_map");
+  return parts;
+}
+
 }  // namespace detail
 
 LOWRANK_INLINE bool contains(const safetensors::File& file, const std::string& prefix) {
@@ -105,7 +129,13 @@ LOWRANK_INLINE QuantState quant_state(const safetensors::File& file, const std::
 }
 
 LOWRANK_INLINE lowrank::AnyMatrix load_weight(const safetensors::File& file, const std::string& prefix) {
-  return std::visit([](auto matrix) { return lowrank::AnyMatrix(std::move(matrix)); }, load(file, prefix));
+  const QuantState state = quant_state(file, prefix);
+  lowrank::AnyMatrix weight;
+  const bool is_known = detail::visit_format<AnyMatrix>(state.quant_type, state.block, state.is_nested, [&]<class Format>(Format) {
+    weight = lowrank::AnyMatrix(detail::matrix_of<Format>(state, detail::parts(file, prefix, state)));
+  });
+  check<FormatError>(is_known, "bitsandbytes", detail::where(file, prefix), ": no format with blocks of ", state.block);
+  return weight;
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI::bitsandbytes

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <array>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -15,14 +14,19 @@ namespace lowrank::inline LOWRANK_ABI::bitsandbytes {
 
 namespace detail {
 
-StoredTensor view(std::string name, DType dtype, std::vector<Index> shape, const Buffer& bytes);
+/// The tensors of a weight with that state, made of its parts.
+std::vector<StoredTensor> tensors(const QuantState& state, const Parts& parts, const std::string& prefix);
 
-template <std::size_t N>
-StoredTensor table_tensor(std::string name, const std::array<float, N>& values) {
-  return make_tensor<float>(std::move(name), {static_cast<Index>(N)}, values);
+template <class Format>
+Parts parts_of(const QuantizedMatrix<Format>& w) {
+  const auto& storage = w.storage();
+  Parts parts{.codes = storage.codes(), .absmax = storage.scales().absmax(), .map = storage.table()};
+  if constexpr (Format::Scales::is_double_quantized) {
+    parts.nested_absmax = storage.scales().nested_absmax();
+    parts.nested_map = storage.scales().map();
+  }
+  return parts;
 }
-
-void check_state(const QuantState& state);
 
 }  // namespace detail
 
@@ -36,26 +40,10 @@ std::string quant_state_text(const QuantState& state);
 /// Throws ValueError for another dtype, ShapeError for an empty weight.
 template <class Format>
 std::vector<StoredTensor> tensors(const QuantizedMatrix<Format>& w, const std::string& prefix, std::string_view dtype = "float32") {
-  const auto& storage = w.storage();
   QuantState state{std::string(Format::quant_type),     Format::block, w.rows(), w.cols(), std::string(dtype),
                    Format::Scales::is_double_quantized, 0.0f};
-  if constexpr (Format::Scales::is_double_quantized) state.nested_offset = storage.scales().offset();
-  detail::check_state(state);
-  const std::string weight = prefix + ".weight", text = quant_state_text(state);
-  const Index blocks = storage.blocks();
-  std::vector<StoredTensor> all{
-      detail::view(weight, DType::u8, {static_cast<Index>(storage.codes().size()), 1}, storage.codes()),
-      detail::view(weight + ".absmax", Format::Scales::is_double_quantized ? DType::u8 : DType::f32, {blocks}, storage.scales().absmax()),
-      detail::table_tensor(weight + ".quant_map", storage.table())};
-  if constexpr (Format::Scales::is_double_quantized) {
-    const Buffer& nested = storage.scales().nested_absmax();
-    all.push_back(detail::view(weight + ".nested_absmax", DType::f32, {ceil_div(blocks, DoubleQuant::nested_block)}, nested));
-    all.push_back(detail::table_tensor(weight + ".nested_quant_map", storage.scales().map()));
-  }
-  const std::vector<std::uint8_t> bytes(text.begin(), text.end());
-  all.push_back(
-      make_tensor<std::uint8_t>(prefix + std::string(detail::state_key) + state.quant_type, {static_cast<Index>(bytes.size())}, bytes));
-  return all;
+  if constexpr (Format::Scales::is_double_quantized) state.nested_offset = w.storage().scales().offset();
+  return detail::tensors(state, detail::parts_of(w), prefix);
 }
 
 /// The same for a weight in whatever format `load` found.
@@ -67,17 +55,15 @@ std::vector<StoredTensor> tensors(const std::variant<QuantizedMatrix<Formats>...
 
 namespace detail {
 
-template <std::size_t I = 0, Source Weights>
-AnyMatrix quantize_matching(const Weights& w, std::string_view quant_type, Index block, bool is_nested,
-                            const std::optional<Search>& search) {
-  using Format = typename FormatOf<std::variant_alternative_t<I, AnyMatrix>>::type;
-  if (quant_type == Format::quant_type && block == Format::block && is_nested == Format::Scales::is_double_quantized)
-    return search ? lowrank::quantize<Format>(w, *search) : lowrank::quantize<Format>(w);
-  if constexpr (I + 1 < std::variant_size_v<AnyMatrix>)
-    return quantize_matching<I + 1>(w, quant_type, block, is_nested, search);
-  else
-    fail<ValueError>("bitsandbytes", "no format ", name_text(quant_type), " with blocks of ", block,
-                     "; give nf4 or fp4, and a power of two from 32 to 4096");
+/// Calls made(matrix) with w in the format that has these properties. Throws ValueError where there is none.
+template <Source Weights, class Made>
+void quantize_as(const Weights& w, std::string_view quant_type, Index block, bool is_nested, const std::optional<Search>& search,
+                 const Made& made) {
+  const bool is_known = visit_format<AnyMatrix>(quant_type, block, is_nested, [&]<class Format>(Format) {
+    made(search ? lowrank::quantize<Format>(w, *search) : lowrank::quantize<Format>(w));
+  });
+  check<ValueError>(is_known, "bitsandbytes", "no format ", name_text(quant_type), " with blocks of ", block,
+                    "; give nf4 or fp4, and a power of two from 32 to 4096");
 }
 
 }  // namespace detail
@@ -87,7 +73,9 @@ AnyMatrix quantize_matching(const Weights& w, std::string_view quant_type, Index
 template <Source Weights>
 AnyMatrix quantize(const Weights& w, std::string_view quant_type, Index block, bool is_nested,
                    const std::optional<Search>& search = std::nullopt) {
-  return detail::quantize_matching(w, quant_type, block, is_nested, search);
+  AnyMatrix matrix;
+  detail::quantize_as(w, quant_type, block, is_nested, search, [&](auto made) { matrix = std::move(made); });
+  return matrix;
 }
 
 /// A weight in 4 bits, and the tensors that stand for it in a checkpoint.

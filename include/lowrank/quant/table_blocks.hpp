@@ -33,6 +33,39 @@ struct Search {
   }
 };
 
+namespace quant {
+
+/// Codes of a flattened matrix, two a byte, and fp32 scales, one a block.
+struct TableCodes {
+  Buffer codes, absmax;
+};
+
+/// Quantizes every block of any table format. Throws ValueError that names the first weight that is not finite.
+template <Source Weights>
+TableCodes encode_table(const Weights& w, const kernels::TableEncoder& encoder) {
+  const Index size = w.rows() * w.cols(), block = encoder.block;
+  const kernels::QuantizeKernels& target = kernels::current_target().quantize;
+  TableCodes made{Buffer::allocate(static_cast<std::size_t>((size + 1) / 2)),
+                  Buffer::allocate(4 * static_cast<std::size_t>(ceil_div(size, block)))};
+  FirstFailure failure;
+  parallel_ranges(ceil_div(size, chunk), encode_grain / chunk, [&](Index begin, Index end) {
+    const Index stop = std::min(size, end * chunk);
+    const float* x = flat_floats(w, begin * chunk, stop - begin * chunk);
+    for (Index first = begin * chunk; first < stop; first += chunk, x += chunk) {
+      const Index count = std::min(chunk, stop - first), whole = count / block;
+      auto* const to = made.codes.mutable_as<std::uint8_t>() + first / 2;
+      float* const scales = made.absmax.mutable_as<float>() + first / block;
+      const Index done = target.encode_table(encoder, x, whole, to, scales), at = done * block;
+      if (done < whole || (at < count && !kernels::scalar::encode_block(encoder, x + at, count - at, to + at / 2, scales + done)))
+        failure.record(first + at);
+    }
+  });
+  failure.check(w, block);
+  return made;
+}
+
+}  // namespace quant
+
 /// bitsandbytes' storage: 4-bit codes of the flattened matrix, weight 2i in the high nibble of byte i, 2i + 1 in the low one, and a
 /// scale for each `Format::block` consecutive weights; blocks may straddle rows, the last one may be short.
 ///
@@ -76,26 +109,8 @@ class TableBlocks {
   /// Throws ValueError that names the first weight that is not finite.
   template <Source Weights>
   static TableBlocks encode(const Weights& w, std::span<const float> fractions = {}) {
-    const Index size = w.rows() * w.cols(), block = Format::block;
-    const kernels::TableEncoder encoder{Format::rule, block, fractions};
-    const kernels::QuantizeKernels& target = kernels::current_target().quantize;
-    Buffer codes = Buffer::allocate(static_cast<std::size_t>((size + 1) / 2));
-    Buffer absmax = Buffer::allocate(4 * static_cast<std::size_t>(ceil_div(size, block)));
-    quant::FirstFailure failure;
-    parallel_ranges(ceil_div(size, quant::chunk), quant::encode_grain / quant::chunk, [&](Index begin, Index end) {
-      const Index stop = std::min(size, end * quant::chunk);
-      const float* x = quant::flat_floats(w, begin * quant::chunk, stop - begin * quant::chunk);
-      for (Index first = begin * quant::chunk; first < stop; first += quant::chunk, x += quant::chunk) {
-        const Index count = std::min(quant::chunk, stop - first), whole = count / block;
-        auto* const to = codes.mutable_as<std::uint8_t>() + first / 2;
-        float* const scales = absmax.mutable_as<float>() + first / block;
-        const Index done = target.encode_table(encoder, x, whole, to, scales), at = done * block;
-        if (done < whole || (at < count && !kernels::scalar::encode_block(encoder, x + at, count - at, to + at / 2, scales + done)))
-          failure.record(first + at);
-      }
-    });
-    failure.check(w, block);
-    return {w.rows(), w.cols(), std::move(codes), Scales::encode(Format::name, std::move(absmax))};
+    quant::TableCodes made = quant::encode_table(w, {Format::rule, Format::block, fractions});
+    return {w.rows(), w.cols(), std::move(made.codes), Scales::encode(Format::name, std::move(made.absmax))};
   }
 
   Index rows() const { return rows_; }

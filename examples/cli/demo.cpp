@@ -28,7 +28,7 @@ struct Domain {
 
 std::vector<Domain> read_domains(const Tokenizer& tokenizer) {
   const std::filesystem::path folder = std::filesystem::path(LOWRANK_EXAMPLES_DIR) / "data" / "domains";
-  const std::string prompts = "\n" + transformer::read_text(folder / "prompts.txt");
+  const std::string prompts = std::string(1, '\n') + transformer::read_text(folder / "prompts.txt");
   std::vector<Domain> all;
   for (const std::string name : domains) {
     const auto at = prompts.find("\n" + name + ": ");

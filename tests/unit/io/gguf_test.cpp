@@ -1,6 +1,8 @@
 #include <doctest/doctest.h>
 
+#include <lowrank/io/gguf_matrix.hpp>
 #include <lowrank/io/gguf_write.hpp>
+#include <lowrank/quant/ggml_formats.hpp>
 
 #include "support/files.hpp"
 
@@ -209,6 +211,27 @@ TEST_CASE("ggml types: the table agrees with the numbers of the format") {
   CHECK(ggml_traits(GgmlType::nvfp4).block_bytes == 36);
   CHECK(ggml_traits(GgmlType::q1_0).name == "Q1_0");
   CHECK(gguf::byte_count(GgmlType::q4_1, std::vector<Index>{576, 1536}) == 576 * 1536 / 32 * 20);
+}
+
+TEST_CASE("gguf::matrix: each readable format, dense numbers, and what is refused") {
+  int known = 0;
+  for (std::uint32_t number = 0; number < detail::ggml_traits.size(); ++number) {
+    const GgmlTraits& traits = detail::ggml_traits[number];
+    visit_ggml_format(traits.name, [&]<class Format>(Format) {
+      ++known;
+      CHECK(traits.block_size == Format::block);
+      CHECK(traits.block_bytes == Format::block_bytes);
+      const auto bytes = static_cast<std::size_t>(6 * Format::block_bytes);
+      const AnyMatrix w = gguf::matrix({"w", static_cast<GgmlType>(number), {3, 2 * Format::block}, Buffer::allocate(bytes)});
+      CHECK(w.rows() == 3);
+      CHECK(w.cols() == 2 * Format::block);
+      CHECK(w.bytes() == bytes);
+    });
+  }
+  CHECK(known == static_cast<int>(std::tuple_size_v<GgmlFormats>));
+  CHECK(gguf::matrix({"w", GgmlType::bf16, {2, 5}, Buffer::allocate(20)}).view().kind() == WeightView::Kind::bf16);
+  CHECK_THROWS_WITH_AS(gguf::matrix({"w", GgmlType::q2_k, {1, 256}, Buffer::allocate(84)}), doctest::Contains("is Q2_K; readable are F32"),
+                       FormatError);
 }
 
 TEST_CASE("gguf::write: content that no file can hold is refused, and the old file stays") {

@@ -5,6 +5,7 @@
 
 #include <lowrank/quant/iq4.hpp>
 #include <lowrank/quant/mxfp4.hpp>
+#include <lowrank/quant/nvfp4.hpp>
 #include <lowrank/quant/q4_0.hpp>
 #include <lowrank/quant/q4_1.hpp>
 #include <lowrank/quant/q4_k.hpp>
@@ -15,7 +16,7 @@
 namespace lowrank::inline LOWRANK_ABI {
 
 /// The block formats of ggml that are read: the one list of them. A new one is a header of its own and a line here.
-using GgmlFormats = std::tuple<Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4K, Q5K, Q6K, Iq4Nl, Iq4Xs, Mxfp4>;
+using GgmlFormats = std::tuple<Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4K, Q5K, Q6K, Iq4Nl, Iq4Xs, Mxfp4, Nvfp4>;
 
 /// Calls visit(Format()) for the format with that name in ggml, such as Q4_1; whether there is one.
 template <class Visit>

@@ -98,25 +98,24 @@ struct BlockSource {
   }
 };
 
-/// Where the codes of 16 elements begin that follow element (row, col), col a multiple of 16, in a source whose rows hold whole groups.
+/// Where the code of a flattened element lies; those of its neighbours follow byte by byte, or nibble by nibble, up to the end of a run.
 struct CodePlace {
   const std::byte* bytes;
   unsigned shift = 0;  ///< nibble_halves: 4 where the high nibbles are meant
 
-  CodePlace(const BlockSource& s, Index row, Index col) : bytes(s.data + row * s.row_bytes()) {
+  CodePlace(const BlockSource& s, Index element) {
     if (s.order == CodeOrder::nibble_pairs) {
-      bytes += col / 2;
+      bytes = s.data + element / 2;
       return;
     }
-    const Index inside = col % s.block;
-    bytes += col / s.block * s.block_bytes + s.codes_at;
+    const Index inside = element % s.block, position = inside % (2 * s.run);
+    bytes = s.block_of(element) + s.codes_at;
     if (s.order == CodeOrder::bytes) {
       bytes += inside;
-      return;
+    } else {
+      bytes += inside / (2 * s.run) * s.run + position % s.run;
+      shift = position < s.run ? 0 : 4;
     }
-    const Index position = inside % (2 * s.run);
-    bytes += inside / (2 * s.run) * s.run + position % s.run;
-    if (position >= s.run) shift = 4;
   }
 };
 

@@ -99,8 +99,6 @@ struct Table {
   }
 };
 
-inline __m256i load_8_bytes(const void* from) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(from))); }
-
 /// Elements that share a scale and whose codes follow each other in memory: 8 at a time, the odd ones by the plain rule.
 inline void decode_stretch(const BlockSource& s, Index begin, Index length, const Table& table, float scale, float offset, float* out) {
   const __m256 factor = _mm256_set1_ps(scale), shift = _mm256_set1_ps(offset);
@@ -114,35 +112,20 @@ inline void decode_stretch(const BlockSource& s, Index begin, Index length, cons
       std::memcpy(&four, bytes, 4);
       _mm256_storeu_ps(out + j, _mm256_fmadd_ps(table[_mm256_srlv_epi32(_mm256_set1_epi32(four), shifts)], factor, shift));
     }
-  } else if (s.order == CodeOrder::nibble_halves) {
-    const Index inside = begin % s.block, position = inside % (2 * s.run);
-    const std::byte* bytes = s.block_of(begin) + s.codes_at + inside / (2 * s.run) * s.run + position % s.run;
-    const __m128i nibble = _mm_cvtsi32_si128(position < s.run ? 0 : 4);
-    for (; j + 8 <= length; j += 8)
-      _mm256_storeu_ps(out + j, _mm256_fmadd_ps(table[_mm256_srl_epi32(load_8_bytes(bytes + j), nibble)], factor, shift));
   } else {
-    const std::byte* bytes = s.block_of(begin) + s.codes_at + begin % s.block;
+    const CodePlace place(s, begin);
+    const __m128i nibble = _mm_cvtsi32_si128(static_cast<int>(place.shift));
     for (; j + 8 <= length; j += 8) {
-      const __m256i code = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes + j)));
-      _mm256_storeu_ps(out + j, _mm256_fmadd_ps(_mm256_cvtepi32_ps(code), factor, shift));
+      const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(place.bytes + j));
+      const __m256 numbers = s.order == CodeOrder::bytes ? _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))
+                                                         : table[_mm256_srl_epi32(_mm256_cvtepu8_epi32(bytes), nibble)];
+      _mm256_storeu_ps(out + j, _mm256_fmadd_ps(numbers, factor, shift));
     }
   }
   for (; j < length; ++j) out[j] = s.unscaled(begin + j) * scale + offset;
 }
 
-inline void decode_row(const BlockSource& s, Index row, Index col, Index length, const Table& table, float* out) {
-  const Index begin = row * s.pitch + col;
-  for (Index j = 0; j < length;) {
-    const Index at = begin + j, g = at / s.group;
-    Index stretch = (g + 1) * s.group - at;
-    if (s.order == CodeOrder::nibble_halves && stretch > s.run - at % s.run) stretch = s.run - at % s.run;
-    if (stretch > length - j) stretch = length - j;
-    float scale, offset;
-    s.read_scales(s, g, 1, &scale, &offset);
-    decode_stretch(s, at, stretch, table, scale, offset, out + j);
-    j += stretch;
-  }
-}
+#include <lowrank/kernels/target/decode_row.inl>
 
 inline void decode_blocks(const BlockSource& s, Index row, Index count, Index col, Index length, float* out, Index stride) {
   const Table table(s.table.data());

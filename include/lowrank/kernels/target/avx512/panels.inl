@@ -96,7 +96,7 @@ inline void load_codes(const BlockSource& s, Index row, Index count, Index col, 
   const __m512i nibble = _mm512_set1_epi8(15);
   __m512i transposed[4];
   if (s.order == CodeOrder::nibble_pairs) {
-    transpose_bytes(CodePlace(s, row, col).bytes, row_bytes, count, transposed);
+    transpose_bytes(CodePlace(s, row * s.pitch + col).bytes, row_bytes, count, transposed);
     const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
     LOWRANK_UNROLL
     for (int z = 0; z < 4; ++z) {
@@ -108,7 +108,7 @@ inline void load_codes(const BlockSource& s, Index row, Index count, Index col, 
   }
   const std::byte* transposed_from = nullptr;
   for (Index part = 0; part < 2; ++part) {
-    const CodePlace place(s, row, col + 16 * part);
+    const CodePlace place(s, row * s.pitch + col + 16 * part);
     if (place.bytes != transposed_from) transpose_bytes(place.bytes, row_bytes, count, transposed);
     transposed_from = place.bytes;  // a run of 16 bytes holds both parts
     LOWRANK_UNROLL
@@ -169,7 +169,7 @@ inline void decode_blocks(const BlockSource& s, Index row, Index count, Index co
     const Index rows = count - i < 16 ? count - i : 16;
     for (Index j = 0; j + 16 <= length; j += 16) {
       if (j == 0 || (col + j) % s.group == 0) scales.load(s, row + i, rows, col + j);
-      CodePlace place(s, row + i, col + j);
+      CodePlace place(s, (row + i) * s.pitch + col + j);
       for (Index r = 0; r < rows; ++r, place.bytes += row_bytes) {
         const __m512 value =
             _mm512_fmadd_ps(unscaled_16(s.order, place, table), _mm512_set1_ps(scales.scale[r]), _mm512_set1_ps(scales.offset[r]));

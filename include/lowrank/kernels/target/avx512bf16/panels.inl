@@ -74,7 +74,7 @@ void pack_transposed_codes(const BlockSource& s, Index row, Index count, Index c
     scales.load(s, row + k, rows, col);
     _mm512_store_ps(scales.scale, _mm512_mul_ps(_mm512_load_ps(scales.scale), factor));
     _mm512_store_ps(scales.offset, _mm512_mul_ps(_mm512_load_ps(scales.offset), factor));
-    CodePlace place(s, row + k, col);
+    CodePlace place(s, (row + k) * s.pitch + col);
     for (Index q = 0; q < rows; q += 2) {
       __m512 pair[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
       LOWRANK_UNROLL

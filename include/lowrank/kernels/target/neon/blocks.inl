@@ -101,7 +101,7 @@ struct BlockPacker {
   /// 32 elements of the depth from column col on; a byte holds two neighbours.
   void pack_pairs(Index col, Word* panel) const {
     uint8x16_t transposed[4];
-    transpose(CodePlace(source, row, col).bytes, transposed);
+    transpose(CodePlace(source, row * source.pitch + col).bytes, transposed);
     for (int q = 0; q < 4; ++q) {
       float32x4_t numbers[4];
       table.look_up(high_nibbles(transposed[q]), numbers);
@@ -113,7 +113,7 @@ struct BlockPacker {
 
   /// 16 elements of the depth, a byte or one of its nibbles each.
   void pack_bytes(Index col, Word* panel) const {
-    const CodePlace place(source, row, col);
+    const CodePlace place(source, row * source.pitch + col);
     uint8x16_t transposed[4];
     transpose(place.bytes, transposed);
     for (int q = 0; q < 4; ++q) {
@@ -180,19 +180,7 @@ inline void decode_stretch(const BlockSource& s, Index begin, Index length, cons
   std::copy_n(numbers, length - j, out + j);
 }
 
-inline void decode_row(const BlockSource& s, Index row, Index col, Index length, const Table& table, float* out) {
-  const Index begin = row * s.pitch + col;
-  for (Index j = 0; j < length;) {
-    const Index at = begin + j, g = at / s.group;
-    Index stretch = (g + 1) * s.group - at;
-    if (s.order == CodeOrder::nibble_halves && stretch > s.run - at % s.run) stretch = s.run - at % s.run;
-    if (stretch > length - j) stretch = length - j;
-    float scale, offset;
-    s.read_scales(s, g, 1, &scale, &offset);
-    decode_stretch(s, at, stretch, table, scale, offset, out + j);
-    j += stretch;
-  }
-}
+#include <lowrank/kernels/target/decode_row.inl>
 
 /// Codes of 8 neighbours of each of four rows: the first two rows, then the other two.
 [[gnu::always_inline]] inline void codes_of_eight(CodeOrder order, bool is_high, const std::byte* const* at, uint8x16_t* out) {

@@ -2,7 +2,7 @@
 #include <lowrank/adapters/merge.hpp>
 #include <lowrank/nn/linear.hpp>
 #include <lowrank/nn/lora_linear.hpp>
-#include <lowrank/nn/quantized_linear.hpp>
+#include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/ops/decompose.hpp>
 #include <lowrank/optim/adamw.hpp>
 #include <lowrank/quant/matrix.hpp>

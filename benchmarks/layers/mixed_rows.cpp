@@ -5,7 +5,6 @@
 #include <vector>
 
 #include <lowrank/nn/forward_together.hpp>
-#include <lowrank/nn/update_ranges.hpp>
 #include <lowrank/quant/nf4.hpp>
 #include <lowrank/quant/matrix.hpp>
 
@@ -43,12 +42,10 @@ void one_adapter(benchmark::State& state) {
 
 void adapter_a_row(benchmark::State& state) {
   Rows batch(state.range(0), state.range(1));
-  const LayerUse use{&batch.layer, nullptr};
+  LayerUse use{&batch.layer};
   const Var<float> x(batch.x);
-  std::vector<UpdateRange> ranges;
-  for (Index i = 0; i < rows; ++i) ranges.push_back({i * state.range(1), state.range(1), &batch.updates[static_cast<std::size_t>(i)]});
-  for (auto _ : state)
-    benchmark::DoNotOptimize(add_updates(std::move(forward_together(std::span(&use, 1), x).front()), x, batch.layer, ranges));
+  for (Index i = 0; i < rows; ++i) use.ranges.push_back({i * state.range(1), state.range(1), &batch.updates[static_cast<std::size_t>(i)]});
+  for (auto _ : state) benchmark::DoNotOptimize(forward_together(std::span(&use, 1), x));
   state.counters["tokens/s"] = benchmark::Counter(static_cast<double>(batch.x.cols()), benchmark::Counter::kIsIterationInvariantRate);
 }
 

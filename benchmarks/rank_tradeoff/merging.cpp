@@ -1,7 +1,7 @@
 #include <cstdio>
 
 #include <lowrank/adapters/merge.hpp>
-#include <lowrank/nn/quantized_linear.hpp>
+#include <lowrank/nn/frozen_linear.hpp>
 
 #include <rank_tradeoff/explain.hpp>
 #include <rank_tradeoff/options.hpp>
@@ -36,7 +36,7 @@ void set_prediction(Row& row, const Peaks& peaks) {
 template <class Layer>
 std::string merge_reason(const Row& row, const Layer& layer, double peak) {
   const auto source = layer.base().source();
-  const lowrank::MergedSource merged(source, layer.update().view());
+  const lowrank::MergedSource merged(source, layer.plan());
   std::vector<float> numbers(static_cast<std::size_t>(row.d));
   const double form = benchmarks::time_of([&] {
     lowrank::parallel_ranges(row.d, 16, [&](Index begin, Index end) {

@@ -20,7 +20,7 @@ inline void keep(const Activation<float>& y) {
 }
 
 inline void forward(const AnyLinear& base, const LoraWeights<float>* update, const Batch& batch) {
-  keep(update ? lowrank::adapted_forward(base, *update, batch.x) : base(batch.x));
+  keep(update ? lowrank::detail::adapted(base, const_cast<LoraWeights<float>*>(update), batch.x) : base(batch.x));
 }
 
 struct StepSample {
@@ -39,7 +39,7 @@ StepSample train(int count, const NextBase& next_base, LoraWeights<float>* updat
     Activation<float> gradient = batch.g;
     const double cpu_start = processor_seconds(), start = seconds();
     if (optimizer) optimizer->zero_grad();
-    const lowrank::Var<float> y = update ? lowrank::adapted_forward(base, *update, input) : base(input);
+    const lowrank::Var<float> y = update ? lowrank::detail::adapted(base, update, {}, input) : base(input);
     const double middle = seconds();
     tape.backward(y, std::move(gradient));
     const double end = seconds();

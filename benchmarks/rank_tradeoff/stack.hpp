@@ -10,6 +10,7 @@
 
 #include <lowrank/nn/adapted_linear.hpp>
 #include <lowrank/optim/adamw.hpp>
+#include <lowrank/update/dora.hpp>
 
 #include <rank_tradeoff/predict.hpp>
 #include <support/formats.hpp>
@@ -19,7 +20,8 @@ namespace rank_tradeoff {
 using lowrank::Activation;
 using lowrank::AnyLinear;
 using lowrank::Compute;
-using lowrank::LoraWeights;
+template <class S>
+using LoraWeights = lowrank::DoraWeights<S>;
 
 /// Twice the last-level cache, 64 MiB where its size is not known.
 inline std::size_t pool_bytes() {
@@ -67,14 +69,12 @@ class Stack {
 
 /// An update of random numbers, as after training: A and B are not zero.
 inline LoraWeights<float> random_update(const AnyLinear& base, const std::string& method, Index rank) {
-  auto update = lowrank::make_lora<float>(base.in_features(), base.out_features(),
-                                          {.rank = rank, .alpha = 16, .use_rslora = method == "rslora", .seed = 5});
+  LoraWeights<float> update{lowrank::make_lora<float>(base.in_features(), base.out_features(),
+                                                      {.rank = rank, .alpha = 16, .use_rslora = method == "rslora", .seed = 5})};
   lowrank::fill_normal(update.b.value, 0.01, lowrank::Random(6));
   if (method != "dora") return update;
-  base.visit([&](const auto& layer) {
-    lowrank::make_dora(layer, update);
-    lowrank::prepare_dora(layer, update);
-  });
+  update.begin(lowrank::detail::layer_view(base));
+  update.prepare(lowrank::detail::layer_view(base));
   return update;
 }
 

@@ -1,5 +1,5 @@
 #include <lowrank/nn/lora_linear.hpp>
-#include <lowrank/nn/quantized_linear.hpp>
+#include <lowrank/nn/frozen_linear.hpp>
 
 #include <rank_tradeoff/options.hpp>
 #include <rank_tradeoff/passes.hpp>

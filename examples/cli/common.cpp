@@ -115,7 +115,7 @@ std::unique_ptr<LoraSet> open_adapters(const Llama& model, const std::vector<std
     auto& weights = set->slots[static_cast<std::size_t>(s)];
     if (!weights) continue;
     weights->round();
-    model.layer(s).base.visit([&](const auto& base) { prepare_dora(base, *weights); });
+    if (weights->is_dora()) weights->prepare(lowrank::detail::layer_view(model.layer(s).base));
   }
   return set;
 }

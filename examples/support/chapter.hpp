@@ -9,7 +9,7 @@
 #include <string>
 #include <utility>
 
-#include <lowrank/nn/init.hpp>
+#include <lowrank/update/init.hpp>
 
 #include <support/plot.hpp>
 #include <support/table.hpp>

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <sstream>
 
-#include <lowrank/nn/init.hpp>
+#include <lowrank/update/init.hpp>
 
 namespace transformer {
 
@@ -70,14 +70,15 @@ LoraWeights<float> new_weights(const Llama& model, Index s, const LoraConfig& co
   lowrank::check<lowrank::ValueError>(!(is_dora(config) && config.lora_bias), "new_lora", "DoRA with lora_bias is not defined; choose one");
   lowrank::Weight<float> a(rank, in);
   init_lora_a(a, init, lowrank::Random(seed, static_cast<std::uint64_t>(s)));
-  LoraWeights<float> weights{.a = detail::trainable(path + ".lora_A.weight", std::move(a)),
-                             .b = detail::trainable(path + ".lora_B.weight", lowrank::Weight<float>::Zero(out, rank)),
-                             .scale = scale_of(config, path, rank, alpha),
-                             .dropout = static_cast<float>(config.dropout),
-                             .dropout_seed = seed ^ (static_cast<std::uint64_t>(s) * 0x9E3779B97F4A7C15u)};
+  LoraWeights<float> weights{
+      lowrank::LoraWeights<float>{.a = detail::trainable(path + ".lora_A.weight", std::move(a)),
+                                  .b = detail::trainable(path + ".lora_B.weight", lowrank::Weight<float>::Zero(out, rank)),
+                                  .scale = scale_of(config, path, rank, alpha),
+                                  .dropout = static_cast<float>(config.dropout),
+                                  .dropout_seed = seed ^ (static_cast<std::uint64_t>(s) * 0x9E3779B97F4A7C15u)}};
   if (config.lora_bias) weights.bias = detail::trainable(path + ".lora_B.bias", lowrank::Weight<float>::Zero(out, 1));
   if (is_dora(config)) {
-    layer.base.visit([&](const auto& base) { make_dora(base, weights); });
+    weights.begin(lowrank::detail::layer_view(layer.base));
     weights.magnitude.name = path + ".lora_magnitude_vector";
   }
   return weights;
@@ -88,9 +89,10 @@ LoraWeights<float> new_table_update(const Llama& model, Index rank, float scale,
   const std::string path = "model.embed_tokens";
   lowrank::Weight<float> b(model.config.hidden, rank);
   fill_normal(b, 1.0, lowrank::Random(seed, static_cast<std::uint64_t>(model.embedding_slot())));
-  return {.a = detail::trainable(path + ".lora_embedding_A", lowrank::Weight<float>::Zero(rank, model.config.vocabulary)),
-          .b = detail::trainable(path + ".lora_embedding_B", std::move(b)),
-          .scale = scale};
+  return {lowrank::LoraWeights<float>{
+      .a = detail::trainable(path + ".lora_embedding_A", lowrank::Weight<float>::Zero(rank, model.config.vocabulary)),
+      .b = detail::trainable(path + ".lora_embedding_B", std::move(b)),
+      .scale = scale}};
 }
 
 /// Full, trainable copies of the layers that modules_to_save names.
@@ -155,9 +157,10 @@ LoraWeights<float> bind_layer(const Llama& model, Index s, const std::string& pa
   const auto by_rows = [&](lowrank::Weight<float> values) {
     return turned ? detail::reorder_rows(values, model.config.head_size, false) : values;
   };
-  LoraWeights<float> weights{.a = detail::trainable(path + ".lora_A.weight", lowrank::to_weight(layer.a())),
-                             .b = detail::trainable(path + ".lora_B.weight", by_rows(lowrank::to_weight(layer.b()))),
-                             .scale = static_cast<float>(layer.scale)};
+  LoraWeights<float> weights{
+      lowrank::LoraWeights<float>{.a = detail::trainable(path + ".lora_A.weight", lowrank::to_weight(layer.a())),
+                                  .b = detail::trainable(path + ".lora_B.weight", by_rows(lowrank::to_weight(layer.b()))),
+                                  .scale = static_cast<float>(layer.scale)}};
   const Index out = weights.b.rows();
   if (const auto* bias = layer.bias()) {
     weights.bias = vector_parameter(path + ".lora_B.bias", *bias, out);
@@ -166,7 +169,7 @@ LoraWeights<float> bind_layer(const Llama& model, Index s, const std::string& pa
   if (const auto* magnitude = layer.find("lora_magnitude_vector")) {
     weights.magnitude = vector_parameter(path + ".lora_magnitude_vector", *magnitude, out);
     weights.magnitude.value = by_rows(weights.magnitude.value);
-    model.layer(s).base.visit([&](const auto& base) { weights.weight_squares = lowrank::row_squares<float>(base.source()); });
+    weights.weight_squares = lowrank::row_squares<float>(model.layer(s).base.source());
   }
   return weights;
 }
@@ -237,9 +240,9 @@ LoraSet bind(const Llama& model, const Adapter& adapter, double weight) {
     const lowrank::ModuleTensors& layer = found->second;
     lowrank::check<lowrank::ValueError>(layer.tensors.size() == 2, "bind", table.path, " has a tensor beside A and B, ",
                                         "which an embedding does not apply");
-    set.embedding = {.a = detail::trainable(table.path + ".lora_embedding_A", lowrank::to_weight(layer.a())),
-                     .b = detail::trainable(table.path + ".lora_embedding_B", lowrank::to_weight(layer.b())),
-                     .scale = static_cast<float>(layer.scale)};
+    set.embedding = {lowrank::LoraWeights<float>{.a = detail::trainable(table.path + ".lora_embedding_A", lowrank::to_weight(layer.a())),
+                                                 .b = detail::trainable(table.path + ".lora_embedding_B", lowrank::to_weight(layer.b())),
+                                                 .scale = static_cast<float>(layer.scale)}};
   }
   for (const lowrank::StoredTensor& tensor : adapter.saved) bind_copy(model, all, tensor, set);
   scale_set(set, weight);
@@ -314,8 +317,8 @@ std::optional<LoraWeights<float>> sum_updates(const std::vector<const LoraWeight
     if (bias.size() == 0) bias.setZero(first.b.rows(), 1);
     bias += part->scale * part->bias.value;
   }
-  LoraWeights<float> total{
-      .a = detail::trainable(first.a.name, std::move(a)), .b = detail::trainable(first.b.name, std::move(b)), .scale = 1};
+  LoraWeights<float> total{lowrank::LoraWeights<float>{
+      .a = detail::trainable(first.a.name, std::move(a)), .b = detail::trainable(first.b.name, std::move(b)), .scale = 1}};
   if (bias.size() > 0) total.bias = detail::trainable(first.bias.name, std::move(bias));
   return total;
 }

@@ -9,7 +9,7 @@
 
 #include <lowrank/adapters/adapter.hpp>
 #include <lowrank/adapters/target.hpp>
-#include <lowrank/nn/init.hpp>
+#include <lowrank/update/init.hpp>
 
 #include <transformer/load.hpp>
 #include <transformer/model.hpp>

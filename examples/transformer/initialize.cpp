@@ -3,7 +3,7 @@
 #include <cmath>
 #include <utility>
 
-#include <lowrank/nn/init.hpp>
+#include <lowrank/update/init.hpp>
 
 namespace transformer {
 

@@ -223,8 +223,8 @@ std::vector<lowrank::Svd> gradient_directions(Llama& model, const std::vector<In
     const Index in = model.layer(s).in_features(), out = model.layer(s).out_features(), k = std::min({rank + oversampling, in, out});
     Weight<float> sample(k, in);
     fill_normal(sample, 1, lowrank::Random(options.seed, static_cast<std::uint64_t>(s)));
-    probes.slots[static_cast<std::size_t>(s)] = {.a = detail::trainable("probe A", std::move(sample)),
-                                                 .b = detail::trainable("probe B", Weight<float>::Zero(out, k))};
+    probes.slots[static_cast<std::size_t>(s)] = LoraWeights<float>{lowrank::LoraWeights<float>{
+        .a = detail::trainable("probe A", std::move(sample)), .b = detail::trainable("probe B", Weight<float>::Zero(out, k))}};
     weights_of(probes, s).a.trainable = false;
   }
   probe(model, probes, options, examples);
@@ -279,7 +279,7 @@ StartedLora start_lora(Llama& model, LoraConfig& config, const StartOptions& opt
     LoraWeights<float>& weights = weights_of(started.lora, s);
     if (!weights.is_dora()) continue;
     const std::string name = weights.magnitude.name;
-    model.layer(s).base.visit([&](const auto& base) { make_dora(base, weights); });  // lengths of the changed base
+    weights.begin(lowrank::detail::layer_view(model.layer(s).base));  // lengths of the changed base
     weights.magnitude.name = name;
   }
   return started;

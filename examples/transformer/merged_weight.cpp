@@ -38,9 +38,12 @@ class MergedTable {
   struct Factors {
     Weight<float> a, b;  // [r, dim], [vocabulary, r]
   };
-  lowrank::LowRank<float> turned(float scale) const {
-    const auto& [a, b] = *factors_;
-    return {{a.data(), a.rows(), a.cols()}, {b.data(), b.rows(), b.cols()}, scale};
+  lowrank::Plan<float> turned(float scale) const {
+    lowrank::Plan<float> plan;
+    plan.a = {factors_->a.data(), factors_->a.rows(), factors_->a.cols()};
+    plan.b = {factors_->b.data(), factors_->b.rows(), factors_->b.cols()};
+    plan.scale = scale;
+    return plan;
   }
 
   std::shared_ptr<const Factors> factors_;
@@ -60,9 +63,11 @@ AnyMatrix weight_of(const AdaptedLinear& layer) {
   return AnyMatrix(lowrank::round_to<float>(layer.base.get_if<lowrank::Linear<float>>()->source()));
 }
 
-const LoraWeights<float>* update_of(const LoraSet& set, Index slot) {
+/// A plan without a tape changes nothing of it.
+LoraWeights<float>* update_of(const LoraSet& of, Index slot) {
+  auto& set = const_cast<LoraSet&>(of);
   const auto at = static_cast<std::size_t>(slot);
-  const auto& update = at < set.slots.size() ? set.slots[at] : set.embedding;
+  auto& update = at < set.slots.size() ? set.slots[at] : set.embedding;
   return update ? &*update : nullptr;
 }
 
@@ -72,14 +77,10 @@ bool changes_weight(const LoraSet& set, Index slot) { return set.copies.contains
 
 AnyMatrix merged_weight(const Llama& model, const LoraSet& set, Index slot) {
   const AdaptedLinear& layer = layer_used(model, set, slot);
-  const LoraWeights<float>* update = update_of(set, slot);
+  LoraWeights<float>* update = update_of(set, slot);
   if (!update) return weight_of(layer);
   if (slot == model.embedding_slot()) return AnyMatrix(MergedTable(weight_of(layer), *update));
-  lowrank::Vector<float> gain;
-  if (update->is_dora())
-    gain =
-        layer.base.visit([&](const auto& base) { return lowrank::dora_gain(update->magnitude.value, lowrank::dora_norms(base, *update)); });
-  return AnyMatrix(MergedMatrix(weight_of(layer), update->view(), std::move(gain)));
+  return AnyMatrix(MergedMatrix(weight_of(layer), update->plan({.layer = lowrank::detail::layer_view(layer.base)})));
 }
 
 lowrank::Vector<float> merged_bias(const Llama& model, const LoraSet& set, Index slot) {

@@ -21,9 +21,9 @@
 
 #include <lowrank/autograd/checkpoint.hpp>
 #include <lowrank/autograd/functions.hpp>
-#include <lowrank/nn/embedding_lora.hpp>
 #include <lowrank/nn/forward_together.hpp>
-#include <lowrank/nn/update_ranges.hpp>
+#include <lowrank/update/dora.hpp>
+#include <lowrank/update/embedding.hpp>
 
 #include <transformer/cache.hpp>
 #include <transformer/config.hpp>
@@ -35,7 +35,8 @@ using lowrank::AdaptedLinear;
 using lowrank::Cpu;
 using lowrank::Cuda;
 using lowrank::Index;
-using lowrank::LoraWeights;
+template <class S>
+using LoraWeights = lowrank::DoraWeights<S>;
 using lowrank::Parameter;
 using lowrank::Tape;
 using lowrank::to_host;

@@ -85,20 +85,14 @@ Var<float, Device> Llama::apply(Index slot, Var<float, Device> x, const Pass<Dev
 template <class Device>
 std::vector<Var<float, Device>> Llama::apply_each(Index first_slot, Index count, const Var<float, Device>& x, const Pass<Device>& pass) {
   if (pass.observe) pass.observe(first_slot, to_host(x.value()));
+  const auto rows = static_cast<Index>(pass.row_loras.size()), length = rows > 0 ? x.cols() / rows : 0;
   std::vector<lowrank::LayerUse> uses;
-  for (Index slot = first_slot; slot < first_slot + count; ++slot)
-    uses.push_back({&used(slot, pass), pass.lora ? pass.lora->at(slot) : nullptr});
-  auto outputs = forward_together(uses, x);
-  if (pass.row_loras.empty()) return outputs;
-  const auto rows = static_cast<Index>(pass.row_loras.size()), length = x.cols() / rows;
-  for (Index i = 0; i < count; ++i) {
-    std::vector<lowrank::UpdateRange> ranges;
+  for (Index slot = first_slot; slot < first_slot + count; ++slot) {
+    lowrank::LayerUse& use = uses.emplace_back(lowrank::LayerUse{&used(slot, pass), pass.lora ? pass.lora->at(slot) : nullptr});
     for (Index row = 0; row < rows; ++row)
-      if (LoraSet* set = pass.row_loras[static_cast<std::size_t>(row)]) ranges.push_back({row * length, length, set->at(first_slot + i)});
-    auto& y = outputs[static_cast<std::size_t>(i)];
-    y = add_updates(std::move(y), x, layer(first_slot + i), ranges);
+      if (LoraSet* set = pass.row_loras[static_cast<std::size_t>(row)]) use.ranges.push_back({row * length, length, set->at(slot)});
   }
-  return outputs;
+  return forward_together(uses, x);
 }
 
 template <class Device>

@@ -18,13 +18,13 @@
 #include <lowrank/ops/activation.hpp>
 #include <lowrank/ops/attention.hpp>
 #include <lowrank/ops/embedding.hpp>
-#include <lowrank/ops/linear.hpp>
-#include <lowrank/ops/lora.hpp>
 #include <lowrank/ops/loss.hpp>
 #include <lowrank/ops/norm.hpp>
-#include <lowrank/ops/product.hpp>
+#include <lowrank/product/multiply.hpp>
 #include <lowrank/ops/rope.hpp>
 
 #include <lowrank/autograd.hpp>
+#include <lowrank/update.hpp>
+
 #include <lowrank/nn.hpp>
 #include <lowrank/optim.hpp>

@@ -2,7 +2,7 @@
 
 #include <01_rank.hpp>
 
-#include <lowrank/nn/init.hpp>
+#include <lowrank/update/init.hpp>
 #include <lowrank/ops/decompose.hpp>
 
 using Eigen::MatrixXd;

@@ -4,7 +4,7 @@
 
 #include <02_svd.hpp>
 
-#include <lowrank/nn/init.hpp>
+#include <lowrank/update/init.hpp>
 #include <lowrank/ops/decompose.hpp>
 
 using Eigen::MatrixXd;

@@ -2,8 +2,8 @@
 
 #include <06_scale.hpp>
 
-#include <lowrank/nn/init.hpp>
-#include <lowrank/nn/lora_scale.hpp>
+#include <lowrank/update/init.hpp>
+#include <lowrank/update/lora_scale.hpp>
 
 TEST_CASE("exercise 6a: a scale for a gaussian beginning") {
   // The change of an output in the first step, over everything that does not depend on r: s² ‖A x‖², the mean over many A.

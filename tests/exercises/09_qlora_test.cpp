@@ -3,7 +3,7 @@
 #include <09_qlora.hpp>
 
 #include <lowrank/nn/lora_linear.hpp>
-#include <lowrank/nn/quantized_linear.hpp>
+#include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/optim/adamw.hpp>
 #include <lowrank/quant/matrix.hpp>
 #include <lowrank/quant/double_quant.hpp>

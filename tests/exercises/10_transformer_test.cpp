@@ -2,7 +2,7 @@
 
 #include <10_transformer.hpp>
 
-#include <lowrank/nn/lora_weights.hpp>
+#include <lowrank/update/lora.hpp>
 
 #include <exercises/difference.hpp>
 

@@ -32,8 +32,11 @@ UnitResult UNIT() {
   for (float& value : x.reshaped()) value = random.uniform(-1, 1);
 
   const auto q = quantize<Nf4<64>>(w);
-  const auto forward = lora_forward(q, LowRank<float>{{a.data(), 4, 64}, {b.data(), 24, 4}, 0.5f}, x);
+  LayerPlan<float> layer{.weight = WeightView(q), .out = 24, .in = 64};
+  layer.plans.push_back({.a = {a.data(), 4, 64}, .b = {b.data(), 24, 4}, .scale = 0.5f});
+  layer.parts.push_back({0, {0, 3}});
+  const Activation<float> y = group_forward<float>(std::span(&layer, 1), x, {}).y.front();
   const Activation<double> expected =
       dequantize(q).cast<double>() * x.cast<double>() + 0.5 * b.cast<double>() * (a.cast<double>() * x.cast<double>());
-  return {TEXT(LOWRANK_ABI), vector_width<float>(), (forward.y.cast<double>() - expected).cwiseAbs().maxCoeff()};
+  return {TEXT(LOWRANK_ABI), vector_width<float>(), (y.cast<double>() - expected).cwiseAbs().maxCoeff()};
 }

@@ -25,16 +25,13 @@ TEST_CASE("peft: base plus scaled update is the weight that PEFT merged") {
       CAPTURE(weight);
       Weight<float> w = to_weight(base.at(weight));
       if (const auto layer = adapter.layers.find(path); layer != adapter.layers.end()) {
-        LoraWeights<float> update;
+        DoraWeights<float> update;
         update.a.value = to_weight(layer->second.a()), update.b.value = to_weight(layer->second.b());
         update.scale = static_cast<float>(layer->second.scale);
         const Linear<float> linear(w);
-        Vector<float> gain;
-        if (const auto* magnitude = layer->second.find("lora_magnitude_vector")) {
-          update.weight_squares = row_squares<float>(linear.source());
-          gain = dora_gain(to_weight(*magnitude).transpose().eval(), dora_norms(linear, update));
-        }
-        MergedSource(linear.source(), update.view(), gain).decode(0, w.rows(), 0, w.cols(), w.data(), w.cols());
+        if (const auto* m = layer->second.find("lora_magnitude_vector")) update.magnitude.value = to_weight(*m).transpose();
+        MergedSource(linear.source(), update.plan({.layer = detail::layer_view(linear)}))
+            .decode(0, w.rows(), 0, w.cols(), w.data(), w.cols());
         ++compared;
       }
       const Weight<float> merged = to_weight(tensor);

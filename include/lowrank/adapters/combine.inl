@@ -9,7 +9,7 @@
 #include <vector>
 
 #include <lowrank/core/parallel.hpp>
-#include <lowrank/ops/product.hpp>
+#include <lowrank/product/multiply.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

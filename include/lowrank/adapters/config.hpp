@@ -9,8 +9,8 @@
 
 #include <lowrank/core/types.hpp>
 #include <lowrank/error.hpp>
-#include <lowrank/nn/lora_scale.hpp>
 #include <lowrank/update/fields.hpp>
+#include <lowrank/update/lora_scale.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -5,8 +5,8 @@
 #include <cmath>
 #include <utility>
 
-#include <lowrank/nn/init.hpp>
-#include <lowrank/ops/product.hpp>
+#include <lowrank/product/multiply.hpp>
+#include <lowrank/update/init.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

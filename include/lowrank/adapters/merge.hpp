@@ -13,10 +13,10 @@
 #include <lowrank/kernels/target/dispatch.hpp>
 #include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/nn/linear.hpp>
-#include <lowrank/nn/lora_linear.hpp>
+#include <lowrank/nn/adapted.hpp>
 #include <lowrank/quant/matrix.hpp>
 
-/// Merging: W' = W + s B A, for DoRA diag(m / n) (W + s B A), stored in some format. The sum is formed in fp32 a window at a time and
+/// Merging: W' = g ∘ (W + s B A) of a layer's plan, stored in some format. The sum is formed in fp32 a window at a time and
 /// rounded once; no dense copy of W or of the update is made.
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -34,16 +34,15 @@ void read_window(const W& w, Index row, Index count, Index col, Index length, fl
 
 }  // namespace detail
 
-/// W + s B A (or its DoRA form) as a source: what a merge is to store. W is a source that is a value; the update must outlive it.
+/// W' = g ∘ (W + s B A) as a source: what a merge is to store. W is a source that is a value; the update must outlive it.
 template <Source W>
 class MergedSource {
  public:
-  /// gain: m / n of a DoRA update, else empty.
-  MergedSource(W weight, const LowRank<float>& update, Vector<float> gain = {})
-      : weight_(std::move(weight)), update_(update), gain_(std::move(gain)) {
-    check<ShapeError>(update.b.rows() == weight_.rows() && update.a.cols() == weight_.cols() && update.a.rows() == update.b.cols(), "merge",
-                      "A is [", update.a.rows(), ", ", update.a.cols(), "], B is [", update.b.rows(), ", ", update.b.cols(), "], W is [",
-                      weight_.rows(), ", ", weight_.cols(), "]; A must be [rank, in], B [out, rank] and W [out, in]");
+  MergedSource(W weight, Plan<float> plan) : weight_(std::move(weight)), plan_(std::move(plan)) {
+    const auto &a = plan_.a, &b = plan_.b;
+    check<ShapeError>(b.rows == weight_.rows() && a.cols == weight_.cols() && a.rows == b.cols, "merge", "A is [", a.rows, ", ", a.cols,
+                      "], B is [", b.rows, ", ", b.cols, "], W is [", weight_.rows(), ", ", weight_.cols(),
+                      "]; A must be [rank, in], B [out, rank] and W [out, in]");
   }
 
   Index rows() const { return weight_.rows(); }
@@ -52,17 +51,17 @@ class MergedSource {
   /// Each element is one sum in the order of r, however the matrix is cut. Cost: 2 r FLOPs an element; fast for eight rows or more.
   void decode(Index row, Index count, Index col, Index length, float* out, Index stride) const {
     const kernels::Elementwise& table = kernels::current_target().elementwise;
-    const Index rank = update_.a.rows(), width = std::clamp<Index>((1 << 13) / std::max<Index>(rank, 1) / 64 * 64, 64, max_width);
+    const Index rank = plan_.a.rows, width = std::clamp<Index>((1 << 13) / std::max<Index>(rank, 1) / 64 * 64, 64, max_width);
     detail::read_window(weight_, row, count, col, length, out, stride);
     float* const a = kernels::Scratch<MergedSource>::template get<float>(rank * width);
     for (Index begin = 0; begin < length; begin += width) {
       const Index n = std::min(width, length - begin);
-      for (Index k = 0; k < rank; ++k) std::copy_n(update_.a.data() + k * update_.a.cols() + col + begin, n, a + k * n);
+      for (Index k = 0; k < rank; ++k) std::copy_n(plan_.a.data + k * plan_.a.cols + col + begin, n, a + k * n);
       for (Index i = 0; i < count; ++i) {  // gain (w + s Σ b a)
         alignas(64) float product[max_width] = {};
-        table.add_weighted_rows(a, n, rank, update_.b.data() + (row + i) * rank, n, product);
-        table.add(product, update_.scale, n, out + i * stride + begin);
-        if (gain_.size() > 0) table.scale(gain_[row + i], n, out + i * stride + begin);
+        table.add_weighted_rows(a, n, rank, plan_.b.data + (row + i) * rank, n, product);
+        table.add(product, plan_.scale, n, out + i * stride + begin);
+        if (!plan_.gain.empty()) table.scale(plan_.gain.factors[row + i], n, out + i * stride + begin);
       }
     }
   }
@@ -77,8 +76,7 @@ class MergedSource {
   static constexpr Index max_width = 1024;  ///< columns of A that are used at a time, and stay in the first cache
 
   W weight_;
-  LowRank<float> update_;
-  Vector<float> gain_;
+  Plan<float> plan_;
 };
 
 /// What became of an update that was stored with its base. Norms are Frobenius's, Δ = W' − W before rounding, Q what was stored.
@@ -236,27 +234,25 @@ struct MergePolicy {
 /// Throws Error when it is merged already, ValueError for a format that cannot be written or a result that is not finite; then nothing has
 /// changed. With a quantized base part of the update is lost: the report says how much, residual_update() of the adapters what could be
 /// kept.
-template <class Base, int Rank>
-requires HasSource<Base> MergeReport merge(LoraLinear<Base, Rank>& layer, const MergePolicy& policy = {}) {
+template <class Base, class Method>
+requires HasSource<Base> MergeReport merge(Adapted<Base, Method>& layer, const MergePolicy& policy = {}) {
   check<Error>(!layer.is_merged(), "merge", "the layer is merged already; unmerge it first");
   static_assert(std::is_same_v<typename Base::Scalar, float>, "merge(layer): the layer must compute in float");
-  const auto& update = layer.update();
-  check<ValueError>(update.bias.empty() || !layer.base().bias().empty(), "merge",
+  const Plan<float> plan = layer.plan();
+  check<ValueError>(plan.bias.empty() || !layer.base().bias().empty(), "merge",
                     "the update has a bias but the base has none; give the base a bias of zeros");
-  Vector<float> gain;
-  if (update.is_dora()) gain = dora_gain(update.magnitude.value, dora_norms(layer.base(), update));
   const auto source = layer.base().source();
-  const MergedSource merged(source, update.view(), std::move(gain));
+  const MergedSource merged(source, plan);
   Base result = detail::with_weight(layer.base(), merged, policy.search);
-  if (!update.bias.empty()) result.bias().value += update.scale * update.bias.value;
+  if (!plan.bias.empty()) result.bias().value += plan.scale * plan.bias.matrix();
   const MergeReport report = merge_report(source, merged, result.source());
   layer.set_merged(std::move(result));
   return report;
 }
 
 /// Puts the base's own bytes back, bit for bit. Throws Error when the layer is not merged.
-template <class Base, int Rank>
-void unmerge(LoraLinear<Base, Rank>& layer) {
+template <class Base, class Method>
+void unmerge(Adapted<Base, Method>& layer) {
   check<Error>(layer.is_merged(), "unmerge", "the layer is not merged");
   layer.reset_merged();
 }

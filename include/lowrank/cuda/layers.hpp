@@ -8,20 +8,15 @@
 #include <lowrank/autograd/tape.hpp>
 #include <lowrank/cuda/array.hpp>
 #include <lowrank/nn/forward_together.hpp>
-#include <lowrank/nn/update_ranges.hpp>
+#include <lowrank/update/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// layer(x) of several layers for one x [in, T] on a GPU: one [out, T] a layer; x is rounded once for all.
+/// layer(x) of several layers for one x [in, T] on a GPU, with their updates, which train: one [out, T] a layer; x is rounded once for all.
+/// Updates of ranges take three launches together (token_tiles of cuda/launch.hpp).
 ///
-/// Updates train, bases do not. Throws ShapeError, and ValueError for what a GPU does not do yet: DoRA, dropout.
+/// Throws ShapeError, and ValueError for what a GPU does not do yet: methods that are no sum W + s B A, dropout, weights that are trained.
 std::vector<Var<float, Cuda>> forward_together(std::span<const LayerUse> uses, const Var<float, Cuda>& x);
-
-/// Y = layer(X) becomes each range's adapted output on a GPU, recorded; see add_updates of nn/update_ranges.hpp. LoRA and biases of B;
-/// ranks may differ; three launches for all updates together (token_tiles of cuda/launch.hpp). Throws ShapeError, and ValueError for what a
-/// GPU does not do yet: DoRA, dropout.
-Var<float, Cuda> add_updates(Var<float, Cuda> y, const Var<float, Cuda>& x, const AdaptedLinear& layer,
-                             std::span<const UpdateRange> ranges);
 
 /// Updates of the token table do not run on a GPU yet. Throws ValueError.
 Var<float, Cuda> add_embedding_update(Var<float, Cuda> y, std::span<const std::int32_t> ids, Index sequences, LoraWeights<float>& update);

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <algorithm>
+#include <memory>
+#include <optional>
 
 #include <lowrank/cuda/kernels/list.hpp>
 #include <lowrank/cuda/ops.hpp>
@@ -12,47 +14,57 @@ namespace lowrank::inline LOWRANK_ABI {
 
 namespace cuda::detail {
 
-/// Throws ValueError for what a GPU does not do yet.
-LOWRANK_INLINE void check_update_here(const LoraWeights<float>& update, bool is_recorded) {
-  check<ValueError>(!update.is_dora(), "linear", "DoRA does not run on a GPU yet; use the CPU, or merge the adapter first");
-  check<ValueError>(!is_recorded || update.dropout == 0, "linear",
-                    "dropout of an adapter's input does not run on a GPU yet; train with dropout = 0, or on the CPU");
+/// A factor of a plan on the device.
+LOWRANK_INLINE ParameterCopy& on_device(const FactorView<float>& factor) {
+  check<ValueError>(factor.device != nullptr, "linear",
+                    "a method whose factors are computed anew for each pass does not run on a GPU yet; use the CPU, or merge the adapter");
+  return cuda::on_device(*factor.device, factor.data, factor.rows * factor.cols);
 }
-LOWRANK_INLINE void check_use_here(const LayerUse& use, bool is_recorded) {
-  check<ValueError>(!use.layer->base.weight_trainable(), "linear",
-                    "the layer's weight is trainable; on a GPU weights are frozen and updates train: call set_trainable(false)");
-  if (use.update) check_update_here(*use.update, is_recorded);
+
+/// What an update adds on the device. Throws ValueError for what a GPU does not do yet.
+LOWRANK_INLINE Plan<float> plan_here(const AnyLinear& layer, const UpdateRef& update, bool is_recorded) {
+  const Plan<float> plan = update.plan({.layer = lowrank::detail::layer_view(layer), .is_recorded = is_recorded});
+  check<ValueError>(!plan.mask, "linear", "dropout of an adapter's input does not run on a GPU yet; train with dropout = 0, or on the CPU");
+  check<ValueError>(plan.is_additive() && plan.has_factors() && !plan.has_delta() && plan.middle.empty(), "linear",
+                    "only updates that are a sum W + s B A run on a GPU yet; use the CPU, or merge the adapter first");
+  check<ShapeError>(plan.a.cols == layer.in_features() && plan.b.rows == layer.out_features(), "update", "A is [", plan.a.rows, ", ",
+                    plan.a.cols, "], B is [", plan.b.rows, ", ", plan.b.cols, "] but the layer is [", layer.out_features(), ", ",
+                    layer.in_features(), ']');
+  return plan;
 }
 
 /// C += scale · Σₜ L Rᵀ into a parameter's gradient.
-LOWRANK_INLINE void add_outer_gradient(Machine& machine, Parameter<float>& parameter, const Rounded& left, const Rounded& right,
+LOWRANK_INLINE void add_outer_gradient(Machine& machine, const FactorView<float>& factor, const Rounded& left, const Rounded& right,
                                        Index tokens, float scale) {
   OuterProduct outer;
   outer.left = left.operand(), outer.right = right.operand();
-  outer.tokens = narrow(tokens), outer.scale = scale, outer.c = cuda::on_device(parameter).gradient();
+  outer.tokens = narrow(tokens), outer.scale = scale, outer.c = on_device(factor).gradient();
   add_outer(machine, outer, machine.scratch());
 }
 
 /// What one layer's backward pass reads: [W | s B] and X, A X, all as the products read them.
 struct LayerRecord {
-  LayerUse use;
+  AnyLinear* layer;
+  std::optional<Plan<float>> plan;
   Rounded a, b;                      ///< A, s B
   std::shared_ptr<const Rounded> x;  ///< where A is trained
   Rounded h;
 
+  bool trains() const { return layer->bias().needs_grad() || (plan && plan->trains()); }
+
   /// y = W X + b + s B (A X); A X comes to lie in the rows of X, `place` numbers into their room.
   DeviceActivation forward(const std::shared_ptr<const Rounded>& input, Index place, Index tokens, Machine& machine) {
-    const ChunkedView& w = cuda::on_device(use.layer->base);
-    Parameter<float>& bias = use.layer->base.bias();
+    const ChunkedView& w = cuda::on_device(*layer);
+    Parameter<float>& bias = layer->bias();
     const float* const added = bias.empty() ? nullptr : cuda::on_device(bias).value();
-    if (!use.update) return product(machine, w, false, *input, tokens, nullptr, nullptr, added);
-    LoraWeights<float>& u = *use.update;
-    a = Rounded(machine, cuda::on_device(u.a).value(), u.rank(), u.a.cols());
-    b = Rounded(machine, cuda::on_device(u.b).value(), u.b.rows(), u.rank(), u.scale);
+    if (!plan) return product(machine, w, false, *input, tokens, nullptr, nullptr, added);
+    a = Rounded(machine, on_device(plan->a).value(), plan->a.rows, plan->a.cols);
+    b = Rounded(machine, on_device(plan->b).value(), plan->b.rows, plan->b.cols, plan->scale);
     h = Rounded(*input, place, product(machine, a.view(), false, *input, tokens));   // A X   [r, T]
     DeviceActivation y = product(machine, w, false, *input, tokens, &b, &h, added);  // [W | s B] [X ; A X]
-    if (u.a.needs_grad()) x = input;
-    if (!u.bias.empty()) machine.launch(AddToColumns{cuda::on_device(u.bias).value(), u.scale, narrow(y.rows()), narrow(tokens), y.data()});
+    if (plan->trains_a) x = input;
+    if (!plan->bias.empty())
+      machine.launch(AddToColumns{on_device(plan->bias).value(), plan->scale, narrow(y.rows()), narrow(tokens), y.data()});
     return y;
   }
 
@@ -60,19 +72,18 @@ struct LayerRecord {
   void backward(Flow& flow) {
     const DeviceActivation& g = flow.gradient();
     Machine& machine = g.machine();
-    add_bias_gradient(use.layer->base.bias(), g, 1);
-    const Rounded g16(g, use.update ? Rounded::room_of(use.update->rank()) : 0);
-    const ChunkedView& w = cuda::on_device(use.layer->base);
-    if (!use.update) {
+    if (layer->bias().needs_grad()) add_bias_gradient(cuda::on_device(layer->bias()), g, 1);
+    const Rounded g16(g, plan ? Rounded::room_of(plan->a.rows) : 0);
+    const ChunkedView& w = cuda::on_device(*layer);
+    if (!plan) {
       add_transposed(flow, machine, w, g16, nullptr, nullptr);
       return;
     }
-    LoraWeights<float>& update = *use.update;
-    add_bias_gradient(update.bias, g, update.scale);
-    const Rounded u(g16, 0, product(machine, b.view(), true, g16, g.cols()));                          // s Bᵀ G   [r, T]
-    add_transposed(flow, machine, w, g16, &a, &u);                                                     // Wᵀ G + Aᵀ U
-    if (update.a.needs_grad()) add_outer_gradient(machine, update.a, u, *x, g.cols(), 1);              // U Xᵀ
-    if (update.b.needs_grad()) add_outer_gradient(machine, update.b, g16, h, g.cols(), update.scale);  // s G (A X)ᵀ
+    if (plan->trains_bias) add_bias_gradient(on_device(plan->bias), g, plan->scale);
+    const Rounded u(g16, 0, product(machine, b.view(), true, g16, g.cols()));                 // s Bᵀ G   [r, T]
+    add_transposed(flow, machine, w, g16, &a, &u);                                            // Wᵀ G + Aᵀ U
+    if (plan->trains_a) add_outer_gradient(machine, plan->a, u, *x, g.cols(), 1);             // U Xᵀ
+    if (plan->trains_b) add_outer_gradient(machine, plan->b, g16, h, g.cols(), plan->scale);  // s G (A X)ᵀ
   }
 
  private:
@@ -87,9 +98,8 @@ struct LayerRecord {
     else
       flow.add(0, product(machine, w, true, g16, tokens, factor, u));
   }
-  static void add_bias_gradient(Parameter<float>& bias, const DeviceActivation& g, float factor) {
-    if (bias.needs_grad())
-      g.machine().launch(SumColumns{g.data(), factor, narrow(g.rows()), narrow(g.cols()), cuda::on_device(bias).gradient()});
+  static void add_bias_gradient(ParameterCopy& bias, const DeviceActivation& g, float factor) {
+    g.machine().launch(SumColumns{g.data(), factor, narrow(g.rows()), narrow(g.cols()), bias.gradient()});
   }
 };
 
@@ -102,20 +112,23 @@ class RangeUpdates {
     std::vector<int> update_of_token(static_cast<std::size_t>(tokens), -1);
     for (const UpdateRange& range : ranges) {
       if (!range.update || range.count == 0) continue;
-      check_range(base, range, tokens, is_recorded);
-      LoraWeights<float>& u = *range.update;
+      check<ShapeError>(range.begin >= 0 && range.begin + range.count <= tokens, "update", "tokens [", range.begin, ", ",
+                        range.begin + range.count, ") of a batch of ", tokens);
+      const Plan<float> plan = plan_here(base, range.update, is_recorded);
       const auto number = static_cast<int>(parts_.size());
       std::fill_n(update_of_token.begin() + range.begin, range.count, number);
-      parts_.push_back({range, Rounded(machine, on_device(u.a).value(), u.rank(), u.a.cols()),
-                        Rounded(machine, on_device(u.b).value(), u.b.rows(), u.rank(), u.scale)});
-      rank_ = std::max(rank_, u.rank());
+      parts_.push_back({plan,
+                        {range.begin, range.count},
+                        Rounded(machine, on_device(plan.a).value(), plan.a.rows, plan.a.cols),
+                        Rounded(machine, on_device(plan.b).value(), plan.b.rows, plan.b.cols, plan.scale)});
+      rank_ = std::max(rank_, plan.a.rows);
     }
     tiles_ = token_tiles(update_of_token, narrow(static_cast<Index>(parts_.size())), SmallTile::tokens);
   }
 
   bool empty() const { return parts_.empty(); }
-  bool needs_grad() const {
-    return std::any_of(parts_.begin(), parts_.end(), [](const Part& part) { return part.range.update->needs_grad(); });
+  bool trains() const {
+    return std::any_of(parts_.begin(), parts_.end(), [](const Part& part) { return part.plan.trains(); });
   }
 
   /// y += s_a B_a (A_a x) of each token's update a; keeps A x.
@@ -126,10 +139,9 @@ class RangeUpdates {
     h_ = Rounded(h);
     launch<false>(&Part::b, h_, narrow(y.rows()), y, true);
     for (const Part& part : parts_) {
-      LoraWeights<float>& u = *part.range.update;
-      if (!u.bias.empty())
-        machine_.launch(AddToColumns{on_device(u.bias).value(), u.scale, narrow(y.rows()), narrow(part.range.count),
-                                     y.data() + part.range.begin * y.rows()});
+      if (!part.plan.bias.empty())
+        machine_.launch(AddToColumns{on_device(part.plan.bias).value(), part.plan.scale, narrow(y.rows()), narrow(part.tokens.count),
+                                     y.data() + part.tokens.begin * y.rows()});
     }
   }
 
@@ -141,30 +153,23 @@ class RangeUpdates {
     const Rounded u16(u);
     if (dx) launch<true>(&Part::a, u16, narrow(dx->rows()), *dx, true);  // Aᵀ U
     for (const Part& part : parts_) {
-      const auto [begin, count, update] = part.range;
-      if (update->bias.needs_grad())
+      const Plan<float>& plan = part.plan;
+      const auto [begin, count] = part.tokens;
+      if (plan.trains_bias)
         machine_.launch(
-            SumColumns{g.data() + begin * g.rows(), update->scale, narrow(g.rows()), narrow(count), on_device(update->bias).gradient()});
-      add_outer_of(part, update->a, u16.operand(), narrow(update->rank()), x_.operand(), x_.operand().depth, 1);               // U Xᵀ
-      add_outer_of(part, update->b, g16.operand(), g16.operand().depth, h_.operand(), narrow(update->rank()), update->scale);  // s G Hᵀ
+            SumColumns{g.data() + begin * g.rows(), plan.scale, narrow(g.rows()), narrow(count), on_device(plan.bias).gradient()});
+      if (plan.trains_a) add_outer_of(part, plan.a, u16.operand(), narrow(plan.a.rows), x_.operand(), x_.operand().depth, 1);  // U Xᵀ
+      if (plan.trains_b)
+        add_outer_of(part, plan.b, g16.operand(), g16.operand().depth, h_.operand(), narrow(plan.b.cols), plan.scale);  // s G Hᵀ
     }
   }
 
  private:
   struct Part {
-    UpdateRange range;
+    Plan<float> plan;
+    TokenRange tokens;
     Rounded a, b;  ///< A, s B
   };
-
-  static void check_range(const AnyLinear& base, const UpdateRange& range, Index tokens, bool is_recorded) {
-    const LoraWeights<float>& u = *range.update;
-    check<ShapeError>(range.begin >= 0 && range.begin + range.count <= tokens, "update_ranges", "tokens [", range.begin, ", ",
-                      range.begin + range.count, ") of a batch of ", tokens);
-    check<ShapeError>(u.a.cols() == base.in_features() && u.b.rows() == base.out_features(), "update_ranges", "A is [", u.a.rows(), ", ",
-                      u.a.cols(), "], B is [", u.b.rows(), ", ", u.b.cols(), "] but the layer is [", base.out_features(), ", ",
-                      base.in_features(), ']');
-    check_update_here(u, is_recorded);
-  }
 
   /// y = factor_a · h of each token, or transposed.
   template <bool Transposed>
@@ -186,13 +191,12 @@ class RangeUpdates {
   }
 
   /// The gradient of a factor over its range's tokens: += scale · Σ left rightᵀ, of so many numbers of each.
-  void add_outer_of(const Part& part, Parameter<float>& parameter, Operand left, int rows, Operand right, int cols, float scale) const {
-    if (!parameter.needs_grad()) return;
-    left.data += part.range.begin * left.stride, right.data += part.range.begin * right.stride;
+  void add_outer_of(const Part& part, const FactorView<float>& factor, Operand left, int rows, Operand right, int cols, float scale) const {
+    left.data += part.tokens.begin * left.stride, right.data += part.tokens.begin * right.stride;
     left.depth = rows, right.depth = cols;
     OuterProduct outer;
     outer.left = left, outer.right = right;
-    outer.tokens = narrow(part.range.count), outer.scale = scale, outer.c = on_device(parameter).gradient();
+    outer.tokens = narrow(part.tokens.count), outer.scale = scale, outer.c = on_device(factor).gradient();
     add_outer(machine_, outer, machine_.scratch());
   }
 
@@ -203,40 +207,16 @@ class RangeUpdates {
   Rounded x_, h_;
 };
 
-}  // namespace cuda::detail
-
-LOWRANK_INLINE std::vector<Var<float, Cuda>> forward_together(std::span<const LayerUse> uses, const Var<float, Cuda>& x) {
-  for (const LayerUse& use : uses) {
-    detail::check_input("linear", x.rows(), x.cols(), use.layer->in_features());
-    cuda::detail::check_use_here(use, x.tape() != nullptr);
-  }
-  Index room = 0, place = 0;
-  for (const LayerUse& use : uses)
-    if (use.update) room += cuda::Rounded::room_of(use.update->rank());
-  const auto input = std::make_shared<const cuda::Rounded>(x.value(), room);
-  std::vector<Var<float, Cuda>> outputs;
-  for (const LayerUse& use : uses) {
-    auto layer = std::make_shared<cuda::detail::LayerRecord>();
-    layer->use = use;
-    const bool trains = use.layer->base.bias().needs_grad() || (use.update && use.update->needs_grad());
-    auto y = layer->forward(input, place, x.cols(), x.value().machine());
-    if (use.update) place += cuda::Rounded::room_of(use.update->rank());
-    auto output = record(
-        std::move(y), {x}, [layer](auto& flow) { layer->backward(flow); }, trains);
-    outputs.push_back(std::move(output).kept_as(use.layer->base.compute()));
-  }
-  return outputs;
-}
-
-LOWRANK_INLINE Var<float, Cuda> add_updates(Var<float, Cuda> y, const Var<float, Cuda>& x, const AdaptedLinear& layer,
+/// Y = layer(X) becomes each range's adapted output, recorded.
+LOWRANK_INLINE Var<float, Cuda> add_updates(Var<float, Cuda> y, const Var<float, Cuda>& x, const AnyLinear& layer,
                                             std::span<const UpdateRange> ranges) {
-  const auto updates = std::make_shared<cuda::detail::RangeUpdates>(x.value().machine(), layer.base, ranges, x.cols(), x.tape() != nullptr);
+  const auto updates = std::make_shared<RangeUpdates>(x.value().machine(), layer, ranges, x.cols(), x.tape() != nullptr);
   if (updates->empty()) return y;
-  cuda::DeviceActivation z = y.take();
+  DeviceActivation z = y.take();
   updates->forward(x.value(), z);
   const auto backward = [updates, rows = x.rows()](auto& flow) {
     if (flow.needs(1)) {
-      auto dx = cuda::DeviceActivation::Zero(rows, flow.gradient().cols());
+      auto dx = DeviceActivation::Zero(rows, flow.gradient().cols());
       updates->backward(flow.gradient(), &dx);
       flow.add(1, std::move(dx));
     } else {
@@ -244,7 +224,36 @@ LOWRANK_INLINE Var<float, Cuda> add_updates(Var<float, Cuda> y, const Var<float,
     }
     flow.add(0, flow.take());
   };
-  return record(std::move(z), {y, x}, backward, updates->needs_grad()).kept_as(layer.base.compute());
+  return record(std::move(z), {y, x}, backward, updates->trains()).kept_as(layer.compute());
+}
+
+}  // namespace cuda::detail
+
+LOWRANK_INLINE std::vector<Var<float, Cuda>> forward_together(std::span<const LayerUse> uses, const Var<float, Cuda>& x) {
+  std::vector<std::shared_ptr<cuda::detail::LayerRecord>> layers;
+  Index room = 0, place = 0;
+  for (const LayerUse& use : uses) {
+    detail::check_input("linear", x.rows(), x.cols(), use.layer->in_features());
+    check<ValueError>(!use.layer->base.weight_trainable(), "linear",
+                      "the layer's weight is trainable; on a GPU weights are frozen and updates train: call set_trainable(false)");
+    layers.push_back(std::make_shared<cuda::detail::LayerRecord>());
+    layers.back()->layer = &use.layer->base;
+    if (!use.update) continue;
+    layers.back()->plan = cuda::detail::plan_here(use.layer->base, use.update, x.tape() != nullptr);
+    room += cuda::Rounded::room_of(layers.back()->plan->a.rows);
+  }
+  const auto input = std::make_shared<const cuda::Rounded>(x.value(), room);
+  std::vector<Var<float, Cuda>> outputs;
+  for (std::size_t i = 0; i < uses.size(); ++i) {
+    const auto& layer = layers[i];
+    auto value = layer->forward(input, place, x.cols(), x.value().machine());
+    if (layer->plan) place += cuda::Rounded::room_of(layer->plan->a.rows);
+    auto y = record(
+                 std::move(value), {x}, [layer](auto& flow) { layer->backward(flow); }, layer->trains())
+                 .kept_as(layer->layer->compute());
+    outputs.push_back(cuda::detail::add_updates(std::move(y), x, *layer->layer, uses[i].ranges));
+  }
+  return outputs;
 }
 
 LOWRANK_INLINE Var<float, Cuda> add_embedding_update(Var<float, Cuda>, std::span<const std::int32_t>, Index, LoraWeights<float>&) {

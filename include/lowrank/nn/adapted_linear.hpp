@@ -3,6 +3,7 @@
 #include <utility>
 
 #include <lowrank/nn/any_linear.hpp>
+#include <lowrank/nn/recorded_group.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -21,11 +22,11 @@ class BasicAdaptedLinear {
   Index in_features() const { return base.in_features(); }
   Index out_features() const { return base.out_features(); }
 
-  /// base(x), plus s B (A x) of the update if there is one; recorded where a gradient is needed. The update must outlive the recording.
-  Var<S> forward(const Var<S>& x, LoraWeights<S>* update = nullptr) { return update ? adapted_forward(base, *update, x) : base(x); }
+  /// base(x), changed by the update if there is one; recorded where a gradient is needed. The update must outlive the recording.
+  Var<S> forward(const Var<S>& x, BasicUpdateRef<S> update = {}) { return update ? detail::adapted(base, update, {}, x) : base(x); }
   /// The same without a tape.
-  Activation<S> forward(const Activation<S>& x, const LoraWeights<S>* update = nullptr) const {
-    return update ? adapted_forward(base, *update, x) : base(x);
+  Activation<S> forward(const Activation<S>& x, BasicUpdateRef<S> update = {}) const {
+    return update ? detail::adapted(base, update, x) : base(x);
   }
 
   template <class Visitor>

@@ -10,7 +10,6 @@
 #include <lowrank/nn/embedding.hpp>
 #include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/nn/linear.hpp>
-#include <lowrank/nn/lora.hpp>
 #include <lowrank/quant/any_matrix.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -112,6 +111,10 @@ class BasicAnyLinear {
   void visit_parameters(const Visitor& visitor) {
     visit([&](auto& layer) { layer.visit_parameters(visitor); });
   }
+  /// The weight where it lies.
+  WeightView source() const {
+    return visit([](const auto& layer) { return WeightView(layer.source()); });
+  }
   /// The weight on a GPU.
   DeviceSlot& device() const { return device_; }
 
@@ -121,16 +124,6 @@ class BasicAnyLinear {
 };
 /// The layer in float, as files give it.
 using AnyLinear = BasicAnyLinear<float>;
-
-/// adapted_forward for the layer that is held, so that base and update stay one operation.
-template <class S, class Weights>
-Var<S> adapted_forward(BasicAnyLinear<S>& layer, Weights& update, const Var<S>& x) {
-  return layer.visit([&](auto& held) { return adapted_forward(held, update, x); });
-}
-template <class S, class Weights>
-Activation<S> adapted_forward(const BasicAnyLinear<S>& layer, const Weights& update, const Activation<S>& x) {
-  return layer.visit([&](const auto& held) -> Activation<S> { return adapted_forward(held, update, x); });
-}
 
 /// Rows ids of a table in any format as columns [in, T]; see BasicAnyLinear::embed.
 template <class S>

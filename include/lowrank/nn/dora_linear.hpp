@@ -2,7 +2,8 @@
 
 #include <utility>
 
-#include <lowrank/nn/lora_linear.hpp>
+#include <lowrank/nn/adapted.hpp>
+#include <lowrank/update/dora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -10,17 +11,23 @@ namespace lowrank::inline LOWRANK_ABI {
 ///
 ///   DoraLinear layer{QuantizedLinear{q}, {.rank = 16, .alpha = 32}};
 /// Begins as its base. ‖V‖ is a constant in the backward pass and costs a pass over W with r tokens for each forward pass; for inference
-/// prepare_dora(layer.base(), layer.update()) computes it once. Liu et al. 2024.
+/// prepare() computes it once. Liu et al. 2024.
 template <LinearLayer Base, int Rank = Dynamic>
-class DoraLinear : public LoraLinear<Base, Rank> {
- public:
-  explicit DoraLinear(Base base, LoraOptions options = {}) : LoraLinear<Base, Rank>(std::move(base), with_dora(std::move(options))) {}
+class DoraLinear : public Adapted<Base, DoraWeights<typename Base::Scalar, Rank>> {
+  using Parent = Adapted<Base, DoraWeights<typename Base::Scalar, Rank>>;
 
- private:
-  static LoraOptions with_dora(LoraOptions options) {
-    options.use_dora = true;
-    return options;
+ public:
+  using typename Parent::Scalar;
+
+  explicit DoraLinear(Base base, const LoraOptions& options = {})
+      : Parent(std::move(base), {make_lora<Scalar, Rank>(base.in_features(), base.out_features(), options)}) {
+    this->update().begin(detail::layer_view(this->base()));
   }
+
+  Parameter<Scalar>& magnitude() { return this->update().magnitude; }
+  const Parameter<Scalar>& magnitude() const { return this->update().magnitude; }
+  /// Computes m / ‖V‖ once, for inference with weights as they are now.
+  void prepare() { this->update().prepare(detail::layer_view(this->base())); }
 };
 
 template <class Base>

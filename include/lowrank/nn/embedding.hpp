@@ -8,7 +8,7 @@
 #include <lowrank/autograd/parameter.hpp>
 #include <lowrank/autograd/tape.hpp>
 #include <lowrank/kernels/format/source.hpp>
-#include <lowrank/nn/init.hpp>
+#include <lowrank/update/init.hpp>
 #include <lowrank/nn/parameter.hpp>
 #include <lowrank/ops/embedding.hpp>
 

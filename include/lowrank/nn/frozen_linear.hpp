@@ -5,7 +5,8 @@
 #include <utility>
 
 #include <lowrank/core/buffer.hpp>
-#include <lowrank/nn/linear_layer.hpp>
+#include <lowrank/nn/recorded_group.hpp>
+#include <lowrank/quant/matrix.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -66,10 +67,7 @@ class SourceLinear {
     return y;
   }
   /// The same, recorded if X needs a gradient. Keeps nothing of X.
-  template <class Device>
-  Var<S, Device> operator()(const Var<S, Device>& x) {
-    return detail::frozen_linear("linear", source(), bias_, x, compute_);
-  }
+  Var<S> operator()(const Var<S>& x) { return detail::adapted(*this, {}, {}, x); }
 
   /// W X [out, T].
   template <MatrixLike X>
@@ -117,5 +115,17 @@ class FrozenLinear : public SourceLinear<StoredMatrix<Element>, S> {
  public:
   using SourceLinear<StoredMatrix<Element>, S>::SourceLinear;
 };
+
+/// Frozen layer Y = W X + b over a quantized weight; copies share the bytes. S is the scalar of activations.
+template <class Format, class S = float>
+class QuantizedLinear : public SourceLinear<QuantizedMatrix<Format>, S> {
+ public:
+  using SourceLinear<QuantizedMatrix<Format>, S>::SourceLinear;
+};
+
+template <class Format>
+QuantizedLinear(QuantizedMatrix<Format>) -> QuantizedLinear<Format, float>;
+template <class Format, class S>
+QuantizedLinear(QuantizedMatrix<Format>, Vector<S>) -> QuantizedLinear<Format, S>;
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -6,8 +6,8 @@
 #include <type_traits>
 #include <utility>
 
-#include <lowrank/nn/init.hpp>
-#include <lowrank/nn/linear_layer.hpp>
+#include <lowrank/nn/recorded_group.hpp>
+#include <lowrank/update/init.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -55,17 +55,16 @@ class Linear {
     return y;
   }
   /// The same, recorded. Keeps X for dW = G Xᵀ only while the weight is trainable.
-  template <class Device>
-  Var<S, Device> operator()(const Var<S, Device>& x) {
-    if (!weight_trainable()) return detail::frozen_linear("linear", source(), bias_, x, compute_);
+  Var<S> operator()(const Var<S>& x) {
+    if (!weight_trainable()) return detail::adapted(*this, {}, {}, x);
     detail::check_input("linear", x.rows(), x.cols(), in_features());
-    auto y = linear_forward(source(), x.value(), compute_);
+    auto y = multiply(source(), x.value(), compute_);
     detail::add_bias(y, bias_);
     const auto backward = [x = x.kept(), w = &weight_, b = &bias_, w_source = source(), compute = compute_](auto& flow) {
       const auto& g = flow.gradient();
       detail::add_bias_gradient(*b, g);
-      linear_backward_weight(WeightMap<S>(w->gradient().data(), w->rows(), w->cols()), g, *x.get());  // G Xᵀ   [out, in]
-      if (flow.needs(0)) flow.add(0, linear_backward_input(w_source, g, compute));                    // Wᵀ G   [in, T]
+      accumulate_outer(WeightMap<S>(w->gradient().data(), w->rows(), w->cols()), g, *x.get());  // G Xᵀ   [out, in]
+      if (flow.needs(0)) flow.add(0, multiply_transposed(w_source, g, compute));                // Wᵀ G   [in, T]
     };
     return record(std::move(y), {x}, backward, true).kept_as(compute_);
   }

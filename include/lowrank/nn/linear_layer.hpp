@@ -5,17 +5,11 @@
 #include <utility>
 
 #include <lowrank/autograd/functions.hpp>
-#include <lowrank/kernels/format/source.hpp>
 #include <lowrank/nn/parameter.hpp>
-#include <lowrank/ops/linear.hpp>
+#include <lowrank/product/multiply.hpp>
+#include <lowrank/update/method.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
-
-namespace detail {
-struct VisitNothing {  // a named type: nvcc 13 rejects a lambda in the concept
-  void operator()(const auto&) const {}
-};
-}  // namespace detail
 
 /// A layer y = W x + b that adapters can wrap. What it must have:
 ///
@@ -81,20 +75,29 @@ void add_bias(Activation<S>& y, const Bias& bias) {
 
 template <class S, class Bias>
 void add_bias_gradient(Bias& bias, const Activation<S>& g) {
-  if (bias.needs_grad()) linear_backward_bias(gradient_vector(bias), g);
+  if (!bias.needs_grad()) return;
+  auto db = gradient_vector(bias);
+  for (Index t = 0; t < g.cols(); ++t) db += g.col(t);
 }
 
-/// Y = W X + b of a frozen source, recorded: keeps the source, nothing of X. A bias that is not empty must outlive the recording.
-template <Source W, class Bias, class S, class Device>
-Var<S, Device> frozen_linear(const char* name, const W& source, Bias& bias, const Var<S, Device>& x, Compute compute) {
-  check_input(name, x.rows(), x.cols(), source.cols());
-  auto y = linear_forward(source, x.value(), compute);  // [out, in] · [in, T]
-  add_bias(y, bias);
-  const auto backward = [source, b = bias.empty() ? nullptr : &bias, compute](auto& flow) {
-    if (b) add_bias_gradient(*b, flow.gradient());
-    if (flow.needs(0)) flow.add(0, linear_backward_input(source, flow.gradient(), compute));  // Wᵀ G   [in, T]
-  };
-  return record(std::move(y), {x}, backward, bias.needs_grad()).kept_as(compute);
+/// How a layer computes; fp32 where it does not say.
+template <class Layer>
+Compute compute_of(const Layer& layer) {
+  if constexpr (requires { layer.compute(); }) return layer.compute();
+  return Compute::fp32;
+}
+
+/// A layer as methods see it, without the weight where that cannot be read or is trained itself: then the layer computes its own product.
+template <class Layer>
+LayerView<typename Layer::Scalar> layer_view(const Layer& layer) {
+  LayerView<typename Layer::Scalar> view;
+  view.out = layer.out_features(), view.in = layer.in_features(), view.compute = compute_of(layer);
+  if constexpr (HasSource<Layer>) {
+    if (layer.weight_trainable()) return view;
+    view.weight = WeightView(layer.source());
+    if (!layer.bias().empty()) view.bias = {layer.bias().value.data(), layer.bias().rows(), layer.bias().cols()};
+  }
+  return view;
 }
 
 }  // namespace detail

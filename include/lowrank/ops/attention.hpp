@@ -5,7 +5,7 @@
 #include <utility>
 
 #include <lowrank/core/batch_invariant.hpp>
-#include <lowrank/ops/product.hpp>
+#include <lowrank/product/multiply.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

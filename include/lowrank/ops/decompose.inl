@@ -6,7 +6,7 @@
 #include <lowrank/core/random.hpp>
 #include <lowrank/ops/bidiagonal_svd.hpp>
 #include <lowrank/ops/householder.hpp>
-#include <lowrank/ops/product.hpp>
+#include <lowrank/product/multiply.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

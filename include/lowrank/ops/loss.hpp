@@ -6,7 +6,7 @@
 #include <vector>
 
 #include <lowrank/core/buffer.hpp>
-#include <lowrank/ops/product.hpp>
+#include <lowrank/product/multiply.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

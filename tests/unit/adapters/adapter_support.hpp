@@ -1,7 +1,7 @@
 #pragma once
 
 #include <lowrank/adapters/adapter.hpp>
-#include <lowrank/nn/init.hpp>
+#include <lowrank/update/init.hpp>
 
 /// Drawn adapters and what their layers add to a weight.
 

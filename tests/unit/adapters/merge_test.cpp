@@ -6,8 +6,10 @@
 
 #include <lowrank/adapters/merge.hpp>
 #include <lowrank/nn/dora_linear.hpp>
-#include <lowrank/nn/init.hpp>
-#include <lowrank/nn/quantized_linear.hpp>
+#include <lowrank/update/init.hpp>
+#include <lowrank/nn/frozen_linear.hpp>
+#include <lowrank/nn/linear.hpp>
+#include <lowrank/nn/lora_linear.hpp>
 #include <lowrank/quant/matrix.hpp>
 #include <lowrank/quant/double_quant.hpp>
 #include <lowrank/quant/nf4.hpp>
@@ -132,7 +134,9 @@ TEST_CASE("a merged weight has the same bits however it is cut, for ranks below 
     const Index rows = 37, cols = 1100;
     LoraLinear layer{QuantizedLinear<Nf4<64>>{quantize<Nf4<64>>(random_weight(rows, cols, 0.05, 1))}, {.rank = rank, .alpha = 2}};
     set_update(layer, 0.1);
-    const MergedSource merged(layer.base().source(), layer.update().view(), Vector<float>::LinSpaced(rows, 0.5f, 2));
+    Plan<float> plan = layer.plan();
+    plan.gain.factors = Vector<float>::LinSpaced(rows, 0.5f, 2);
+    const MergedSource merged(layer.base().source(), plan);
     const Weight<float> whole = dense(merged);
     const Weight<float> expected = Vector<float>::LinSpaced(rows, 0.5f, 2).asDiagonal() *
                                    (dequantize(layer.base().weight()) + layer.update().scale * layer.b().value * layer.a().value);

@@ -3,7 +3,7 @@
 #include <lowrank/autograd.hpp>
 #include <lowrank/nn/linear.hpp>
 #include <lowrank/nn/lora_linear.hpp>
-#include <lowrank/nn/quantized_linear.hpp>
+#include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/quant.hpp>
 
 using namespace lowrank;

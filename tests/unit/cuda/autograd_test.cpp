@@ -237,20 +237,19 @@ TEST_CASE("another update for each range of tokens on a GPU, as on the CPU") {
   AdaptedLinear layer{AnyLinear(AnyMatrix(quantize<Nf4<32>>(Weight<float>(ConstWeightMap<float>(w.data(), out, in)))))};
   layer.base.set_compute(Compute::bf16);
   auto small = random_update(in, out, 3, 20), large = random_update(in, out, 40, 30);
-  const UpdateRange ranges[] = {{0, 5, nullptr}, {5, 17, &large}, {22, 1, &small}, {23, 17, &large}};
   const auto x = random_activation(in, tokens, 1), g = random_activation(out, tokens, 9);
-  const LayerUse bare[] = {{&layer}};
+  const LayerUse uses[] = {{&layer, {}, {{0, 5, nullptr}, {5, 17, &large}, {22, 1, &small}, {23, 17, &large}}}};
 
   Tape<float> tape;
   const auto host_x = tape.variable(x);
-  const auto y = add_updates(forward_together(bare, host_x)[0], host_x, layer, ranges);
+  const auto y = forward_together(uses, host_x)[0];
   tape.backward(y, g);
 
   const auto gpu = test_gpu(simt_test::schedules[2]);
   cuda::Use use(gpu);
   Tape<float, Cuda> device_tape;
   const auto device_x = device_tape.variable(cuda::DeviceActivation(x));
-  const auto device_y = add_updates(forward_together(bare, device_x)[0], device_x, layer, ranges);
+  const auto device_y = forward_together(uses, device_x)[0];
   device_tape.backward(device_y, cuda::DeviceActivation(g));
   CHECK(difference(to_host(device_y.value()), y.value()) < bfloat16_rounding);
   CHECK(difference(to_host(device_tape.gradient(device_x)), tape.gradient(host_x)) < bfloat16_rounding);

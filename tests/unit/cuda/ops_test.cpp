@@ -7,7 +7,7 @@
 #include <lowrank/ops/embedding.hpp>
 #include <lowrank/ops/loss.hpp>
 #include <lowrank/ops/norm.hpp>
-#include <lowrank/ops/product.hpp>
+#include <lowrank/product/multiply.hpp>
 #include <lowrank/ops/rope.hpp>
 #include <lowrank/quant.hpp>
 

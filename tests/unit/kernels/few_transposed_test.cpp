@@ -4,7 +4,7 @@
 
 #include <lowrank/core/matrix.hpp>
 #include <lowrank/kernels/driver/gemm.hpp>
-#include <lowrank/nn/init.hpp>
+#include <lowrank/update/init.hpp>
 #include <lowrank/quant/matrix.hpp>
 #include <lowrank/quant/nf4.hpp>
 #include <lowrank/quant/q4_1.hpp>

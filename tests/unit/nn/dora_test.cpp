@@ -5,7 +5,7 @@
 #include <lowrank/autograd/gradcheck.hpp>
 #include <lowrank/nn/dora_linear.hpp>
 #include <lowrank/nn/linear.hpp>
-#include <lowrank/nn/quantized_linear.hpp>
+#include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/nn/forward_together.hpp>
 #include <lowrank/quant/nf4.hpp>
 #include <lowrank/quant/q4_1.hpp>
@@ -45,12 +45,35 @@ auto direction(const Layer& layer) {
   return Weight<S>(layer.base().weight().value + layer.scale() * layer.b().value * layer.a().value);
 }
 
+/// DoRA with n fixed: what the paper differentiates.
+struct FixedNorms : LoraWeights<double> {
+  FixedNorms(const DoraWeights<double>& of, Vector<double> n) : LoraWeights<double>(of), magnitude(of.magnitude), norms(std::move(n)) {}
+  Parameter<double> magnitude;
+  Vector<double> norms;
+
+  Plan<double> plan(const PlanRequest<double>& request) {
+    Plan<double> plan = LoraWeights<double>::plan(request);
+    plan.gain = {dora_gain(magnitude.value, norms), magnitude.value.data(), norms};
+    plan.trains_gain = true;
+    return plan;
+  }
+  void add_gradients(const PlanGradients<double>& gradients) {
+    LoraWeights<double>::add_gradients(gradients);
+    add_gradient(magnitude, gradients.gain);
+  }
+  template <class Visitor>
+  void visit_parameters(const Visitor& visitor) {
+    LoraWeights<double>::visit_parameters(visitor);
+    visitor(magnitude);
+  }
+};
+
 }  // namespace
 
 TEST_CASE("norms by factors are the norms of the rows of W + s B A") {
-  const auto layer = moved_layer<double>();
+  auto layer = moved_layer<double>();
   const Vector<double> expected = direction(layer).rowwise().norm();
-  CHECK(dora_norms(layer.base(), layer.update()).isApprox(expected, 64 * epsilon<double>()));
+  CHECK(layer.update().norms(lowrank::detail::layer_view(layer.base())).isApprox(expected, 64 * epsilon<double>()));
 }
 
 TEST_CASE("a fresh DoRA layer gives what its base gives, dense and quantized") {
@@ -77,28 +100,24 @@ TEST_CASE("DoRA computes (m / n) ∘ (W + s B A) x + b with and without a tape, 
   CHECK(layer(tape.variable(x)).value().isApprox(expected, 32 * epsilon<float>()));
   CHECK(layer.transposed_product(random_columns<float>(9, 4, 8))
             .isApprox((gain.asDiagonal() * v).transpose() * random_columns<float>(9, 4, 8), 64 * epsilon<float>()));
-  prepare_dora(layer.base(), layer.update());
+  layer.prepare();
   CHECK(layer(x).isApprox(expected, 32 * epsilon<float>()));
 }
 
 TEST_CASE("gradients of DoRA with its norms held constant, in double") {
   auto layer = moved_layer<double>();
-  const Vector<double> norms = dora_norms(layer.base(), layer.update());
-  // The layer's own operations with n fixed: what the paper differentiates.
-  const auto function = [&](const std::vector<Var<double>>& x) {
-    auto p = lowrank::detail::lora_product(layer.base().source(), layer.update(), x[0], {}, Compute::fp32);
-    return lowrank::detail::scale_rows(p, layer.update(), norms);
-  };
-  const auto report = gradcheck(function, {random_columns<double>(14, 5, 9)}, parameters(layer));
+  Adapted fixed(layer.base(), FixedNorms{layer.update(), layer.update().norms(lowrank::detail::layer_view(layer.base()))});
+  const auto function = [&](const std::vector<Var<double>>& x) { return fixed(x[0]); };
+  const auto report = gradcheck(function, {random_columns<double>(14, 5, 9)}, parameters(fixed));
   CHECK_MESSAGE(report.worst < 1e-8, report.where);
   // And the layer's gradients are those.
-  const auto gradients = [&](const auto& forward) {
-    for (auto& parameter : parameters(layer)) std::fill(parameter.grad.begin(), parameter.grad.end(), 0.0);
+  const auto gradients = [&](auto& of) {
+    for (auto& parameter : parameters(of)) std::fill(parameter.grad.begin(), parameter.grad.end(), 0.0);
     Tape<double> tape;
-    tape.backward(forward(tape.variable(random_columns<double>(14, 5, 9))), Activation<double>::Ones(9, 5));
-    return Weight<double>(layer.b().grad);
+    tape.backward(of(tape.variable(random_columns<double>(14, 5, 9))), Activation<double>::Ones(9, 5));
+    return Weight<double>(of.update().b.grad);
   };
-  CHECK(gradients([&](const Var<double>& x) { return layer(x); }) == gradients([&](const Var<double>& x) { return function({x}); }));
+  CHECK(gradients(layer) == gradients(fixed));
 }
 
 TEST_CASE("dropout is on the input of the direction alone: W x + b + (g - 1) W d + g s B A d") {
@@ -131,17 +150,19 @@ TEST_CASE("layers together: DoRA over a base with a bias, and a bias of B, give 
     AdaptedLinear first{AnyLinear(AnyMatrix(quantize<Nf4<32>>(w)), Vector<float>::LinSpaced(40, -1, 1))},
         second{AnyLinear(AnyMatrix(quantize<Q4_1>(w)))};
     first.base.bias().trainable = true;
-    auto a = make_lora<float>(64, 40, {.rank = 4, .alpha = 8, .seed = 1}), b = make_lora<float>(64, 40, {.rank = 3, .lora_bias = true});
+    DoraWeights<float> a{make_lora<float>(64, 40, {.rank = 4, .alpha = 8, .seed = 1})};
+    auto b = make_lora<float>(64, 40, {.rank = 3, .lora_bias = true});
     a.b.value = random_weight<float>(40, 4, 14), b.b.value = random_weight<float>(40, 3, 15);
     b.bias.value = random_weight<float>(40, 1, 16);
-    first.base.visit([&](const auto& layer) { make_dora(layer, a); });
+    a.begin(lowrank::detail::layer_view(first.base));
     a.magnitude.value *= 1.5f;
     if (zero_length) a.magnitude.value(3, 0) = 0;
     const auto x = random_columns<float>(64, 20, 17);
     const LayerUse uses[] = {{&first, &a}, {&second, &b}};
     std::vector<Weight<float>> gradients[2];
     for (const bool together : {false, true}) {
-      for (auto* update : {&a, &b}) update->visit_parameters([](auto& parameter) { parameter.gradient().setZero(); });
+      const auto clear = [](auto& parameter) { parameter.gradient().setZero(); };
+      a.visit_parameters(clear), b.visit_parameters(clear);
       first.base.bias().gradient().setZero();
       Tape<float> tape;
       const Var<float> input = tape.variable(x);
@@ -165,5 +186,5 @@ TEST_CASE("layers together: DoRA over a base with a bias, and a bias of B, give 
 }
 
 TEST_CASE("DoRA with a bias of B is refused") {
-  CHECK_THROWS_AS((LoraLinear{Linear<float>(4, 4), {.rank = 2, .use_dora = true, .lora_bias = true}}), ValueError);
+  CHECK_THROWS_AS((DoraLinear{Linear<float>(4, 4), {.rank = 2, .lora_bias = true}}), ValueError);
 }

@@ -4,7 +4,8 @@
 #include <vector>
 
 #include <lowrank/nn/forward_together.hpp>
-#include <lowrank/nn/init.hpp>
+#include <lowrank/update/lora.hpp>
+#include <lowrank/update/init.hpp>
 #include <lowrank/quant.hpp>
 
 #include "nn_support.hpp"

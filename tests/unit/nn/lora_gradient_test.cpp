@@ -6,7 +6,7 @@
 #include <lowrank/autograd/gradcheck.hpp>
 #include <lowrank/nn/linear.hpp>
 #include <lowrank/nn/lora_linear.hpp>
-#include <lowrank/nn/quantized_linear.hpp>
+#include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/quant/double_quant.hpp>
 #include <lowrank/quant/nf4.hpp>
 #include <lowrank/quant/q4_1.hpp>

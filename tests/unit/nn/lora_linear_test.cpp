@@ -5,7 +5,7 @@
 
 #include <lowrank/nn/linear.hpp>
 #include <lowrank/nn/lora_linear.hpp>
-#include <lowrank/nn/quantized_linear.hpp>
+#include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/optim/adamw.hpp>
 #include <lowrank/quant/matrix.hpp>
 #include <lowrank/quant/nf4.hpp>

@@ -2,7 +2,7 @@
 
 #include <lowrank/core/matrix.hpp>
 #include <lowrank/core/random.hpp>
-#include <lowrank/nn/init.hpp>
+#include <lowrank/update/init.hpp>
 
 /// Drawn inputs and updates of layers.
 

@@ -4,9 +4,9 @@
 #include <vector>
 
 #include <lowrank/autograd/gradcheck.hpp>
-#include <lowrank/nn/dora.hpp>
-#include <lowrank/nn/embedding_lora.hpp>
-#include <lowrank/nn/update_ranges.hpp>
+#include <lowrank/nn/forward_together.hpp>
+#include <lowrank/update/dora.hpp>
+#include <lowrank/update/embedding.hpp>
 #include <lowrank/quant/nf4.hpp>
 #include <lowrank/quant/matrix.hpp>
 
@@ -35,30 +35,31 @@ TEST_CASE(
   fill_normal(w, 0.2, Random(1));
   const AdaptedLinear layer{AnyLinear(AnyMatrix(quantize<Nf4<32>>(w)), Vector<float>::LinSpaced(48, -1, 1))};
   auto plain = random_update({.rank = 4}, 2), biased = random_update({.rank = 2, .lora_bias = true}, 3),
-       dora = random_update({.rank = 3}, 4), dropped = random_update({.rank = 3, .dropout = 0.5, .seed = 7}, 8),
-       dropped_dora = random_update({.rank = 2, .dropout = 0.5, .seed = 9}, 10);
+       dropped = random_update({.rank = 3, .dropout = 0.5, .seed = 7}, 8);
+  DoraWeights<float> dora{random_update({.rank = 3}, 4)}, dropped_dora{random_update({.rank = 2, .dropout = 0.5, .seed = 9}, 10)};
   for (auto* update : {&dora, &dropped_dora}) {
-    layer.base.visit([&](const auto& base) { make_dora(base, *update); });
+    update->begin(lowrank::detail::layer_view(layer.base));
     update->magnitude.value *= 1.25f;
   }
-  const std::vector updates{&plain, &biased, &dora, &dropped, &dropped_dora};
+  const auto each = [&](const auto& f) { f(plain), f(biased), f(dora), f(dropped), f(dropped_dora); };
   const std::vector<UpdateRange> ranges{{0, 5, &plain}, {5, 2, nullptr},   {7, 5, &dropped_dora}, {12, 1, &biased},
                                         {13, 9, &dora}, {22, 4, &dropped}, {26, 6, &plain}};
   const auto x = random_columns<float>(64, 32, 5), g = random_columns<float>(48, 32, 6);
   const auto all_gradients = [&](const auto& sweep) {
-    for (auto* update : updates) {
-      update->visit_parameters([](auto& p) { p.gradient().setZero(); });
-      update->dropout_stream = 0;  // the same masks
-    }
+    each([](auto& update) {
+      update.visit_parameters([](auto& p) { p.gradient().setZero(); });
+      update.dropout_stream = 0;  // the same masks
+    });
     auto values = sweep();
-    for (auto* update : updates) update->visit_parameters([&](auto& p) { values.push_back(p.grad); });
+    each([&](auto& update) { update.visit_parameters([&](auto& p) { values.push_back(p.grad); }); });
     return values;
   };
   const auto together = all_gradients([&] {
     Tape<float> tape;
     const Var<float> input = tape.variable(x);
     AdaptedLinear base = layer;
-    const Var<float> y = add_updates(base.forward(input), input, base, ranges);
+    const LayerUse use{&base, {}, ranges};
+    const Var<float> y = forward_together(std::span(&use, 1), input).front();
     tape.backward(y, g);
     return std::vector<Activation<float>>{y.value(), tape.gradient(input)};
   });
@@ -79,30 +80,44 @@ TEST_CASE(
     CAPTURE(i);
     CHECK(together[i].isApprox(apart[i], sum_tolerance));
   }
-  // Without a tape nothing is dropped; and with what prepare_dora() left.
+  // Without a tape nothing is dropped; and with what prepare() left.
   AdaptedLinear base = layer;
-  const Activation<float> bare = add_updates(base.forward(Var<float>(x)), Var<float>(x), base, ranges).value();
-  layer.base.visit([&](const auto& held) { prepare_dora(held, dora); });
-  CHECK(add_updates(base.forward(Var<float>(x)), Var<float>(x), base, ranges).value().isApprox(bare, sum_tolerance));
+  const LayerUse use{&base, {}, ranges};
+  const auto run = [&] { return forward_together(std::span(&use, 1), Var<float>(x)).front().value(); };
+  const Activation<float> bare = run();
+  dora.prepare(lowrank::detail::layer_view(layer.base));
+  CHECK(run().isApprox(bare, sum_tolerance));
   for (const auto& [begin, count, update] : ranges)
     CHECK(bare.middleCols(begin, count).isApprox(base.forward(Activation<float>(x.middleCols(begin, count)), update), sum_tolerance));
 }
 
-TEST_CASE("ranges outside the batch, updates of another layer and DoRA over a trained bias are refused") {
+TEST_CASE("ranges outside the batch and updates of another layer are refused") {
   AdaptedLinear layer{AnyLinear(Linear<float>(64, 48))};
   layer.base.set_trainable(false);
   auto update = random_update({.rank = 2}, 1), foreign = make_lora<float>(32, 48, {.rank = 2});
   Tape<float> tape;
   const Var<float> x = tape.variable(random_columns<float>(64, 4, 2));
-  const auto with = [&](UpdateRange range) { add_updates(layer.forward(x), x, layer, std::span(&range, 1)); };
+  const auto with = [&](UpdateRange range) {
+    const LayerUse use{&layer, {}, {range}};
+    forward_together(std::span(&use, 1), x);
+  };
   CHECK_THROWS_AS(with({2, 3, &update}), ShapeError);
   CHECK_THROWS_AS(with({0, 4, &foreign}), ShapeError);
-  layer = AdaptedLinear(AnyLinear(Linear<float>(64, 48, {.bias = true})));
+  CHECK_NOTHROW(with({1, 3, &update}));
+}
+
+TEST_CASE("a base bias that is trained beside a range's gain gets the gradients of Y") {
+  AdaptedLinear layer{AnyLinear(Linear<float>(64, 48, {.bias = true}))};
   layer.base.set_trainable(false);
-  layer.base.visit([&](const auto& base) { make_dora(base, update); });
-  CHECK_NOTHROW(with({0, 4, &update}));
   layer.base.bias().trainable = true;
-  CHECK_THROWS_WITH_AS(with({0, 4, &update}), doctest::Contains("freeze the bias"), ValueError);
+  DoraWeights<float> update{random_update({.rank = 2}, 1)};
+  update.begin(lowrank::detail::layer_view(layer.base));
+  const LayerUse use{&layer, {}, {{0, 2, &update}}};
+  Tape<float> tape;
+  const auto y = forward_together(std::span(&use, 1), tape.variable(random_columns<float>(64, 4, 2))).front();
+  const auto g = random_columns<float>(48, 4, 3);
+  tape.backward(y, g);
+  CHECK(layer.base.bias().grad.isApprox(g.rowwise().sum(), sum_tolerance));
 }
 
 TEST_CASE("an update of a token table adds s B A[:, ids], and repeated ids add their gradients") {

@@ -1,4 +1,4 @@
-#include <lowrank/nn/embedding_lora.hpp>
+#include <lowrank/update/embedding.hpp>
 
 #include "problems.hpp"
 

@@ -56,11 +56,10 @@ void pin_gpu_ranges(pins::Results& results, const std::string& name, std::size_t
   cuda::Use use(gpu);
   auto layer = std::move(pins::drawn_layers<float>(Compute::bf16)[i]);
   auto small = pins::drawn_update(layer, Method::lora, 2, 30), biased = pins::drawn_update(layer, Method::biased, 20, 40);
-  const UpdateRange ranges[] = {{0, 5, &small}, {5, 4, nullptr}, {9, 17, &biased}, {26, 6, &small}};
-  const LayerUse bare[] = {{&layer}};
+  const LayerUse uses[] = {{&layer, {}, {{0, 5, &small}, {5, 4, nullptr}, {9, 17, &biased}, {26, 6, &small}}}};
   Tape<float, Cuda> tape;
   const auto x = tape.variable(cuda::DeviceActivation(pins::drawn_columns(layer.in_features(), 32, 1)));
-  const auto y = add_updates(forward_together(bare, x)[0], x, layer, ranges);
+  const auto y = forward_together(uses, x)[0];
   results.add(name + "/y", to_host(y.value()));
   tape.backward(y, cuda::DeviceActivation(pins::drawn_columns(layer.out_features(), 32, 2)));
   results.add(name + "/dx", to_host(tape.gradient(x)));

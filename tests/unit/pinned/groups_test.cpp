@@ -47,7 +47,7 @@ TEST_CASE("pinned: layers of one x with DoRA, together and alone") {
     pin_group(results, "zero_length/", {Method::dora, Method::lora, Method::none}, {1, 9, 33},
               [](auto& group) { group.updates[0]->magnitude.value(3, 0) = 0; });
     Together<float> group(Compute::bf16, {Method::dora, Method::none, Method::lora});
-    for (std::size_t i : {0, 2}) group.layers[i].base.visit([&](const auto& base) { prepare_dora(base, *group.updates[i]); });
+    for (std::size_t i : {0, 2}) group.updates[i]->prepare(lowrank::detail::layer_view(group.layers[i].base));
     for (const Index tokens : pins::all_tokens)
       pins::pin_forward(results, "prepared/" + pins::name_of(Compute::bf16, tokens), group, tokens, pins::together, {0, 1, 2});
   });

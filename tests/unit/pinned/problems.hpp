@@ -10,9 +10,8 @@
 #include <lowrank/autograd/functions.hpp>
 #include <lowrank/nn/dora_linear.hpp>
 #include <lowrank/nn/frozen_linear.hpp>
-#include <lowrank/nn/init.hpp>
 #include <lowrank/nn/linear.hpp>
-#include <lowrank/nn/quantized_linear.hpp>
+#include <lowrank/nn/lora_linear.hpp>
 
 #include "pins.hpp"
 
@@ -48,13 +47,23 @@ inline StoredMatrix<bfloat16> rounded(const Weight<float>& w) {
   return StoredMatrix<bfloat16>(w.rows(), w.cols(), std::move(buffer));
 }
 
+/// A DoRA update's length, or null.
+template <class Update>
+auto* length_of(Update& update) {
+  if constexpr (requires { update.magnitude; })
+    return update.magnitude.empty() ? nullptr : &update.magnitude;
+  else
+    return static_cast<const Parameter<typename Update::Scalar>*>(nullptr);
+}
+
 /// Gives what begins as zero, or as a length, other numbers, so that the update does something.
 template <class Update>
 void move_update(Update& update, std::uint64_t seed) {
   using S = typename Update::Scalar;
   fill_uniform(update.b.value, 0.3, Random(seed));
   if (!update.bias.empty()) fill_uniform(update.bias.value, 0.5, Random(seed + 1));
-  if (update.is_dora()) update.magnitude.value.array() *= S(1.25) + drawn_weight<S>(update.magnitude.rows(), 1, seed + 2).array();
+  if constexpr (requires { update.magnitude; })
+    if (auto* m = length_of(update)) m->value.array() *= S(1.25) + drawn_weight<S>(m->rows(), 1, seed + 2).array();
 }
 
 template <class Parameter>
@@ -63,8 +72,7 @@ void clear_gradient(Parameter& parameter) {
 }
 template <class Update>
 void clear_gradients(Update& update) {
-  for (auto* parameter : {&update.bias, &update.magnitude}) clear_gradient(*parameter);
-  clear_gradient(update.a), clear_gradient(update.b);
+  update.visit_parameters([](auto& parameter) { clear_gradient(parameter); });
 }
 /// Gradients of an update, a hash for each kind.
 template <class Update>
@@ -72,7 +80,7 @@ void add_gradients(Results& results, const std::string& name, const Update& upda
   results.add(name + "/da", update.a.grad);
   results.add(name + "/db", update.b.grad);
   if (!update.bias.empty()) results.add(name + "/dbias", update.bias.grad);
-  if (update.is_dora()) results.add(name + "/dm", update.magnitude.grad);
+  if (const auto* m = length_of(update)) results.add(name + "/dm", m->grad);
 }
 
 /// A layer without a tape: its output, and what nesting uses.
@@ -141,7 +149,7 @@ void pin_lora(Results& results, const MakeBase& make_base) {
   }
 }
 
-/// DoRA likewise; "prepared" is after prepare_dora().
+/// DoRA likewise; "prepared" is after prepare().
 template <class MakeBase>
 void pin_dora(Results& results, const MakeBase& make_base) {
   for (const Index rank : {1, 4}) {
@@ -158,7 +166,7 @@ void pin_dora(Results& results, const MakeBase& make_base) {
       }
     for (const Compute compute : computes) {
       layer.set_compute(compute);
-      prepare_dora(layer.base(), layer.update());
+      layer.prepare();
       for (const Index tokens : {1, 9}) pin_untaped(results, "prepared/" + name_of(compute, tokens), layer, tokens);
       layer.update().gain.resize(0);
     }

@@ -6,9 +6,9 @@
 #include <optional>
 
 #include <lowrank/nn/forward_together.hpp>
-#include <lowrank/nn/update_ranges.hpp>
 #include <lowrank/quant/nf4.hpp>
 #include <lowrank/quant/q4_1.hpp>
+#include <lowrank/update/dora.hpp>
 
 #include "problems.hpp"
 
@@ -18,12 +18,12 @@ enum class Method { none, lora, biased, dora };
 
 /// An update of a layer, moved from where it begins.
 template <class S>
-LoraWeights<S> drawn_update(const BasicAdaptedLinear<S>& layer, Method method, Index rank, std::uint64_t seed, double dropout = 0) {
-  auto update = make_lora<S>(
+DoraWeights<S> drawn_update(const BasicAdaptedLinear<S>& layer, Method method, Index rank, std::uint64_t seed, double dropout = 0) {
+  DoraWeights<S> update{make_lora<S>(
       layer.in_features(), layer.out_features(),
-      {.rank = rank, .alpha = 1.5 * static_cast<double>(rank), .dropout = dropout, .lora_bias = method == Method::biased, .seed = seed});
+      {.rank = rank, .alpha = 1.5 * static_cast<double>(rank), .dropout = dropout, .lora_bias = method == Method::biased, .seed = seed})};
   fill_uniform(update.b.value, 0.3, Random(seed + 1));
-  if (method == Method::dora) layer.base.visit([&](const auto& base) { make_dora(base, update); });
+  if (method == Method::dora) update.begin(lowrank::detail::layer_view(layer.base));
   move_update(update, seed + 2);
   return update;
 }
@@ -46,7 +46,7 @@ std::vector<BasicAdaptedLinear<S>> drawn_layers(Compute compute) {
 template <class S = float>
 struct Together {
   std::vector<BasicAdaptedLinear<S>> layers;
-  std::vector<std::optional<LoraWeights<S>>> updates;
+  std::vector<std::optional<DoraWeights<S>>> updates;
 
   Together(Compute compute, const std::vector<Method>& methods, double dropout = 0) : layers(drawn_layers<S>(compute)) {
     for (std::size_t i = 0; i < layers.size(); ++i) {
@@ -54,7 +54,7 @@ struct Together {
       if (methods[i] != Method::none) updates[i] = drawn_update(layers[i], methods[i], static_cast<Index>(3 + 2 * i), 20 + 10 * i, dropout);
     }
   }
-  LoraWeights<S>* update(std::size_t i) { return updates[i] ? &*updates[i] : nullptr; }
+  DoraWeights<S>* update(std::size_t i) { return updates[i] ? &*updates[i] : nullptr; }
 
   /// Outputs of one call for all.
   std::vector<Var<S>> together(const Var<S>& x) {
@@ -105,16 +105,26 @@ void pin_forward(Results& results, const std::string& name, Together<S>& group, 
   group.add_all_gradients(results, name);
 }
 
+template <class S>
+struct DrawnRange {
+  Index begin, count;
+  DoraWeights<S>* update;
+};
+
 /// A batch whose tokens lie in ranges with an update each: outputs and gradients. Those of an x that needs none are "of_frozen_x".
 template <class S>
-void pin_ranges(Results& results, const std::string& name, BasicAdaptedLinear<S>& layer, const std::vector<BasicUpdateRange<S>>& ranges) {
+void pin_ranges(Results& results, const std::string& name, BasicAdaptedLinear<S>& layer, const std::vector<DrawnRange<S>>& drawn) {
+  const auto& ranges = drawn;
+  std::vector<BasicUpdateRange<S>> handed;
+  for (const auto& [begin, count, update] : drawn) handed.push_back({begin, count, update});
+  const auto run = [&](const Var<S>& x) { return lowrank::detail::adapted(layer.base, {}, handed, x); };
   const Index tokens = ranges.back().begin + ranges.back().count;
   const auto x = drawn_columns<S>(layer.in_features(), tokens, 1), g = drawn_columns<S>(layer.out_features(), tokens, 2);
-  results.add(name + "/y", add_updates(Var<S>(layer.forward(x)), Var<S>(x), layer, ranges).value());
+  results.add(name + "/y", run(Var<S>(x)).value());
   const auto sweep = [&](Tape<S>& tape, const Var<S>& input) {
     for (const auto& range : ranges)
       if (range.update) clear_gradients(*range.update);
-    const Var<S> y = add_updates(layer.forward(input), input, layer, ranges);
+    const Var<S> y = run(input);
     tape.backward(y, g);
     return y;
   };

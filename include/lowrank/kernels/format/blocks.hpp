@@ -91,8 +91,7 @@ struct BlockSource {
         const Index g = (begin + j) / group, end = (g + 1) * group - begin;
         float scale, offset;
         read_scales(*this, g, 1, &scale, &offset);
-        for (; j < length && j < end; ++j)
-          out[i * stride + j] = static_cast<Scalar>(unscaled(begin + j)) * static_cast<Scalar>(scale) + static_cast<Scalar>(offset);
+        for (; j < length && j < end; ++j) out[i * stride + j] = static_cast<Scalar>(unscaled(begin + j) * scale + offset);
       }
     }
   }

@@ -1,8 +1,8 @@
 #include <doctest/doctest.h>
 
-#include <lowrank/ops/linear.hpp>
+#include <lowrank/product/multiply.hpp>
 
-#include "ops_support.hpp"
+#include "../ops/ops_support.hpp"
 
 using namespace lowrank;
 using namespace ops_test;
@@ -119,21 +119,4 @@ TEST_CASE("wrong shapes and an unsupported compute type are refused with the sha
   CHECK_THROWS_AS(accumulate_outer(dw, x, x), ShapeError);
   CHECK_THROWS_WITH_AS(multiply(source, Activation<double>::Zero(5, 2), Compute::int8),
                        doctest::Contains("pass Compute::fp32 or Compute::bf16"), ValueError);
-}
-
-TEST_CASE("linear with bias: backward equals finite differences") {
-  auto w = random_matrix<Weight<double>>(4, 6, 9);
-  auto x = random_matrix<Activation<double>>(6, 3, 10);
-  auto bias = random_matrix<Vector<double>>(4, 1, 11);
-  const auto g = random_matrix<Activation<double>>(4, 3, 12);
-  const DenseSource<double> source(w.data(), 4, 6);
-  const auto loss = [&] { return linear_forward(source, x, bias).cwiseProduct(g).sum(); };
-  Weight<double> dw = Weight<double>::Zero(4, 6);
-  Vector<double> db = Vector<double>::Zero(4);
-  linear_backward_weight(dw, g, x);
-  linear_backward_bias(db, g);
-  CHECK(gradient_error(x, linear_backward_input(source, g), loss) < gradient_tolerance);
-  CHECK(gradient_error(w, dw, loss) < gradient_tolerance);
-  CHECK(gradient_error(bias, db, loss) < gradient_tolerance);
-  CHECK_THROWS_AS(linear_forward(source, x, Vector<double>::Zero(5)), ShapeError);
 }

@@ -1,14 +1,15 @@
 #pragma once
 
+/// LoRA: W X + s B (A X), with A and B trained (Hu et al. 2021, "LoRA: Low-rank adaptation of large language models").
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
 
-#include <lowrank/autograd/parameter.hpp>
-#include <lowrank/nn/init.hpp>
-#include <lowrank/nn/lora_scale.hpp>
-#include <lowrank/ops/lora.hpp>
+#include <lowrank/update/init.hpp>
+#include <lowrank/update/lora_scale.hpp>
+#include <lowrank/update/method.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -18,14 +19,14 @@ struct LoraOptions {
   double alpha = 8;         ///< s = alpha / r
   bool use_rslora = false;  ///< s = alpha / √r (Kalajdzievski 2023)
   double dropout = 0;       ///< on the input of the update alone, while a tape records
-  bool use_dora = false;    ///< rows of W + s B A keep a trained length of their own (Liu et al. 2024)
   bool lora_bias = false;   ///< B has a bias, which s scales, too
+  bool train_a = true;      ///< false: LoRA-FA, A stays as it was drawn (Zhang et al. 2023)
   std::uint64_t seed = 0;
   std::uint64_t stream = 0;  ///< another one for each layer of a model, so that equal layers begin differently
   LoraInit init = LoraInit::kaiming;
 };
 
-/// The numbers of one update s·B·A: A [r, in], B [out, r]; exchangeable while the base stays.
+/// The numbers of one update s B A: A [r, in], B [out, r]; exchangeable while the base stays. A method (update/method.hpp).
 template <class S = float, int Rank = Dynamic, int In = Dynamic, int Out = Dynamic>
 struct LoraWeights {
   using Scalar = S;
@@ -36,14 +37,31 @@ struct LoraWeights {
   S dropout = S(0);
   std::uint64_t dropout_seed = 0;
   std::uint64_t dropout_stream = 0;  ///< of the next mask; each recorded pass takes one. Save it to resume with the same masks.
-
-  Parameter<S> bias = {};         ///< of B [out], or empty
-  Parameter<S> magnitude = {};    ///< DoRA's m [out], the length of each row; empty: plain LoRA
-  Vector<S> weight_squares = {};  ///< DoRA: ‖W_o‖² of each row of the base
-  Vector<S> gain = {};            ///< DoRA: m / ‖W + s B A‖ for inference, by prepare(); empty: computed for each pass
-
+  Parameter<S> bias = {};            ///< of B [out], or empty
   /// A and B rounded to bfloat16 for inference in Compute::bf16, by round(): half the bytes to read for each token. Empty otherwise.
   std::vector<bfloat16> rounded_a = {}, rounded_b = {};
+
+  /// Y = W X + b + s B (A X).
+  Plan<S> plan(const PlanRequest<S>& request) {
+    Plan<S> plan;
+    plan.a = factor(a), plan.b = factor(b), plan.bias = factor(bias);
+    plan.scale = scale;
+    plan.mask = request.next_mask(static_cast<double>(dropout), dropout_seed, dropout_stream);
+    if (!rounded_a.empty()) plan.a.rounded = rounded_a.data(), plan.b.rounded = rounded_b.data();
+    plan.trains_a = a.needs_grad(), plan.trains_b = b.needs_grad(), plan.trains_bias = bias.needs_grad();
+    return plan;
+  }
+  void add_gradients(const PlanGradients<S>& gradients) {
+    add_gradient(a, gradients.a);
+    add_gradient(b, gradients.b);
+    add_gradient(bias, gradients.bias);
+  }
+  template <class Visitor>
+  void visit_parameters(const Visitor& visitor) {
+    visitor(a);
+    visitor(b);
+    if (!bias.empty()) visitor(bias);
+  }
 
   /// Fills rounded_a and rounded_b; to be called again after a change of A or B.
   void round() {
@@ -56,19 +74,8 @@ struct LoraWeights {
   }
 
   Index rank() const { return a.rows(); }
-  bool is_dora() const { return !magnitude.empty(); }
-  bool needs_grad() const { return a.needs_grad() || b.needs_grad() || bias.needs_grad() || magnitude.needs_grad(); }
-  void set_trainable(bool trainable) { a.trainable = b.trainable = bias.trainable = magnitude.trainable = trainable; }
-
-  /// The update where it lies, as the operations take it.
-  LowRank<S> view() const { return {{a.value.data(), a.rows(), a.cols()}, {b.value.data(), b.rows(), b.cols()}, scale}; }
-  template <class Visitor>
-  void visit_parameters(const Visitor& visitor) {
-    visitor(a);
-    visitor(b);
-    if (!bias.empty()) visitor(bias);
-    if (!magnitude.empty()) visitor(magnitude);
-  }
+  bool needs_grad() const { return a.needs_grad() || b.needs_grad() || bias.needs_grad(); }
+  void set_trainable(bool trainable) { a.trainable = b.trainable = bias.trainable = trainable; }
 };
 
 /// A fresh update of a weight [out, in]: A drawn by options.init, B = 0. Throws ValueError.
@@ -80,10 +87,10 @@ LoraWeights<S, Rank, In, Out> make_lora(Index in, Index out, const LoraOptions& 
                     " by its type; leave options.rank out");
   check<ValueError>(std::isfinite(options.alpha), "lora", "alpha = ", options.alpha, "; it must be finite");
   check<ValueError>(options.dropout >= 0 && options.dropout < 1, "lora", "dropout = ", options.dropout, "; it must lie in [0, 1)");
-  check<ValueError>(!(options.use_dora && options.lora_bias), "lora", "DoRA with lora_bias is not defined; choose one of them");
   LoraWeights<S, Rank, In, Out> update;
   update.a.name = "lora_A.weight";
   update.a.value.resize(rank, in);
+  update.a.trainable = options.train_a;
   init_lora_a(update.a.value, options.init, Random(options.seed, options.stream));
   update.b.name = "lora_B.weight";
   update.b.value.setZero(out, rank);

@@ -1,0 +1,108 @@
+#pragma once
+
+/// What a method of adaptation must have (LoRA, VeRA, OFT, one of yours), and updates whose method is known at run time only.
+
+#include <concepts>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include <lowrank/autograd/parameter.hpp>
+#include <lowrank/product/plan.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// A frozen linear layer as a method sees it: W [out, in] where it lies, b, and how it computes.
+template <class S>
+struct LayerView {
+  WeightView weight = {};  ///< without rows where the weight cannot be read
+  Index out = 0, in = 0;
+  FactorView<S> bias = {};
+  Compute compute = Compute::fp32;
+};
+
+/// What a plan is made for: one pass of one layer.
+template <class S>
+struct PlanRequest {
+  LayerView<S> layer = {};
+  bool is_recorded = false;                                ///< on a tape, so that gradients follow and dropout acts
+  std::function<std::uint64_t(std::uint64_t&)> draw = {};  ///< the next number of a counter of random streams
+
+  /// A dropout mask for training; none otherwise.
+  Mask next_mask(double probability, std::uint64_t seed, std::uint64_t& stream) const {
+    if (probability == 0 || !is_recorded) return {};
+    return {probability, {seed, draw ? draw(stream) : stream++}};
+  }
+};
+
+namespace detail {
+struct VisitNothing {  // a named type: nvcc 13 rejects a lambda in the concept
+  void operator()(const auto&) const {}
+};
+}  // namespace detail
+
+/// A method: the numbers of one layer's update. What it must have:
+///
+/// | requirement | meaning |
+/// |---|---|
+/// | `Scalar` | float or double |
+/// | `plan(request)` | what it adds to the layer's product in this pass, as a Plan<Scalar>; it computes no product with X itself |
+/// | `add_gradients(gradients)` | from the gradients of the plan (PlanGradients) to those of its parameters, added |
+/// | `visit_parameters(visitor)` | visitor(Parameter&) for each of its parameters |
+///
+/// What files need beside it stands in update/registry.hpp.
+template <class Candidate>
+concept UpdateMethod = requires(Candidate& update, const PlanRequest<typename Candidate::Scalar>& request,
+                                const PlanGradients<typename Candidate::Scalar>& gradients) {
+  { update.plan(request) } -> std::same_as<Plan<typename Candidate::Scalar>>;
+  update.add_gradients(gradients);
+  update.visit_parameters(detail::VisitNothing{});
+};
+
+/// A parameter as a plan's factor.
+template <class S, int Rows, int Cols>
+FactorView<S> factor(Parameter<S, Rows, Cols>& parameter) {
+  return {parameter.value.data(), parameter.rows(), parameter.cols(), nullptr, &parameter.device};
+}
+
+/// Adds a plan's gradient to a parameter's, where it is trained and there is one.
+template <class S, int Rows, int Cols, class Gradient>
+void add_gradient(Parameter<S, Rows, Cols>& parameter, const Gradient& gradient) {
+  if (parameter.needs_grad() && gradient.size() > 0)
+    parameter.gradient() += Eigen::Map<const Weight<S, Rows, Cols>>(gradient.data(), parameter.rows(), parameter.cols());
+}
+
+/// An update of any method, where it is; null: none. What layers are handed, so that a swap of adapters is a change of pointers.
+template <class S>
+class BasicUpdateRef {
+ public:
+  BasicUpdateRef() = default;
+  BasicUpdateRef(std::nullptr_t) {}
+  template <UpdateMethod Method>
+  requires std::is_same_v<typename Method::Scalar, S> BasicUpdateRef(Method* update) : update_(update) {
+    if (update == nullptr) return;
+    static constexpr Calls calls{[](void* u, const PlanRequest<S>& request) { return static_cast<Method*>(u)->plan(request); },
+                                 [](void* u, const PlanGradients<S>& gradients) { static_cast<Method*>(u)->add_gradients(gradients); }};
+    calls_ = &calls;
+  }
+
+  explicit operator bool() const { return update_ != nullptr; }
+  bool operator==(const BasicUpdateRef& other) const { return update_ == other.update_; }
+  Plan<S> plan(const PlanRequest<S>& request) const { return calls_->plan(update_, request); }
+  void add_gradients(const PlanGradients<S>& gradients) const { calls_->add_gradients(update_, gradients); }
+
+ private:
+  struct Calls {
+    Plan<S> (*plan)(void*, const PlanRequest<S>&);
+    void (*add_gradients)(void*, const PlanGradients<S>&);
+  };
+  void* update_ = nullptr;
+  const Calls* calls_ = nullptr;
+};
+/// The same in float.
+using UpdateRef = BasicUpdateRef<float>;
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -12,11 +12,14 @@ namespace {
 using lowrank::AnyMatrix;
 using lowrank::Weight;
 
-/// W' of a layer; its type is forgotten, so that each encoder is compiled once.
-class MergedMatrix : public lowrank::MergedSource<AnyMatrix> {
+/// W' of a layer with the W that it reads; its type is forgotten, so that each encoder is compiled once.
+class MergedMatrix : public lowrank::MergedSource {
  public:
-  using MergedSource::MergedSource;
+  MergedMatrix(AnyMatrix w, lowrank::Plan<float> plan) : MergedSource(w.view(), std::move(plan)), w_(std::move(w)) {}
   static std::size_t bytes() { return 0; }
+
+ private:
+  AnyMatrix w_;
 };
 
 /// W' of the token table [vocabulary, dim]: W + s (B A)ᵀ, with Bᵀ in the place of A and Aᵀ in that of B.

@@ -7,6 +7,7 @@
 #include <lowrank/adapters/target.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/safetensors.hpp>
+#include <lowrank/update/dora.hpp>
 
 using namespace lowrank;
 

@@ -8,6 +8,7 @@
 #include <lowrank/adapters/adapter.hpp>
 #include <lowrank/adapters/spectrum.hpp>
 #include <lowrank/ops/factors.hpp>
+#include <lowrank/product/plan.hpp>
 
 /// Updates at another rank: the best approximation of a sum of updates, of an adapter, or of the difference of two weights.
 
@@ -51,6 +52,9 @@ struct FittedAdapter {
 
 namespace detail {
 
+/// M A of a plan [r', in]; A itself where there is no M.
+Weight<float> through_middle(const Plan<float>& plan);
+
 /// The element type of all of them where it is one that adapters are kept in, else float32.
 DType common_dtype(std::span<const StoredTensor* const> tensors);
 
@@ -81,6 +85,11 @@ FittedAdapter resize(const Adapter& adapter, const RankChoice& choice);
 
 /// The update that turns one weight [out, in] into another, at a rank or with a share of the energy. Throws ShapeError, ValueError.
 FittedUpdate extract_update(const Weight<float>& base, const Weight<float>& tuned, const RankChoice& choice);
+
+/// What an additive plan adds to a weight, s B M A + s Δ, at a rank or with a share of the energy: any method that is a sum becomes LoRA.
+/// Its bias is no part of that. Cost: O((out + in) r²) for factors, that of approximate() for a dense Δ. Throws ValueError for a plan that
+/// is no sum.
+FittedUpdate extract_update(const Plan<float>& plan, const RankChoice& choice);
 
 /// The same as a layer of an adapter, in float32 with scale 1.
 ModuleTensors to_layer(const std::string& path, const FittedUpdate& update);

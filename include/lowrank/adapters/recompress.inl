@@ -8,6 +8,7 @@
 
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/ops/decompose.hpp>
+#include <lowrank/product/multiply.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -67,6 +68,17 @@ LOWRANK_INLINE void set_config_ranks(Adapter& adapter) {
   config.rank_pattern.clear();
   config.alpha_pattern.clear();
   config.json.clear();
+}
+
+}  // namespace detail
+
+namespace detail {
+
+LOWRANK_INLINE Weight<float> through_middle(const Plan<float>& plan) {
+  const auto &a = plan.a, &middle = plan.middle;
+  if (middle.empty() || a.empty()) return a.matrix();
+  if (middle.cols == 1 && middle.rows == a.rows) return middle.matrix().col(0).asDiagonal() * a.matrix();
+  return multiply(middle.source(), Activation<float>(a.matrix()));
 }
 
 }  // namespace detail
@@ -138,6 +150,16 @@ LOWRANK_INLINE FittedUpdate extract_update(const Weight<float>& base, const Weig
   check<ShapeError>(base.rows() == tuned.rows() && base.cols() == tuned.cols(), "extract", "the base weight is [", base.rows(), ", ",
                     base.cols(), "] but the tuned one [", tuned.rows(), ", ", tuned.cols(), "]; both models must be of one architecture");
   return approximate(tuned - base, choice);
+}
+
+LOWRANK_INLINE FittedUpdate extract_update(const Plan<float>& plan, const RankChoice& choice) {
+  check<ValueError>(plan.is_additive() && (plan.has_factors() || plan.has_delta()), "extract",
+                    "the update is no sum W + s B A or W + s Δ; merge it into the base, and extract from the merged weight");
+  if (!plan.has_delta()) return recompress({detail::through_middle(plan), plan.b.matrix(), plan.scale}, choice);
+  Weight<float> sum(plan.delta.rows(), plan.delta.cols());
+  plan.delta.decode(0, sum.rows(), 0, sum.cols(), sum.data(), sum.cols());
+  if (plan.has_factors()) sum += Weight<float>(multiply(plan.b.source(), Activation<float>(detail::through_middle(plan))));
+  return approximate(plan.scale * sum, choice);
 }
 
 LOWRANK_INLINE ModuleTensors to_layer(const std::string& path, const FittedUpdate& update) {

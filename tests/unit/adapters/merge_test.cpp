@@ -157,9 +157,45 @@ TEST_CASE("a merged weight has the same bits however it is cut, for ranks below 
   }
 }
 
+/// P X = X with its rows in reverse order.
+struct Reversed : InputMap<float> {
+  Activation<float> operator()(const ActivationView<float>& x) const override { return x.colwise().reverse(); }
+  Activation<float> transposed(const ActivationView<float>& g) const override { return g.colwise().reverse(); }
+};
+
+TEST_CASE("a plan with all that a method may have is merged as it computes") {
+  const Index rows = 20, cols = 70;
+  const Weight<float> w = random_weight(rows, cols, 1, 1), a = random_weight(3, cols, 1, 2), b = random_weight(rows, 2, 1, 3),
+                      middle = random_weight(2, 3, 1, 4), delta = random_weight(rows, cols, 1, 5), own = random_weight(rows, 1, 1, 6);
+  const Vector<float> gain = Vector<float>::LinSpaced(rows, 0.5f, 2), bias = random_weight(rows, 1, 1, 7);
+  Plan<float> plan;
+  plan.a = {a.data(), 3, cols}, plan.b = {b.data(), rows, 2}, plan.middle = {middle.data(), 2, 3};
+  plan.scale = 0.5f, plan.input_map = std::make_shared<Reversed>(), plan.gain = {.factors = gain, .scales_bias = true};
+  plan.delta = DenseSource<float>(delta.data(), rows, cols), plan.bias = {own.data(), rows, 1};
+  const Weight<float> sum = w.rowwise().reverse() + 0.5f * (b * middle * a + delta), expected = gain.asDiagonal() * sum;
+  const MergedSource merged(DenseSource<float>(w.data(), rows, cols), plan);
+  CHECK(dense(merged).isApprox(expected, 64 * epsilon));
+  Weight<float> window(4, 11);
+  merged.decode(7, 4, 30, 11, window.data(), 11);
+  CHECK(window == dense(merged).block(7, 30, 4, 11));
+  CHECK(merged_bias(plan, bias).isApprox(Vector<float>(gain.asDiagonal() * bias + 0.5f * own), 4 * epsilon));
+  CHECK_THROWS_AS(extract_update(plan, RankChoice::rank(2)), ValueError);
+
+  plan.input_map = nullptr, plan.gain = {}, plan.delta = {};
+  const Weight<float> factors = 0.5f * b * middle * a;
+  const FittedUpdate exact = extract_update(plan, RankChoice::rank(2));
+  CHECK(exact.fit.residual < 1e-6);
+  CHECK(Weight<float>(exact.factors.b * exact.factors.a).isApprox(factors, 64 * epsilon));
+  plan.delta = DenseSource<float>(delta.data(), rows, cols);
+  const FittedUpdate whole = extract_update(plan, RankChoice::energy(1));
+  CHECK(Weight<float>(whole.factors.b * whole.factors.a).isApprox(factors + 0.5f * delta, 1e-5f));
+  CHECK(extract_update(plan, RankChoice::energy(0.5)).fit.residual <= std::sqrt(0.5));
+}
+
 TEST_CASE("an update of rank 0 changes nothing") {
-  const Weight<float> w = random_weight(3, 5, 1, 1), a(0, 5), b(3, 0);
-  const LowRank<float> update{{a.data(), 0, 5}, {b.data(), 3, 0}, 1};
+  const Weight<float> w = random_weight(3, 5, 1, 1);
+  Plan<float> update;
+  update.a = {nullptr, 0, 5}, update.b = {nullptr, 3, 0};
   CHECK(dense(MergedSource(DenseSource<float>(w.data(), 3, 5), update)) == w);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <optional>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -72,6 +73,17 @@ struct GroupRecord {
   std::optional<Kept<S>> x = {};
   std::vector<std::optional<Kept<S>>> y = {};
   std::vector<Activation<S>> g = {};
+  std::vector<std::function<Activation<S>()>> rounded = {};  ///< what gains multiply, in bfloat16 where the group computes in it
+
+  void round_unscaled() {
+    if constexpr (std::is_same_v<S, float>) {
+      if (options.compute != Compute::bf16) return;
+      for (Activation<S>& unscaled : forward.unscaled) {
+        rounded.push_back(rounded_copy(unscaled));
+        unscaled.resize(0, 0);
+      }
+    }
+  }
 
   template <class Flow>
   void backward(Flow& flow) {
@@ -79,6 +91,7 @@ struct GroupRecord {
     for (const auto& gradient : g) tokens = std::max(tokens, gradient.cols());
     for (std::size_t i = 0; i < g.size(); ++i)
       if (g[i].size() == 0) g[i].setZero(plans.layers[i].out, tokens);  // an output that the loss does not depend on
+    for (std::size_t i = 0; i < rounded.size(); ++i) forward.unscaled[i] = rounded[i]();
     const auto held = x ? x->get() : std::make_shared<const Activation<S>>();
     std::vector<std::shared_ptr<const Activation<S>>> results;
     for (const auto& kept : y) results.push_back(kept ? kept->get() : nullptr);
@@ -94,11 +107,12 @@ std::vector<Var<S>> run_group(std::span<const GroupLayer<S>> group, const Var<S>
   auto record_of = std::make_shared<GroupRecord<S>>(GroupRecord<S>{GroupPlans<S>(group, x.tape()), options});
   GroupRecord<S>& kept = *record_of;
   const bool needs_backward = options.is_recorded && (kept.plans.trains || x.requires_grad());
-  if (!kept.plans.may_divide) kept.options.keeps_unscaled = true;
+  if (!kept.plans.may_divide || std::is_same_v<S, double>) kept.options.keeps_unscaled = true;
   if (!needs_backward) kept.options.keeps_unscaled = false;
   auto forward = group_forward<S>(kept.plans.layers, x.value(), kept.options);
   auto values = std::move(forward.y);
   kept.forward = std::move(forward);
+  kept.round_unscaled();
   std::vector<Var<S>> outputs;
   if (!needs_backward) {
     for (auto& value : values) outputs.push_back(x.tape() ? x.tape()->input(std::move(value)) : Var<S>(std::move(value)));

@@ -48,7 +48,7 @@ class PlainProducts {
   /// Σ Wᵀ G + Aᵀ U of all layers [in, T], U stacked [Σ r, T].
   Activation<S> input_gradient(const std::vector<Activation<S>>& g, const Activation<S>& u) const {
     Activation<S> dx;
-    for (std::size_t i = 0; i < group_.layers.size(); ++i) {
+    for (std::size_t i = group_.layers.size(); i-- > 0;) {  // the last first, as a tape sweeps
       if (!group_.is_joint(i)) continue;
       const auto updates = group_.joint_of(i);
       const auto w = transposed(group_.layers[i].weight);

@@ -84,7 +84,9 @@ struct DoraWeights : LoraWeights<S, Rank, In, Out> {
     magnitude.value = norms(layer);
   }
   /// Computes m / n once, for inference with fixed weights: from then on DoRA costs a factor a row.
-  void prepare(const LayerView<S>& layer) { gain = dora_gain(magnitude.value, norms(layer)); }
+  void prepare(const LayerView<S>& layer) {
+    if (is_dora()) gain = dora_gain(magnitude.value, norms(layer));
+  }
 
   Plan<S> plan(const PlanRequest<S>& request) {
     Plan<S> plan = Lora::plan(request);

@@ -12,10 +12,10 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// layer(x) of several layers for one x [in, T] on a GPU, with their updates, which train: one [out, T] a layer; x is rounded once for all.
-/// Updates of ranges take three launches together (token_tiles of cuda/launch.hpp).
+/// layer(x) of several layers for one x [in, T] on a GPU, each with an update or one a range of tokens: one [out, T] a layer; x is rounded
+/// once for all.
 ///
-/// Throws ShapeError, and ValueError for what a GPU does not do yet: methods that are no sum W + s B A, dropout, weights that are trained.
+/// Updates that are a sum W + s B A train, bases do not. Throws ShapeError, and ValueError for what a GPU does not run.
 std::vector<Var<float, Cuda>> forward_together(std::span<const LayerUse> uses, const Var<float, Cuda>& x);
 
 /// Updates of the token table do not run on a GPU yet. Throws ValueError.

@@ -41,14 +41,15 @@ struct GroupPlans {
   bool trains = false, needs_x = false;
   bool may_divide = true;  ///< whether Y divided by each gain is what the gain multiplied
 
-  GroupPlans(std::span<const GroupLayer<S>> group, Tape<S>* tape);
+  /// `pass` says of each plan's request what is not the layer's.
+  GroupPlans(std::span<const GroupLayer<S>> group, const PlanRequest<S>& pass);
 
   bool has_gain() const;
   /// Adds what the backward pass gave to the gradients of updates and biases.
   void add_gradients(const GroupBackward<S>& gradients);
 
  private:
-  LayerPlan<S> plan(const GroupLayer<S>& layer, Tape<S>* tape);
+  LayerPlan<S> plan(const GroupLayer<S>& layer, PlanRequest<S> request);
 };
 
 /// Y of each layer, recorded where a gradient is needed. Layers and updates must outlive the recording. Throws ShapeError, ValueError.

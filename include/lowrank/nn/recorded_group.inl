@@ -9,22 +9,21 @@ namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
 
 template <class S>
-GroupPlans<S>::GroupPlans(std::span<const GroupLayer<S>> group, Tape<S>* tape) {
+GroupPlans<S>::GroupPlans(std::span<const GroupLayer<S>> group, const PlanRequest<S>& pass) {
   for (const GroupLayer<S>& layer : group) {
     updates.emplace_back();
     biases.push_back(layer.bias);
-    layers.push_back(plan(layer, tape));
+    layers.push_back(plan(layer, pass));
     trains |= layers.back().trains_bias;
   }
 }
 
 template <class S>
-LayerPlan<S> GroupPlans<S>::plan(const GroupLayer<S>& layer, Tape<S>* tape) {
+LayerPlan<S> GroupPlans<S>::plan(const GroupLayer<S>& layer, PlanRequest<S> request) {
   LayerPlan<S> result;
   result.weight = layer.view.weight, result.out = layer.view.out, result.in = layer.view.in, result.bias = layer.view.bias;
   result.trains_bias = layer.bias != nullptr && layer.bias->needs_grad();
-  PlanRequest<S> request{.layer = layer.view, .is_recorded = tape != nullptr};
-  if (tape) request.draw = [tape](std::uint64_t& counter) { return tape->draw(counter); };
+  request.layer = layer.view;
   auto& owners = updates.back();
   for (const BasicUpdateRange<S>& range : layer.ranges) {
     if (!range.update || range.count == 0) continue;
@@ -61,6 +60,13 @@ void GroupPlans<S>::add_gradients(const GroupBackward<S>& gradients) {
     if (layers[i].trains_bias) gradient_vector(*biases[i]) += gradients.bias[i];
     for (std::size_t k = 0; k < updates[i].size(); ++k) updates[i][k].add_gradients(gradients.plans[i][k]);
   }
+}
+
+/// What a pass on a tape, or on none, asks of plans.
+template <class S>
+PlanRequest<S> request_on(Tape<S>* tape) {
+  if (tape == nullptr) return {};
+  return {.is_recorded = true, .draw = [tape](std::uint64_t& counter) { return tape->draw(counter); }};
 }
 
 /// What a group keeps for the backward pass. Each output hands in its gradient; the group's node, which comes after them in the sweep, uses
@@ -104,7 +110,7 @@ struct GroupRecord {
 template <class S>
 std::vector<Var<S>> run_group(std::span<const GroupLayer<S>> group, const Var<S>& x, GroupOptions options) {
   options.is_recorded = x.tape() != nullptr;
-  auto record_of = std::make_shared<GroupRecord<S>>(GroupRecord<S>{GroupPlans<S>(group, x.tape()), options});
+  auto record_of = std::make_shared<GroupRecord<S>>(GroupRecord<S>{GroupPlans<S>(group, request_on(x.tape())), options});
   GroupRecord<S>& kept = *record_of;
   const bool needs_backward = options.is_recorded && (kept.plans.trains || x.requires_grad());
   if (!kept.plans.may_divide || std::is_same_v<S, double>) kept.options.keeps_unscaled = true;
@@ -148,7 +154,7 @@ std::vector<Var<S>> run_group(std::span<const GroupLayer<S>> group, const Var<S>
 
 template <class S>
 std::vector<Activation<S>> run_group(std::span<const GroupLayer<S>> group, const ActivationView<S>& x, GroupOptions options) {
-  const GroupPlans<S> plans(group, nullptr);
+  const GroupPlans<S> plans(group, PlanRequest<S>{});
   return std::move(group_forward<S>(plans.layers, x, options).y);
 }
 

@@ -62,8 +62,12 @@ void joint_backward(const LayerGroup<S>& group, Products&& products, const Activ
   if (std::none_of(group.joint.begin(), group.joint.end(), [](const auto& update) { return update.plan->trains_a; })) return;
   Weight<S> da = Weight<S>::Zero(group.rank_a, group.in);
   accumulate_outer(da, u, x, S(1), group.compute);  // Mᵀ U Xᵀ   [Σ r, in]
-  for (const auto& update : group.joint)
-    if (update.plan->trains_a) of(update).a = da.middleRows(update.row_a, update.plan->a.rows);
+  for (const auto& update : group.joint) {
+    if (!update.plan->trains_a) continue;
+    const auto own = da.middleRows(update.row_a, update.plan->a.rows);
+    Weight<S>& sum = of(update).a;
+    sum.size() > 0 ? void(sum += own) : void(sum = own);
+  }
 }
 
 /// Σ_t G ∘ V of each row, and G becomes g ∘ G; in parts of 64 tokens, whose sums are added in order.

@@ -231,14 +231,17 @@ TEST_CASE("a recorded step: AdamW with clipping and two groups, as on the CPU, f
   }
 }
 
-TEST_CASE("another update for each range of tokens on a GPU, as on the CPU") {
+namespace {
+
+/// A layer with two updates of ranges of its 40 tokens gives on a GPU what it gives on the CPU, gradients too.
+template <class First, class Second>
+void check_as_on_cpu(First first, Second second, std::vector<UpdateRange> (*ranges_of)(First&, Second&)) {
   const Index in = 96, out = 64, tokens = 40;
   const auto w = random_numbers(in * out, 2, -0.3f, 0.3f);
   AdaptedLinear layer{AnyLinear(AnyMatrix(quantize<Nf4<32>>(Weight<float>(ConstWeightMap<float>(w.data(), out, in)))))};
   layer.base.set_compute(Compute::bf16);
-  auto small = random_update(in, out, 3, 20), large = random_update(in, out, 40, 30);
   const auto x = random_activation(in, tokens, 1), g = random_activation(out, tokens, 9);
-  const LayerUse uses[] = {{&layer, {}, {{0, 5, nullptr}, {5, 17, &large}, {22, 1, &small}, {23, 17, &large}}}};
+  const LayerUse uses[] = {{&layer, {}, ranges_of(first, second)}};
 
   Tape<float> tape;
   const auto host_x = tape.variable(x);
@@ -253,13 +256,67 @@ TEST_CASE("another update for each range of tokens on a GPU, as on the CPU") {
   device_tape.backward(device_y, cuda::DeviceActivation(g));
   CHECK(difference(to_host(device_y.value()), y.value()) < bfloat16_rounding);
   CHECK(difference(to_host(device_tape.gradient(device_x)), tape.gradient(host_x)) < bfloat16_rounding);
-  for (LoraWeights<float>* update : {&small, &large})
-    update->visit_parameters([&](Parameter<float>& p) {
-      Weight<float> gradient(p.rows(), p.cols());
-      gpu->download(reinterpret_cast<const std::byte*>(cuda::on_device(p).gradient()), gradient.data(),
-                    static_cast<std::size_t>(p.size()) * sizeof(float));
-      CHECK(difference(gradient, p.grad) < bfloat16_rounding);
-    });
+  const auto check_gradient = [&](Parameter<float>& p) {
+    Weight<float> gradient(p.rows(), p.cols());
+    gpu->download(reinterpret_cast<const std::byte*>(cuda::on_device(p).gradient()), gradient.data(),
+                  static_cast<std::size_t>(p.size()) * sizeof(float));
+    CHECK(difference(gradient, p.grad) < bfloat16_rounding);
+  };
+  first.visit_parameters(check_gradient);
+  second.visit_parameters(check_gradient);
+}
+
+/// A method of its own: s B M A, M dense or a diagonal.
+struct WithMiddle {
+  using Scalar = float;
+  Parameter<float> a, b, m;
+
+  WithMiddle(Index rank_a, Index rank_b, bool is_diagonal) {
+    const auto fill = [](Parameter<float>& parameter, Index rows, Index cols, std::uint64_t stream) {
+      const auto numbers = random_numbers(rows * cols, stream);
+      parameter.value = ConstWeightMap<float>(numbers.data(), rows, cols);
+    };
+    fill(a, rank_a, 96, 60), fill(b, 64, rank_b, 61), fill(m, rank_b, is_diagonal ? 1 : rank_a, 62);
+  }
+  Plan<float> plan(const PlanRequest<float>&) {
+    Plan<float> plan;
+    plan.a = factor(a), plan.b = factor(b), plan.middle = factor(m);
+    plan.scale = 0.5f;
+    plan.trains_a = plan.trains_b = plan.trains_middle = true;
+    return plan;
+  }
+  void add_gradients(const PlanGradients<float>& gradients) {
+    add_gradient(a, gradients.a), add_gradient(b, gradients.b), add_gradient(m, gradients.middle);
+  }
+  template <class Visitor>
+  void visit_parameters(const Visitor& visitor) {
+    visitor(a), visitor(b), visitor(m);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("another update for each range of tokens on a GPU, as on the CPU") {
+  using Lora = LoraWeights<float>;
+  check_as_on_cpu<Lora, Lora>(random_update(96, 64, 3, 20), random_update(96, 64, 40, 30), [](auto& small, auto& large) {
+    return std::vector<UpdateRange>{{0, 5, nullptr}, {5, 17, &large}, {22, 1, &small}, {23, 17, &large}};
+  });
+}
+
+TEST_CASE("updates that share tokens add up on a GPU, as on the CPU") {
+  using Lora = LoraWeights<float>;
+  check_as_on_cpu<Lora, Lora>(random_update(96, 64, 3, 20), random_update(96, 64, 40, 30), [](auto& small, auto& large) {
+    return std::vector<UpdateRange>{{0, 40, &small}, {0, 40, &large}, {7, 20, &small}};
+  });
+}
+
+TEST_CASE("updates with a middle factor on a GPU, as on the CPU") {
+  check_as_on_cpu<WithMiddle, WithMiddle>({7, 5, false}, {6, 6, true}, [](auto& dense, auto& diagonal) {
+    return std::vector<UpdateRange>{{0, 40, &dense}, {3, 30, &diagonal}};
+  });
+  check_as_on_cpu<WithMiddle, WithMiddle>({4, 33, false}, {6, 6, true}, [](auto& dense, auto& diagonal) {
+    return std::vector<UpdateRange>{{0, 40, &diagonal}, {0, 12, &dense}};
+  });
 }
 
 TEST_CASE("the loss of a head in slices of tokens is that of all at once") {

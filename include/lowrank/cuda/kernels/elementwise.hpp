@@ -117,6 +117,44 @@ struct AddToColumns {
   }
 };
 
+/// Y [rows, tokens] = or += X with token t times factors[t]: rows of a factor times a diagonal. A thread a number.
+struct ScaleTokens {
+  static constexpr int most_threads = 256;
+  const float *x = nullptr, *factors = nullptr;
+  int rows = 0, tokens = 0;
+  bool accumulate = false;
+  float* y = nullptr;
+
+  LaunchShape shape() const { return detail::flat_shape(static_cast<Index>(rows) * tokens); }
+
+  template <class Simt>
+  LOWRANK_DEVICE void operator()(Simt& t) const {
+    const Index i = detail::flat_index(t);
+    if (i >= static_cast<Index>(rows) * tokens) return;
+    const float scaled = factors[i / rows] * x[i];
+    y[i] = accumulate ? y[i] + scaled : scaled;
+  }
+};
+
+/// dots[t] += x_t · y_t of columns [rows] of X and Y: the gradient of ScaleTokens' factors. A block of 256 threads a token.
+struct DotTokens {
+  static constexpr int most_threads = 256;
+  const float *x = nullptr, *y = nullptr;
+  int rows = 0, tokens = 0;
+  float* dots = nullptr;
+
+  LaunchShape shape() const { return {.x = static_cast<unsigned>(tokens), .threads = most_threads, .shared_bytes = 16 * sizeof(float)}; }
+
+  template <class Simt>
+  LOWRANK_DEVICE void operator()(Simt& t) const {
+    const Index at = static_cast<Index>(t.block_x()) * rows;
+    float sum = 0;
+    for (int i = t.thread(); i < rows; i += t.threads()) sum += x[at + i] * y[at + i];
+    sum = block_sum(t, sum, &shared_as<float>(t));
+    if (t.thread() == 0) dots[t.block_x()] += sum;
+  }
+};
+
 /// sum [rows] += factor · Σₜ of the columns of G [rows, tokens], tokens in order: gradients of biases. A thread a row.
 struct SumColumns {
   static constexpr int most_threads = 256;

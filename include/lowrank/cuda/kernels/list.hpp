@@ -47,8 +47,8 @@ using AttentionKernels = KernelList<AttentionForwardKernel<Size>, AttentionDecod
                                     AttentionBackwardKeys<Size>, AttentionBackwardQueries<Size>>;
 using OtherKernels = KernelList<DecodeSlice<4>, DecodeSlice<8>, DecodeSlice<16>, AddBias, ToBfloat16, FromBfloat16, SumPartials,
                                 OuterProduct, SumOuter, RmsNormForward, RmsNormBackward, RmsNormWeightGradient, SwigluForward,
-                                SwigluBackward, AddScaled, Scale, AddToColumns, SumColumns, Rope, EmbeddingForward, AttentionDelta,
-                                CrossEntropySlice, AddToTotal, StoreShare, SquaredSums, ClipFactor, AdamWUpdate>;
+                                SwigluBackward, AddScaled, Scale, AddToColumns, ScaleTokens, DotTokens, SumColumns, Rope, EmbeddingForward,
+                                AttentionDelta, CrossEntropySlice, AddToTotal, StoreShare, SquaredSums, ClipFactor, AdamWUpdate>;
 
 using KernelVariant = Joined<ProductKernels<4>, ProductKernels<8>, ProductKernels<16>, AttentionKernels<32>, AttentionKernels<64>,
                              AttentionKernels<128>, AttentionOnly<256>, OtherKernels>::type;

@@ -24,8 +24,8 @@ LOWRANK_INLINE DeviceActivation rms_norm_forward(const DeviceActivation& x, Para
   check<ShapeError>(weight.size() == x.rows(), "rms_norm", "x is [", x.rows(), ", ", x.cols(), "] but the weight has ", weight.size(),
                     " numbers; it needs one a row");
   DeviceActivation y(x.rows(), x.cols());
-  x.machine().launch(RmsNormForward{x.data(), on_device(weight).value(), detail::narrow(x.rows()), detail::narrow(x.cols()), epsilon,
-                                    y.data(), nullptr, 0});
+  x.machine().launch(
+      RmsNormForward{x.data(), on_device(weight).value(), detail::narrow(x.rows()), detail::narrow(x.cols()), epsilon, y.data()});
   return y;
 }
 

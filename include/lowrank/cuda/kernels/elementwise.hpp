@@ -252,45 +252,4 @@ struct EmbeddingForward {
   }
 };
 
-/// dtable row ids[t] += column t of G [dim, tokens], tokens in order, so that equal ids always add alike. A thread a column of the table.
-struct EmbeddingBackward {
-  static constexpr int most_threads = 256;
-  const std::int32_t* ids = nullptr;
-  const float* g = nullptr;
-  int dim = 0, tokens = 0;
-  float* dtable = nullptr;
-
-  LaunchShape shape() const { return detail::flat_shape(dim); }
-
-  template <class Simt>
-  LOWRANK_DEVICE void operator()(Simt& t) const {
-    const Index i = detail::flat_index(t);
-    if (i >= dim) return;
-    for (Index token = 0; token < tokens; ++token) dtable[static_cast<Index>(ids[token]) * dim + i] += g[token * dim + i];
-  }
-};
-
-/// Column j of Y is column columns[j] of X, both [n, …]; or, turned around, column columns[j] of Y is column j of X.
-struct MoveColumns {
-  static constexpr int most_threads = 256;
-  const float* x = nullptr;
-  const std::int32_t* columns = nullptr;
-  int n = 0, count = 0;
-  bool scatters = false;
-  float* y = nullptr;
-
-  LaunchShape shape() const { return detail::flat_shape(static_cast<Index>(n) * count); }
-
-  template <class Simt>
-  LOWRANK_DEVICE void operator()(Simt& t) const {
-    const Index i = detail::flat_index(t);
-    if (i >= static_cast<Index>(n) * count) return;
-    const Index column = columns[i / n], row = i % n;
-    if (scatters)
-      y[column * n + row] = x[i];
-    else
-      y[i] = x[column * n + row];
-  }
-};
-
 }  // namespace lowrank::inline LOWRANK_ABI::cuda

@@ -4,16 +4,14 @@
 
 namespace lowrank::inline LOWRANK_ABI::cuda {
 
-/// Root-mean-square norm of each token, y = w ∘ x ρ with ρ = 1 / √(mean(x²) + ε), as rms_norm_forward. X, Y [n, tokens]; y16, if given,
-/// gets the same as an Operand of the next product (rows of stride16, zero past n). Grid: a block of 256 threads a token.
+/// Root-mean-square norm of each token, y = w ∘ x ρ with ρ = 1 / √(mean(x²) + ε), as rms_norm_forward. X, Y [n, tokens]. Grid: a block of
+/// 256 threads a token.
 struct RmsNormForward {
   static constexpr int most_threads = 256;
   const float *x = nullptr, *weight = nullptr;
   int n = 0, tokens = 0;
   float epsilon = 0;
   float* y = nullptr;
-  bfloat16* y16 = nullptr;
-  Index stride16 = 0;
 
   LaunchShape shape() const { return {.x = static_cast<unsigned>(tokens), .threads = most_threads, .shared_bytes = 16 * sizeof(float)}; }
 
@@ -23,11 +21,7 @@ struct RmsNormForward {
     float squares = 0;
     for (int i = t.thread(); i < n; i += t.threads()) squares += from[i] * from[i];
     const float rho = 1.0f / std::sqrt(block_sum(t, squares, &shared_as<float>(t)) / static_cast<float>(n) + epsilon);
-    if (y)
-      for (int i = t.thread(); i < n; i += t.threads()) y[static_cast<Index>(t.block_x()) * n + i] = from[i] * rho * weight[i];
-    if (!y16) return;
-    bfloat16* const to = y16 + t.block_x() * stride16;
-    for (int i = t.thread(); i < stride16; i += t.threads()) to[i] = bfloat16(i < n ? from[i] * rho * weight[i] : 0.0f);
+    for (int i = t.thread(); i < n; i += t.threads()) y[static_cast<Index>(t.block_x()) * n + i] = from[i] * rho * weight[i];
   }
 };
 

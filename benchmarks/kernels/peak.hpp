@@ -24,7 +24,8 @@ inline double kernel_peak(const lowrank::kernels::Target& target, const lowrank:
   const auto multiply = [&](Index) {
     alignas(64) static thread_local Word a[words * 64] = {}, b[words * 16] = {};
     alignas(64) static thread_local float c[64 * 16] = {};
-    for (Index i = 0; i < repeats; ++i) kernels.multiply(words, target.vectors, target.rows(), target.columns, a, b, c, target.rows(), false);
+    for (Index i = 0; i < repeats; ++i)
+      kernels.multiply(words, target.vectors, target.rows(), target.columns, a, b, c, target.rows(), false);
   };
   double best = 1e9;
   for (int i = 0; i < 3; ++i) best = std::min(best, time_of([&] { lowrank::parallel_for(threads, multiply); }));

@@ -1,0 +1,132 @@
+#include <doctest/doctest.h>
+
+#include <lowrank/adapters/merge.hpp>
+#include <lowrank/autograd/gradcheck.hpp>
+#include <lowrank/nn/adapted.hpp>
+#include <lowrank/nn/frozen_linear.hpp>
+#include <lowrank/nn/linear.hpp>
+#include <lowrank/quant/nf4.hpp>
+#include <lowrank/update.hpp>
+
+#include "../nn/nn_support.hpp"
+
+using namespace lowrank;
+using namespace nn_test;
+
+namespace {
+
+constexpr Index in = 12, out = 8, rank = 4;
+
+template <class S>
+Weight<S> drawn(Index rows, Index cols, std::uint64_t seed) {
+  Weight<S> w(rows, cols);
+  fill_normal(w, 0.5, Random(seed));
+  return w;
+}
+
+/// Calls f(name, update) with a fresh update of every method.
+template <class S, class F>
+void for_each_method(const F& f) {
+  const auto shared = draw_vera_projections<S>(rank, in + 2, out + 3, 7);
+  f("lora", make_lora<S>(in, out, {.rank = rank, .seed = 1}));
+  f("vera", make_vera<S>(in, out, shared));
+  f("ia3", make_ia3<S>(in, out));
+  f("ia3 feedforward", make_ia3<S>(in, out, true));
+  f("oft", make_oft<S>(in, {.block_size = 4}));
+  f("oft by Neumann's series", make_oft<S>(in, {.block_size = 4, .terms = 5}));
+  f("hra", make_hra<S>(in, rank, 2));
+  f("miss", make_miss<S>(in, out, rank));
+  f("miss mini", make_miss<S>(in, out, rank, 4));
+  f("adalora", make_adalora<S>(in, out, {.rank = rank}));
+  f("lora-xs", make_lora_xs<S>(drawn<S>(rank, in, 3), drawn<S>(out, rank, 4), 8));
+}
+
+/// Moves every parameter away from where it begins.
+template <class Method>
+void move(Method& update) {
+  std::uint64_t seed = 20;
+  update.visit_parameters([&](auto& parameter) {
+    Weight<typename Method::Scalar> more(parameter.rows(), parameter.cols());
+    fill_normal(more, 0.3, Random(seed++));
+    parameter.value += more;
+  });
+}
+
+}  // namespace
+
+TEST_CASE("every method begins as its base, dense and quantized") {
+  const Linear<float> dense(drawn<float>(out, in, 5), Vector<float>::LinSpaced(out, -1, 1));
+  const QuantizedLinear<Nf4<32>> quantized(quantize<Nf4<32>>(drawn<float>(out, in, 5)));
+  const auto x = random_columns<float>(in, 6, 6);
+  for_each_method<float>([&](const char* name, const auto& update) {
+    CAPTURE(name);
+    const double tolerance = std::string_view(name) == "lora-xs" ? 1e-3 : 1e-6;  // R begins near zero
+    CHECK((Adapted(dense, update)(x) - dense(x)).norm() < tolerance * dense(x).norm());
+    CHECK((Adapted(quantized, update)(x) - quantized(x)).norm() < tolerance * quantized(x).norm());
+  });
+}
+
+TEST_CASE("gradients of every method are finite differences, in double") {
+  const Linear<double> base(drawn<double>(out, in, 5), Vector<double>::LinSpaced(out, -1, 1));
+  for_each_method<double>([&](const char* name, auto update) {
+    CAPTURE(name);
+    move(update);
+    Adapted layer(base, update);
+    const auto report =
+        gradcheck([&](const std::vector<Var<double>>& x) { return layer(x[0]); }, {random_columns<double>(in, 5, 7)}, parameters(layer));
+    CHECK_MESSAGE(report.worst < 1e-7, report.where);
+  });
+}
+
+TEST_CASE("every method has the same gradients in float, for few and many tokens, as in double") {
+  for_each_method<double>([&](const char* name, auto update) {
+    CAPTURE(name);
+    move(update);
+    Adapted exact(Linear<double>(drawn<double>(out, in, 5)), update);
+    for_each_method<float>([&](const char* other, auto single) {
+      if (std::string_view(other) != name) return;
+      move(single);
+      Adapted layer(Linear<float>(drawn<float>(out, in, 5)), single);
+      for (const Index tokens : {1, 7, 20}) {
+        const auto x = random_columns<float>(in, tokens, 8), g = random_columns<float>(out, tokens, 9);
+        Tape<float> tape;
+        Tape<double> exact_tape;
+        for (auto& p : parameters(layer)) std::fill(p.grad.begin(), p.grad.end(), 0.0f);
+        for (auto& p : parameters(exact)) std::fill(p.grad.begin(), p.grad.end(), 0.0);
+        const auto v = tape.variable(x);
+        const auto exact_v = exact_tape.variable(x.cast<double>());
+        tape.backward(layer(v), g);
+        exact_tape.backward(exact(exact_v), g.cast<double>());
+        CHECK(tape.gradient(v).cast<double>().isApprox(exact_tape.gradient(exact_v), 1e-4));
+        const auto of = parameters(layer);
+        const auto exact_of = parameters(exact);
+        for (std::size_t i = 0; i < of.size(); ++i)
+          for (std::size_t k = 0; k < of[i].grad.size(); ++k)
+            CHECK(static_cast<double>(of[i].grad[k]) == doctest::Approx(exact_of[i].grad[k]).epsilon(1e-3).scale(1));
+      }
+    });
+  });
+}
+
+TEST_CASE("merged, every method gives what it gives beside its base, and unmerged the base's bits are back") {
+  const Linear<float> base(drawn<float>(out, in, 5), Vector<float>::LinSpaced(out, -1, 1));
+  const auto x = random_columns<float>(in, 6, 6);
+  for_each_method<float>([&](const char* name, auto update) {
+    CAPTURE(name);
+    move(update);
+    Adapted layer(base, update);
+    const Activation<float> y = layer(x);
+    merge(layer);
+    CHECK(layer(x).isApprox(y, 1e-4f));
+    unmerge(layer);
+    CHECK(layer(x) == y);
+  });
+}
+
+TEST_CASE("VeRA's projections are those of PyTorch's generator: the same for a key, within Kaiming's bound") {
+  const auto shared = draw_vera_projections<float>(16, 64, 64, 7), again = draw_vera_projections<float>(16, 64, 64, 7);
+  CHECK(shared.a == again.a);
+  CHECK(shared.a.cwiseAbs().maxCoeff() <= std::sqrt(6.0f / 64));
+  CHECK(shared.b.cwiseAbs().maxCoeff() <= std::sqrt(6.0f / 16));
+  CHECK_THROWS_AS(make_vera<float>(65, 8, shared), ShapeError);
+}

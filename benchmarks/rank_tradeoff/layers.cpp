@@ -101,7 +101,7 @@ Row bytes_row(Bench& bench, Updates& update, const Batch& batch) {
   lowrank::Tape<float> tape;
   const auto input = tape.variable(batch.x);
   const double before = allocated();
-  const auto y = lowrank::adapted_forward(bench.bare.first(), update.trained(), input);
+  const auto y = lowrank::detail::adapted(bench.bare.first(), &update.trained(), {}, input);
   const double kept = allocated() - before;
   double gradients = 0, numbers = 0;
   update.trained().visit_parameters([&](auto& p) {

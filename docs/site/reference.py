@@ -28,7 +28,7 @@ KINDS = ["concept", "class", "struct", "enum", "typedef", "function", "variable"
 
 
 def module_of(path):
-    """ops/lora.hpp is in ops, as ops.hpp would be; config.hpp and error.hpp are in core."""
+    """ops/norm.hpp is in ops, as ops.hpp would be; config.hpp and error.hpp are in core."""
     first = path.removeprefix("lowrank/").split("/")[0].removesuffix(".hpp")
     return first if first in MODULES else "core"
 

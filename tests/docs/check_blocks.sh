@@ -2,7 +2,7 @@
 # Every ```cpp block of README.md and docs/ is a whole program, or consists of lines that stand one after the other in a file that the
 # project compiles, every ```cmake block of lines of a consumer that the tests build; a line "…" leaves some out. Links to files lead to files. sh check_blocks.sh ROOT
 cd "$1" || exit 1
-{ find examples include tests -name "*.hpp" -o -name "*.cpp" -o -name "*.cu"; ls tests/consumer/*/CMakeLists.txt; } | LC_ALL=C sort > "${TMPDIR:-/tmp}/sources.$$"
+{ find examples include tests -name "*.hpp" -o -name "*.inl" -o -name "*.cpp" -o -name "*.cu"; ls tests/consumer/*/CMakeLists.txt; } | LC_ALL=C sort > "${TMPDIR:-/tmp}/sources.$$"
 trap 'rm -f "${TMPDIR:-/tmp}/sources.$$"' EXIT
 LC_ALL=C awk -v list="${TMPDIR:-/tmp}/sources.$$" '
   function trim(line) { sub(/^[ \t]+/, "", line); sub(/[ \t]+$/, "", line); return line }

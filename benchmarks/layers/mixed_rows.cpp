@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <lowrank/nn/forward_together.hpp>
+#include <lowrank/update/lora.hpp>
 #include <lowrank/quant/nf4.hpp>
 #include <lowrank/quant/matrix.hpp>
 

@@ -63,8 +63,8 @@ std::vector<double> similarity(const LoraSet& small, const LoraSet& large, Index
   std::vector<double> phi(static_cast<std::size_t>(most));
   double count = 0;
   for (std::size_t slot = 0; slot < small.slots.size(); ++slot) {
-    if (!small.slots[slot] || small.slots[slot]->a.cols() != width) continue;  // one width, so that chance means the same for all
-    const Eigen::MatrixXd overlap = directions(*small.slots[slot]).leftCols(i).transpose() * directions(*large.slots[slot]);
+    if (!small.slots[slot] || small.slots[slot].lora()->a.cols() != width) continue;  // one width, so that chance means the same for all
+    const Eigen::MatrixXd overlap = directions(*small.slots[slot].lora()).leftCols(i).transpose() * directions(*large.slots[slot].lora());
     for (Index j = 1; j <= most; ++j)
       phi[static_cast<std::size_t>(j - 1)] += overlap.leftCols(j).squaredNorm() / static_cast<double>(std::min(i, j));
     ++count;
@@ -101,7 +101,7 @@ int main(int argc, char** argv) {
   std::vector<double> ranks, losses;
   LoraSet sets[3] = {fresh(model, 1, false, 1), fresh(model, 8, false, 2), fresh(model, 64, false, 3)};
   for (LoraSet& set : sets) {
-    const auto rank = set.slots.front()->rank();
+    const auto rank = set.slots.front().lora()->rank();
     const Outcome outcome = train(model, &set, data, 4e-3);
     show(support::format("LoRA, rank %ld", static_cast<long>(rank)), outcome);
     chapter.at_most(support::format("LoRA rank %ld: held-out loss below the bare base's", static_cast<long>(rank)), bare, outcome.loss,
@@ -114,7 +114,7 @@ int main(int argc, char** argv) {
   show("DoRA, rank 8", with_dora);
   Index rows = 0;
   for (Index slot = 0; slot < model.head_slot(); ++slot) rows += model.layer(slot).out_features();
-  chapter.equal("DoRA trains one number more a row", static_cast<double>(transformer::parameter_count(sets[1]) + rows),
+  chapter.equal("DoRA trains one number more a row", static_cast<double>(lowrank::parameter_count(sets[1]) + rows),
                 static_cast<double>(with_dora.trained));
   chapter.at_most("DoRA rank 8: held-out loss below the bare base's", bare, with_dora.loss, "%.4f");
   const bool frozen = transformer::fingerprint(model) == before;

@@ -155,8 +155,7 @@ void print_explanation(const Options& o, const Session& session, const LoraSet* 
   std::printf("  A token reads every weight once: %s in %s, %.1f GB/s.\n", human_bytes(static_cast<long long>(bytes)).c_str(),
               seconds_text(token).c_str(), bytes / token * 1e-9);
   if (!adapter) return;
-  const double share =
-      static_cast<double>(transformer::parameter_count(*adapter)) / static_cast<double>(multiplied_parameters(session.model));
+  const double share = static_cast<double>(lowrank::parameter_count(*adapter)) / static_cast<double>(multiplied_parameters(session.model));
   std::printf("  The adapter adds %.1f %% to the FLOPs, and %.1f %% to the time of a prompt and %.1f %% to that of a token.\n", 100 * share,
               100 * (results.adapted.prompt.median() / results.bare.prompt.median() - 1),
               100 * (results.adapted.decode.median() / results.bare.decode.median() - 1));

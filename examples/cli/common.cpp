@@ -110,18 +110,13 @@ std::unique_ptr<LoraSet> open_adapters(const Llama& model, const std::vector<std
     const auto [path, weight] = split_weight(spec, "the scale");
     sets.push_back(transformer::bind(model, transformer::open_adapter(model.config, path), weight));
   }
-  auto set = std::make_unique<LoraSet>(sets.size() == 1 ? std::move(sets.front()) : transformer::sum(sets));
-  for (Index s = 0; s < model.slots(); ++s) {
-    auto& weights = set->slots[static_cast<std::size_t>(s)];
-    if (!weights) continue;
-    weights->round();
-    if (weights->is_dora()) weights->prepare(lowrank::detail::layer_view(model.layer(s).base));
-  }
+  auto set = std::make_unique<LoraSet>(sets.size() == 1 ? std::move(sets.front()) : lowrank::sum(sets));
+  lowrank::prepare(*set, model.named_layers());
   return set;
 }
 
 Json common_report(const Session& session, const LoraSet* lora) {
-  const auto adapter = lora ? transformer::parameter_count(*lora) : 0;
+  const auto adapter = lora ? lowrank::parameter_count(*lora) : 0;
   const auto total = session.model.parameter_count() + adapter;
   return {{"model", session.name},
           {"trainable_parameters", adapter},

@@ -71,7 +71,7 @@ lowrank::LoraConfig config_of_rank(Index rank) {
 void heading(const char* title, const char* explanation) { std::printf("\n%s\n%s\n\n", title, explanation); }
 
 void show_sizes(const Session& session, const LoraSet& lora, Index adapters) {
-  const auto total = session.model.parameter_count(), trained = transformer::parameter_count(lora);
+  const auto total = session.model.parameter_count(), trained = lowrank::parameter_count(lora);
   heading("What is trained",
           "Rank r adds r (in + out) numbers to a matrix of in * out: the wider the model, the smaller the share. A model of 7 billion\n"
           "parameters trains 0.1 to 1 %; this one is only a few hundred numbers wide, so the same rank is a larger share of it.");
@@ -162,7 +162,7 @@ void show_ranks(const Options& o, const Domain& domain, double bare) {
     Session session = open_session("demo", o.common, transformer::Base::native, "train");
     LoraSet lora = transformer::new_lora(session.model, config_of_rank(rank), lowrank::LoraInit::kaiming, o.common.seed);
     const Outcome outcome = train_on(session.model, &lora, domain, o, 4e-3, format("rank %ld", static_cast<long>(rank)));
-    table.add({format("rank %ld", static_cast<long>(rank)), std::to_string(transformer::parameter_count(lora)),
+    table.add({format("rank %ld", static_cast<long>(rank)), std::to_string(lowrank::parameter_count(lora)),
                format("%.4f", transformer::evaluate(session.model, &lora, domain.held_out).mean_nll), format("%.1f", outcome.seconds),
                human_bytes(static_cast<long long>(outcome.state_bytes))});
   }

@@ -176,8 +176,8 @@ Course run_training(const Options& o, Session& session, LoraSet& lora, const tra
   Index first = 0;
   if (o.resume)
     first = load_checkpoint(o.checkpoint, run_key(o.model_key(), o.data, o.train, o.sequence), parameters, optimizer, course.losses);
-  for (auto& weights : lora.slots)
-    if (weights) weights->dropout_stream = static_cast<std::uint64_t>(first);  // one mask a step
+  for (auto& update : lora.slots)
+    if (update.lora()) update.lora()->dropout_stream = static_cast<std::uint64_t>(first);  // one mask a step
   Progress progress(o.train.steps, "step");
   const auto show = [&](const transformer::StepReport& step) {
     course.losses.push_back(step.loss);
@@ -221,7 +221,7 @@ void report(const Options& o, const Session& session, const LoraSet& lora, const
   table.add({"loss of a training batch", format("%.4f", course.losses.front()), format("%.4f", course.losses.back())});
   if (has_held_out) table.add({"loss on held-out text", format("%.4f", before), format("%.4f", after)});
   table.print();
-  const Index trained = transformer::parameter_count(lora), all = session.model.parameter_count() + trained;
+  const Index trained = lowrank::parameter_count(lora), all = session.model.parameter_count() + trained;
   std::printf("  %s trained %ld of %ld parameters (%.2f %%), %.3f s a step, peak memory %s\n", o.out.c_str(), static_cast<long>(trained),
               static_cast<long>(all), 100.0 * static_cast<double>(trained) / static_cast<double>(all), median(course.seconds),
               human_bytes(peak_memory()).c_str());
@@ -261,8 +261,8 @@ void run(const Options& given) {
   transformer::StartedLora started = start(o, session, config, data);
   LoraSet& lora = started.lora;
   if (o.freeze_a)
-    for (auto& weights : lora.slots)
-      if (weights) weights->a.trainable = false;
+    for (Index s = 0; s < session.model.slots(); ++s)
+      if (lora.at(s) && lora.at(s)->lora()) lora.at(s)->lora()->a.trainable = false;
   ensure_writable(o.out, o.format == "peft");
   if (o.format == "gguf") transformer::check_gguf_adapter(session.model, lora, o.out);
   for (const std::string& path : {o.plot, o.common.json})

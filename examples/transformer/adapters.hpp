@@ -7,9 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include <lowrank/adapters/adapter.hpp>
-#include <lowrank/adapters/target.hpp>
-#include <lowrank/update/init.hpp>
+#include <lowrank/nn/parameter.hpp>
+#include <lowrank/update/set.hpp>
 
 #include <transformer/load.hpp>
 #include <transformer/model.hpp>
@@ -20,17 +19,11 @@ using lowrank::Adapter;
 using lowrank::LoraConfig;
 using lowrank::ParameterRef;
 
-/// The linear modules of a model by their Hugging Face paths, slot by slot.
-std::vector<lowrank::ModuleShape> modules(const Llama& model);
-
 /// --targets: all-linear, names between commas, or a regular expression.
 lowrank::ModuleNames parse_targets(const std::string& text);
 
-/// Slots that a configuration names. all-linear means the linear layers of the blocks; the head only where it is named.
+/// Slots of linear layers that a configuration names. all-linear means those of the blocks; the head only where it is named.
 std::vector<Index> target_slots(const Llama& model, const LoraConfig& config);
-
-/// Whether a configuration names the token table, embed_tokens, too.
-bool targets_table(const LoraConfig& config);
 
 namespace detail {
 
@@ -60,26 +53,17 @@ inline Parameter<float> trainable(std::string name, lowrank::Weight<float> value
 
 }  // namespace detail
 
-/// Rank and alpha of each target by the configuration and its patterns; A drawn from the seed, B zero.
+/// Fresh updates of what the configuration names, by its method; A drawn from the seed.
 LoraSet new_lora(const Llama& model, const LoraConfig& config, lowrank::LoraInit init, std::uint64_t seed);
 
-/// A loaded adapter in the order of the model's slots: LoRA, DoRA, biases of B, updates of the token table, full copies of linear layers.
-/// Throws ShapeError when it belongs to another model, ValueError for what the model cannot hold, such as a copy of a norm.
+/// A loaded adapter in the order of the model's slots, its rows in that of the model's weights; times a number, where that has a meaning.
 LoraSet bind(const Llama& model, const Adapter& adapter, double weight = 1);
-
-/// Multiplies the updates by a number. Throws ValueError where that has no meaning: DoRA, full copies.
-void scale_set(LoraSet& set, double weight);
 
 /// The set as an adapter in the Hugging Face layout, ready to be saved.
 Adapter to_adapter(const Llama& model, const LoraSet& set, LoraConfig config);
 
-/// Several sets as one: Σ sᵢ Bᵢ Aᵢ = [s₁B₁ | s₂B₂ | …] · [A₁ ; A₂ ; …], exactly.
-LoraSet sum(const std::vector<LoraSet>& sets);
-
 /// What training an adapter changes.
-std::vector<ParameterRef<float>> parameters(Llama&, LoraSet& set);
-
-Index parameter_count(const LoraSet& set);
+inline std::vector<ParameterRef<float>> parameters(Llama&, LoraSet& set) { return lowrank::parameters(set); }
 
 inline Index bytes(const LoraSet& set) { return parameter_count(set) * static_cast<Index>(sizeof(float)); }
 
@@ -107,10 +91,10 @@ class AdapterSet {
     std::vector<std::string> names;
     for (const auto& [name, scale] : scaled) {
       parts.push_back(at(name));
-      scale_set(parts.back(), scale);
+      lowrank::scale(parts.back(), scale);
       names.push_back(name);
     }
-    mixed_ = sum(parts);
+    mixed_ = lowrank::sum(parts);
     active_ = &mixed_;
     names_ = std::move(names);
   }

@@ -9,6 +9,7 @@
 #include <lowrank/adapters/initialize.hpp>
 #include <lowrank/adapters/residual_matrix.hpp>
 #include <lowrank/quant/nf4.hpp>
+#include <lowrank/update/dora.hpp>
 
 namespace transformer {
 
@@ -48,7 +49,7 @@ AnyLinear without_update(const AdaptedLinear& layer, const Factors& update) {
   return AnyLinear(AnyMatrix(lowrank::ResidualMatrix(frozen.weight(), update)), bias);
 }
 
-LoraWeights<float>& weights_of(LoraSet& set, Index slot) { return *set.slots[static_cast<std::size_t>(slot)]; }
+LoraWeights<float>& weights_of(LoraSet& set, Index slot) { return *set.slots[static_cast<std::size_t>(slot)].lora(); }
 
 void set_update(LoraSet& set, Index slot, Factors update) {
   weights_of(set, slot).a.value = std::move(update.a);
@@ -136,7 +137,7 @@ void redistribute(const Llama& model, LoraConfig& config, const LoraSet& lora, c
   std::vector<Eigen::VectorXd> shares;
   Index budget = 0, most = 0;
   for (const Index s : slots) {
-    const Index rank = lora.slots[static_cast<std::size_t>(s)]->rank();
+    const Index rank = lora.slots[static_cast<std::size_t>(s)].lora()->rank();
     const auto widest = static_cast<Index>(spread * static_cast<double>(rank));
     budget += rank;
     most = std::max(most, widest);
@@ -149,7 +150,7 @@ void redistribute(const Llama& model, LoraConfig& config, const LoraSet& lora, c
   for (std::size_t i = 0; i < slots.size(); ++i) {
     const std::string path = slot_path(model.config, slots[i]);
     const auto r = static_cast<double>(ranks[i]);
-    const double scale = static_cast<double>(lora.slots[static_cast<std::size_t>(slots[i])]->scale);
+    const double scale = static_cast<double>(lora.slots[static_cast<std::size_t>(slots[i])].lora()->scale);
     config.rank_pattern.emplace_back(path, ranks[i]);
     config.alpha_pattern.emplace_back(path, scale * (config.use_rslora ? std::sqrt(r) : r));
   }
@@ -186,7 +187,7 @@ void start_lora_ga(Llama& model, StartedLora& started, const std::vector<Index>&
 /// Gradients of the probes' A and B, summed over the batches.
 void probe(Llama& model, LoraSet& probes, const StartOptions& options, const std::vector<Example>& examples) {
   for (auto& weights : probes.slots)
-    if (weights) weights->a.gradient().setZero(), weights->b.gradient().setZero();
+    if (weights) weights.lora()->a.gradient().setZero(), weights.lora()->b.gradient().setZero();
   BatchStream batches(examples, options.batch, options.seed);
   Tape<float> tape;
   for (Index i = 0; i < options.batches; ++i) {
@@ -218,13 +219,13 @@ void turn(LoraSet& probes, const std::vector<Index>& slots, bool to_b) {
 std::vector<lowrank::Svd> gradient_directions(Llama& model, const std::vector<Index>& slots, Index rank, const StartOptions& options,
                                               const std::vector<Example>& examples) {
   constexpr Index oversampling = 8;
-  LoraSet probes{std::vector<std::optional<LoraWeights<float>>>(static_cast<std::size_t>(model.slots()))};
+  LoraSet probes{std::vector<lowrank::AnyUpdate>(static_cast<std::size_t>(model.slots()))};
   for (const Index s : slots) {
     const Index in = model.layer(s).in_features(), out = model.layer(s).out_features(), k = std::min({rank + oversampling, in, out});
     Weight<float> sample(k, in);
     fill_normal(sample, 1, lowrank::Random(options.seed, static_cast<std::uint64_t>(s)));
-    probes.slots[static_cast<std::size_t>(s)] = LoraWeights<float>{lowrank::LoraWeights<float>{
-        .a = detail::trainable("probe A", std::move(sample)), .b = detail::trainable("probe B", Weight<float>::Zero(out, k))}};
+    probes.slots[static_cast<std::size_t>(s)] = LoraWeights<float>{.a = detail::trainable("probe A", std::move(sample)),
+                                                                   .b = detail::trainable("probe B", Weight<float>::Zero(out, k))};
     weights_of(probes, s).a.trainable = false;
   }
   probe(model, probes, options, examples);
@@ -276,11 +277,11 @@ StartedLora start_lora(Llama& model, LoraConfig& config, const StartOptions& opt
       break;
   }
   for (const Index s : slots) {
-    LoraWeights<float>& weights = weights_of(started.lora, s);
-    if (!weights.is_dora()) continue;
-    const std::string name = weights.magnitude.name;
-    weights.begin(lowrank::detail::layer_view(model.layer(s).base));  // lengths of the changed base
-    weights.magnitude.name = name;
+    auto* const update = started.lora.at(s)->get_if<lowrank::DoraWeights<float>>();
+    if (!update) continue;
+    const std::string name = update->magnitude.name;
+    update->begin(lowrank::detail::layer_view(model.layer(s).base));  // lengths of the changed base
+    update->magnitude.name = name;
   }
   return started;
 }
@@ -288,13 +289,15 @@ StartedLora start_lora(Llama& model, LoraConfig& config, const StartOptions& opt
 LoraSet plain_lora(const StartedLora& started, LoraConfig& config) {
   if (!started.moved) return started.lora;
   LoraSet plain = started.lora;
-  for (std::size_t s = 0; s < plain.slots.size(); ++s) {
-    if (!plain.slots[s]) continue;
-    const LoraWeights<float>& before = *started.moved->slots[s];
-    Factors update = lowrank::to_plain_update({before.a.value, before.b.value}, {plain.slots[s]->a.value, plain.slots[s]->b.value});
-    plain.slots[s]->a = detail::trainable(plain.slots[s]->a.name, std::move(update.a));
-    plain.slots[s]->b = detail::trainable(plain.slots[s]->b.name, std::move(update.b));
-    plain.slots[s]->weight_squares = before.weight_squares;  // DoRA: of the base as it was
+  for (std::size_t s = 0; s + 1 < plain.slots.size(); ++s) {  // but the token table's
+    LoraWeights<float>* const after = plain.slots[s].lora();
+    if (!after) continue;
+    const LoraWeights<float>& before = *started.moved->slots[s].lora();
+    Factors update = lowrank::to_plain_update({before.a.value, before.b.value}, {after->a.value, after->b.value});
+    after->a = detail::trainable(after->a.name, std::move(update.a));
+    after->b = detail::trainable(after->b.name, std::move(update.b));
+    if (auto* dora = plain.slots[s].get_if<lowrank::DoraWeights<float>>())  // of the base as it was
+      dora->weight_squares = started.moved->slots[s].get_if<lowrank::DoraWeights<float>>()->weight_squares;
   }
   config.rank *= 2;
   config.alpha *= config.use_rslora ? std::sqrt(2.0) : 2.0;  // the scale stays

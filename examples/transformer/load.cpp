@@ -45,9 +45,11 @@ std::uint64_t fingerprint(const Llama& model) {
 std::string not_finite_reason(const Llama& model, const LoraSet* lora) {
   const auto found = [](const std::string& name) { return "; " + name + " holds numbers that are not finite"; };
   for (Index s = 0; lora && s < model.slots(); ++s) {
-    const auto& update = lora->slots[static_cast<std::size_t>(s)];
-    if (!update || (update->a.value.allFinite() && update->b.value.allFinite() && std::isfinite(update->scale))) continue;
-    return found("the update of " + slot_path(model.config, s)) + ": use another adapter, or train with a lower --learning-rate";
+    lowrank::AnyUpdate update = lora->at(s) ? *lora->at(s) : lowrank::AnyUpdate();
+    bool finite = !update.lora() || std::isfinite(update.lora()->scale);
+    if (update) update.visit_parameters([&](const Parameter<float>& p) { finite = finite && p.value.allFinite(); });
+    if (!finite)
+      return found("the update of " + slot_path(model.config, s)) + ": use another adapter, or train with a lower --learning-rate";
   }
   if (!dense_weight(model.embedding).allFinite()) return found("the embedding table") + "; the model's file is damaged";
   for (Index s = 0; s < model.slots(); ++s)

@@ -28,7 +28,7 @@ using lowrank::StoredTensor;
 class Merger {
  public:
   Merger(const Llama& model, const LoraSet& set, const MergeOptions& options)
-      : model_(model), set_(set), options_(options), bare_{std::vector<std::optional<LoraWeights<float>>>(set.slots.size())} {
+      : model_(model), set_(set), options_(options), bare_{std::vector<lowrank::AnyUpdate>(set.slots.size())} {
     if (options.residual_rank > 0) result_.residual.slots.resize(set.slots.size());
   }
 
@@ -39,9 +39,7 @@ class Merger {
   AnyMatrix merged(Index slot) const { return merged_weight(model_, set_, slot); }
   /// The bias where the set changes it, else nothing.
   std::optional<lowrank::Vector<float>> bias(Index slot) const {
-    const auto at = static_cast<std::size_t>(slot);
-    if (at >= set_.slots.size() || !set_.slots[at] || set_.slots[at]->bias.empty()) return std::nullopt;
-    return merged_bias(model_, set_, slot);
+    return changes_bias(model_, set_, slot) ? std::optional(merged_bias(model_, set_, slot)) : std::nullopt;
   }
   /// Throws ValueError for a bias that has no place.
   void check_biases() const {
@@ -74,10 +72,9 @@ class Merger {
     lowrank::Weight<float> a = (roots.asDiagonal() * svd.v.transpose()).cast<float>(), b = (svd.u * roots.asDiagonal()).cast<float>();
     const bool is_table = slot == model_.embedding_slot();
     if (is_table) std::tie(a, b) = std::pair(lowrank::Weight<float>(b.transpose()), lowrank::Weight<float>(a.transpose()));
-    LoraWeights<float> update{lowrank::LoraWeights<float>{
-        .a = detail::trainable(path(slot) + (is_table ? ".lora_embedding_A" : ".lora_A.weight"), std::move(a)),
-        .b = detail::trainable(path(slot) + (is_table ? ".lora_embedding_B" : ".lora_B.weight"), std::move(b))}};
-    (is_table ? result_.residual.embedding : result_.residual.slots[static_cast<std::size_t>(slot)]) = std::move(update);
+    LoraWeights<float> update{.a = detail::trainable(path(slot) + (is_table ? ".lora_embedding_A" : ".lora_A.weight"), std::move(a)),
+                              .b = detail::trainable(path(slot) + (is_table ? ".lora_embedding_B" : ".lora_B.weight"), std::move(b))};
+    result_.residual.slots[static_cast<std::size_t>(slot)] = std::move(update);
   }
 
   const Llama& model_;

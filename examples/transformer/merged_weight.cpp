@@ -66,32 +66,34 @@ AnyMatrix weight_of(const AdaptedLinear& layer) {
   return AnyMatrix(lowrank::round_to<float>(layer.base.get_if<lowrank::Linear<float>>()->source()));
 }
 
-/// A plan without a tape changes nothing of it.
-LoraWeights<float>* update_of(const LoraSet& of, Index slot) {
-  auto& set = const_cast<LoraSet&>(of);
-  const auto at = static_cast<std::size_t>(slot);
-  auto& update = at < set.slots.size() ? set.slots[at] : set.embedding;
-  return update ? &*update : nullptr;
+/// What an update adds to its layer. A plan without a tape changes nothing of the set.
+lowrank::Plan<float> plan_of(const LoraSet& set, Index slot, const AdaptedLinear& layer) {
+  return const_cast<LoraSet&>(set).at(slot)->plan({.layer = lowrank::detail::layer_view(layer.base)});
 }
 
 }  // namespace
 
-bool changes_weight(const LoraSet& set, Index slot) { return set.copies.contains(slot) || update_of(set, slot) != nullptr; }
+bool changes_weight(const LoraSet& set, Index slot) { return set.copies.contains(slot) || set.at(slot) != nullptr; }
 
 AnyMatrix merged_weight(const Llama& model, const LoraSet& set, Index slot) {
   const AdaptedLinear& layer = layer_used(model, set, slot);
-  LoraWeights<float>* update = update_of(set, slot);
+  const lowrank::AnyUpdate* update = set.at(slot);
   if (!update) return weight_of(layer);
-  if (slot == model.embedding_slot()) return AnyMatrix(MergedTable(weight_of(layer), *update));
-  return AnyMatrix(MergedMatrix(weight_of(layer), update->plan({.layer = lowrank::detail::layer_view(layer.base)})));
+  if (slot == model.embedding_slot()) return AnyMatrix(MergedTable(weight_of(layer), *update->lora()));
+  return AnyMatrix(MergedMatrix(weight_of(layer), plan_of(set, slot, layer)));
+}
+
+bool changes_bias(const Llama& model, const LoraSet& set, Index slot) {
+  if (!set.at(slot) || slot == model.embedding_slot()) return false;
+  const AdaptedLinear& layer = layer_used(model, set, slot);
+  const lowrank::Plan<float> plan = plan_of(set, slot, layer);
+  return !plan.bias.empty() || (plan.gain.scales_bias && !layer.base.bias().empty());
 }
 
 lowrank::Vector<float> merged_bias(const Llama& model, const LoraSet& set, Index slot) {
-  lowrank::Vector<float> bias = layer_used(model, set, slot).base.bias().value;
-  const LoraWeights<float>* update = update_of(set, slot);
-  if (!update || update->bias.empty()) return bias;
-  if (bias.size() == 0) bias.setZero(update->bias.rows());
-  return bias + update->scale * update->bias.value;
+  const AdaptedLinear& layer = layer_used(model, set, slot);
+  const lowrank::Vector<float> bias = layer.base.bias().value;
+  return set.at(slot) && slot != model.embedding_slot() ? lowrank::merged_bias(plan_of(set, slot, layer), bias) : bias;
 }
 
 Llama merged(const Llama& model, const LoraSet& set) {

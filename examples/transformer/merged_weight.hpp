@@ -14,6 +14,9 @@ bool changes_weight(const LoraSet& set, Index slot);
 /// Decoded while it is read, in no dense copy of W or of the update; model and set must outlive it. Throws ShapeError.
 lowrank::AnyMatrix merged_weight(const Llama& model, const LoraSet& set, Index slot);
 
+/// Whether a set changes the bias of a slot.
+bool changes_bias(const Llama& model, const LoraSet& set, Index slot);
+
 /// b + s b_B of a slot [out], or nothing where neither the base nor the update has a bias.
 lowrank::Vector<float> merged_bias(const Llama& model, const LoraSet& set, Index slot);
 

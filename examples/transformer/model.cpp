@@ -2,6 +2,13 @@
 
 namespace transformer {
 
+std::vector<lowrank::NamedLayer> Llama::named_layers() const {
+  std::vector<lowrank::NamedLayer> named;
+  for (Index s = 0; s < slots(); ++s) named.push_back({slot_path(config, s), &layer(s)});
+  named.push_back({"model.embed_tokens", &embedding, true});
+  return named;
+}
+
 void Llama::set_trainable(bool trainable) {
   for (Index s = 0; s < slots(); ++s) layer(s).base.set_trainable(trainable);
   embedding.base.set_trainable(trainable);

@@ -13,7 +13,6 @@
 /// keeps a copy from its first use on. Who reads the numbers of such a pass includes that header; others need not.
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -22,8 +21,8 @@
 #include <lowrank/autograd/checkpoint.hpp>
 #include <lowrank/autograd/functions.hpp>
 #include <lowrank/nn/forward_together.hpp>
-#include <lowrank/update/dora.hpp>
 #include <lowrank/update/embedding.hpp>
+#include <lowrank/update/set.hpp>
 
 #include <transformer/cache.hpp>
 #include <transformer/config.hpp>
@@ -35,29 +34,14 @@ using lowrank::AdaptedLinear;
 using lowrank::Cpu;
 using lowrank::Cuda;
 using lowrank::Index;
-template <class S>
-using LoraWeights = lowrank::DoraWeights<S>;
+using lowrank::LoraWeights;
 using lowrank::Parameter;
 using lowrank::Tape;
 using lowrank::to_host;
 using lowrank::Var;
 
-/// One update a slot (see slot()), or none: what turns the one frozen base into a task's model.
-struct LoraSet {
-  std::vector<std::optional<LoraWeights<float>>> slots;
-  std::optional<LoraWeights<float>> embedding = {};  ///< of the token table: ids choose columns of A
-  std::map<Index, AdaptedLinear> copies = {};        ///< layers that it replaces as a whole, by slot; slots() is the token table
-
-  LoraWeights<float>* at(Index slot) {
-    auto& weights = slots[static_cast<std::size_t>(slot)];
-    return weights ? &*weights : nullptr;
-  }
-  /// The layer that stands in for a slot's own, or null.
-  AdaptedLinear* copy_of(Index slot) {
-    const auto found = copies.find(slot);
-    return found == copies.end() ? nullptr : &found->second;
-  }
-};
+/// Updates by slot (see slot()), the token table's behind those of the linear layers: what turns the one frozen base into a task's model.
+using LoraSet = lowrank::UpdateSet;
 
 struct Block {
   Parameter<float> attention_norm, mlp_norm;
@@ -102,6 +86,9 @@ class Llama {
     return *maps[slot % projections];
   }
   AdaptedLinear& layer(Index slot) { return const_cast<AdaptedLinear&>(static_cast<const Llama&>(*this).layer(slot)); }
+
+  /// All of them by their Hugging Face paths, slot by slot; last the token table.
+  std::vector<lowrank::NamedLayer> named_layers() const;
 
   /// Last hidden states [hidden, T], normed, of `sequences` sequences of equal length that lie one after the other.
   /// Throws ValueError for more tokens than the context holds.

@@ -65,14 +65,13 @@ bool Llama::updates_head(const Pass<Device>& pass) const {
 template <class Device>
 Var<float, Device> Llama::embed(std::span<const std::int32_t> ids, Index sequences, const Pass<Device>& pass) {
   Var<float, Device> x = lowrank::embed(used(embedding_slot(), pass).base, pass.tape, ids);
-  if (pass.lora && pass.lora->embedding) x = add_embedding_update(std::move(x), ids, 0, *pass.lora->embedding);
+  const auto update = [this](LoraSet* set) { return set && set->at(embedding_slot()) ? set->at(embedding_slot())->lora() : nullptr; };
+  if (auto* own = update(pass.lora)) x = add_embedding_update(std::move(x), ids, 0, *own);
   const Index length = static_cast<Index>(ids.size()) / sequences;
   for (std::size_t row = 0; row < pass.row_loras.size(); ++row) {
-    LoraSet* set = pass.row_loras[row];
     const Index begin = static_cast<Index>(row) * length;
-    if (set && set->embedding)
-      x = add_embedding_update(std::move(x), ids.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(length)), begin,
-                               *set->embedding);
+    if (auto* own = update(pass.row_loras[row]))
+      x = add_embedding_update(std::move(x), ids.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(length)), begin, *own);
   }
   return x;
 }

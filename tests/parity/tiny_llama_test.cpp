@@ -43,7 +43,7 @@ double relative_difference(const std::vector<float>& expected, const Values& giv
   return static_cast<double>((want - have).cwiseAbs().maxCoeff() / want.cwiseAbs().maxCoeff());
 }
 
-void check_gradients(const LoraSet& set, const test::GoldenFile& expected, const std::string& prefix) {
+void check_gradients(LoraSet& set, const test::GoldenFile& expected, const std::string& prefix) {
   int checked = 0;
   const auto check_parameter = [&](const Parameter<float>& parameter, const std::string& name) {
     if (!parameter.needs_grad()) return;
@@ -51,13 +51,11 @@ void check_gradients(const LoraSet& set, const test::GoldenFile& expected, const
     CHECK(relative_difference(expected.floats(prefix + "grad.base_model.model." + name), parameter.grad) < 1e-4);
     ++checked;
   };
-  const auto check_weights = [&](const LoraWeights<float>& weights) {
-    for (const auto* parameter : {&weights.a, &weights.b, &weights.bias}) check_parameter(*parameter, parameter->name);
-    check_parameter(weights.magnitude, weights.magnitude.name + ".weight");
-  };
-  for (const auto& weights : set.slots)
-    if (weights) check_weights(*weights);
-  if (set.embedding) check_weights(*set.embedding);
+  for (auto& update : set.slots)
+    if (update)
+      update.visit_parameters([&](const Parameter<float>& parameter) {
+        check_parameter(parameter, parameter.name + (parameter.name.ends_with("magnitude_vector") ? ".weight" : ""));
+      });
   for (const auto& [slot, copy] : set.copies) {
     const auto& weight = copy.base.get_if<Linear<float>>()->weight();
     check_parameter(weight, weight.name.substr(0, weight.name.rfind(".weight")) + ".modules_to_save.weight");
@@ -149,8 +147,8 @@ TEST_CASE("another adapter in each row of a batch, LoRA, DoRA, of the token tabl
     for (LoraSet* set : {&plain, &dora, &table})
       for (auto& parameter : transformer::parameters(model, *set)) std::fill(parameter.grad.begin(), parameter.grad.end(), 0.0f);
     tape.backward(model.loss(text.ids, text.targets, 3, {.tape = &tape, .row_loras = rows}));
-    const Weight<float> gradient = plain.slots[0]->b.grad;
-    plain.slots[0]->b.grad.setZero();
+    const Weight<float> gradient = plain.slots[0].lora()->b.grad;
+    plain.slots[0].lora()->b.grad.setZero();
     for (std::size_t row = 0; row < 3; ++row) {
       const std::span<const std::int32_t> ids = std::span(text.ids).subspan(24 * row, 24),
                                           targets = std::span(text.targets).subspan(24 * row, 24);
@@ -160,7 +158,7 @@ TEST_CASE("another adapter in each row of a batch, LoRA, DoRA, of the token tabl
       const Var<float> loss = model.loss(ids, targets, 1, {.tape = &tape, .lora = rows[row]});
       if (loss.requires_grad()) tape.backward(scale(loss, 1.0f / 3));
     }
-    CHECK((plain.slots[0]->b.grad - gradient).norm() < 1e-4f * gradient.norm());
+    CHECK((plain.slots[0].lora()->b.grad - gradient).norm() < 1e-4f * gradient.norm());
   }
   LoraSet head = transformer::bind(model, peft::load(golden + "/adapters/save_head_r8"));
   const std::vector<LoraSet*> with_copy{&head, nullptr, nullptr}, two{&plain, &plain};
@@ -180,7 +178,7 @@ TEST_CASE("several adapters at a time: their scaled updates add up, swapped by n
   // The same as one after the other merged into the weights, but for the biases.
   adapters.activate({{"lora_r8", 0.75}, {"rslora_r16", -0.5}});
   LoraSet first = adapters.at("lora_r8"), second = adapters.at("rslora_r16");
-  transformer::scale_set(first, 0.75), transformer::scale_set(second, -0.5);
+  lowrank::scale(first, 0.75), lowrank::scale(second, -0.5);
   Llama merged = transformer::merged(transformer::merged(model, first), second);
   const Activation<float> expected = merged.logits(text.ids, 3).value();
   const Activation<float> given = model.logits(text.ids, 3, {.lora = adapters.active()}).value();
@@ -246,6 +244,6 @@ TEST_CASE("a set becomes the adapter that it came from, and a merged model compu
   Llama dense = transformer::merged(model, set);
   const Activation<float> merged = dense.logits(text.ids, 3).value(), unmerged = model.logits(text.ids, 3, {.lora = &set}).value();
   CHECK((merged - unmerged).cwiseAbs().maxCoeff() < 1e-5f * unmerged.cwiseAbs().maxCoeff());
-  const LoraSet both = transformer::sum({set, set});
-  CHECK(both.slots[0]->rank() == 16);
+  const LoraSet both = lowrank::sum(std::vector{set, set});
+  CHECK(both.slots[0].lora()->rank() == 16);
 }

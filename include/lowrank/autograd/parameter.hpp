@@ -21,6 +21,7 @@ struct Parameter {
   Matrix value = initial();
   Matrix grad = initial();  ///< empty until the first gradient (zero at once for static sizes)
   bool trainable = true;
+  bool is_vector = false;  ///< files hold it as [n], not as [n, 1]
   DeviceSlot device = {};  ///< value and gradient on a GPU, while it is trained there
 
   Index rows() const { return value.rows(); }

@@ -81,6 +81,7 @@ struct DoraWeights : LoraWeights<S, Rank, In, Out> {
     check<ValueError>(this->bias.empty(), "dora", "DoRA with lora_bias is not defined; choose one of them");
     weight_squares = row_squares<S>(layer.weight);
     magnitude.name = "lora_magnitude_vector";
+    magnitude.is_vector = true;
     magnitude.value = norms(layer);
   }
   /// Computes m / n once, for inference with fixed weights: from then on DoRA costs a factor a row.

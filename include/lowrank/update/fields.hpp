@@ -18,6 +18,14 @@ using FieldValue = std::variant<std::monostate, bool, double, std::string, std::
 /// Values by key.
 using MethodFields = std::map<std::string, FieldValue, std::less<>>;
 
+/// The value of a key, or the fallback where there is none of that type.
+template <class T>
+T field(const MethodFields& fields, std::string_view key, T fallback) {
+  const auto found = fields.find(key);
+  const T* const value = found == fields.end() ? nullptr : std::get_if<T>(&found->second);
+  return value ? *value : fallback;
+}
+
 /// One key of a method's configuration, and the value that PEFT writes when nobody gives one.
 struct Field {
   std::string_view key;

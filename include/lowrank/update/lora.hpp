@@ -97,6 +97,7 @@ LoraWeights<S, Rank, In, Out> make_lora(Index in, Index out, const LoraOptions& 
   update.scale = static_cast<S>(lora_scale(rank, options.alpha, options.use_rslora));
   update.dropout = static_cast<S>(options.dropout);
   update.bias.name = "lora_B.bias";
+  update.bias.is_vector = true;
   if (options.lora_bias) update.bias.value.setZero(out, 1);
   update.dropout_seed = options.seed ^ (options.stream * 0x9E3779B97F4A7C15u);  // masks of equal layers differ, too
   return update;

@@ -37,10 +37,14 @@ Activation<float> scalar(float number) { return Activation<float>::Constant(1, 1
 
 /// All gradients of a set, those of a kind (a, b, bias, magnitude, copies) in one hash.
 void add_set_gradients(pins::Results& results, const std::string& name, const Llama& model, LoraSet& set) {
-  const auto add = [&](LoraWeights<float>& weights) { pins::add_gradients(results, name, weights); };
-  for (Index slot = 0; slot < model.slots(); ++slot)
-    if (LoraWeights<float>* weights = set.at(slot)) add(*weights);
-  if (set.embedding) add(*set.embedding);
+  for (Index slot = 0; slot <= model.embedding_slot(); ++slot) {
+    AnyUpdate* const update = set.at(slot);
+    if (!update) continue;
+    if (const auto* dora = update->get_if<DoraWeights<float>>())
+      pins::add_gradients(results, name, *dora);
+    else
+      pins::add_gradients(results, name, *update->lora());
+  }
   for (auto& [slot, copy] : set.copies)
     copy.visit_parameters([&](Parameter<float>& parameter) {
       if (parameter.needs_grad()) results.add(name + "/dcopy", parameter.grad);
@@ -135,8 +139,8 @@ TEST_CASE("pinned: a model with dropout") {
       Llama model = tiny_model(setting.base, setting.compute);
       for (const std::string name : {"lora_r8", "dora_r8"}) {
         LoraSet set = adapter(model, name);
-        for (auto& weights : set.slots)
-          if (weights) weights->dropout = 0.25f;
+        for (Index slot = 0; slot < model.slots(); ++slot)
+          if (set.at(slot)) set.at(slot)->lora()->dropout = 0.25f;
         Tape<float> tape;
         const Var<float> loss = model.loss(text.ids, text.targets, 3, {.tape = &tape, .lora = &set, .recompute = true});
         results.add(setting.name + name + "/loss", loss.value());

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include <lowrank/cuda.hpp>
+#include <lowrank/update/dora.hpp>
 
 #include <transformer/adapters.hpp>
 #include <transformer/generate.hpp>
@@ -31,8 +32,8 @@ LoraSet update_of(Llama& model, std::uint64_t seed, Index rank = 4) {
   config.target_modules = parse_targets("all-linear");
   LoraSet set = new_lora(model, config, lowrank::LoraInit::kaiming, seed);
   lowrank::Random random(seed, 99);
-  for (auto& weights : set.slots)
-    if (weights)
+  for (auto& update : set.slots)
+    if (auto* weights = update.lora())
       for (Index i = 0; i < weights->b.size(); ++i) weights->b.value.data()[i] = 0.02f * static_cast<float>(random.uniform(-1, 1));
   return set;
 }
@@ -139,11 +140,13 @@ TEST_CASE("what the GPU's transformer does not do is refused in a sentence") {
   const auto ids = some_ids(4, 1);
   const auto gpu = test_gpu();
   lowrank::cuda::Use use(gpu);
-  set.slots[0]->magnitude.value.setOnes(set.slots[0]->b.rows(), 1);
+  lowrank::DoraWeights<float> dora{*set.slots[0].lora()};
+  dora.magnitude.value.setOnes(dora.b.rows(), 1);
+  set.slots[0] = dora;
   CHECK_THROWS_WITH_AS(model.logits<Cuda>(ids, 1, {.lora = &set}), doctest::Contains("only updates that are a sum"), lowrank::ValueError);
   LoraSet table;
   table.slots.resize(set.slots.size());
-  table.embedding = lowrank::make_lora<float>(256, 64, {.rank = 2});
+  table.slots.back() = lowrank::make_lora<float>(256, 64, {.rank = 2});
   CHECK_THROWS_WITH_AS(model.logits<Cuda>(ids, 1, {.lora = &table}), doctest::Contains("token table"), lowrank::ValueError);
   const std::vector<std::int32_t> outside{256};
   CHECK_THROWS_WITH_AS(model.logits<Cuda>(outside), doctest::Contains("vocabulary"), lowrank::ValueError);

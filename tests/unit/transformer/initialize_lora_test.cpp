@@ -5,6 +5,8 @@
 #include <lowrank/quant/q8_0.hpp>
 #include <lowrank/quant/matrix.hpp>
 
+#include <lowrank/update/dora.hpp>
+
 #include <transformer/initialize.hpp>
 #include <transformer/initialize_lora.hpp>
 
@@ -63,7 +65,8 @@ Activation<float> small_logits(Llama& model, LoraSet* lora) { return model.logit
 /// As training would.
 void change(LoraSet& set) {
   std::uint64_t stream = 0;
-  for (auto& weights : set.slots) {
+  for (auto& update : set.slots) {
+    LoraWeights<float>* const weights = update.lora();
     if (!weights) continue;
     Weight<float> a(weights->a.rows(), weights->a.cols()), b(weights->b.rows(), weights->b.cols());
     fill_normal(a, 0.05, lowrank::Random(9, stream++));
@@ -96,7 +99,7 @@ TEST_CASE("start_lora: the model begins as it was, and the plain set on the unto
       CHECK(distance(small_logits(untouched, &plain), trained) < 2e-5);
       const bool moved = started.moved.has_value();
       CHECK(config.rank == (moved ? 8 : 4));
-      CHECK(plain.at(slot(0, Projection::query))->rank() == config.rank);
+      CHECK(plain.at(slot(0, Projection::query))->lora()->rank() == config.rank);
       CHECK(lowrank::lora_scale(config.rank, config.alpha, config.use_rslora) == doctest::Approx(1.5));
     }
   }
@@ -121,7 +124,7 @@ TEST_CASE("Training on a residual base: gradients are those of the same base mad
   backward(model, started.lora);
   backward(dense, same);
   for (const Index s : target_slots(model, config)) {
-    const auto &x = *started.lora.at(s), &y = *same.at(s);
+    const auto &x = *started.lora.at(s)->lora(), &y = *same.at(s)->lora();
     CHECK(y.a.grad.norm() > 0);
     CHECK((x.a.grad - y.a.grad).norm() < 1e-4f * y.a.grad.norm());
     CHECK((x.b.grad - y.b.grad).norm() < 1e-4f * y.b.grad.norm());
@@ -141,8 +144,8 @@ TEST_CASE("start_lora with DoRA: lengths are those of the whole weight, and the 
     StartedLora started = start_lora(model, config, {.start = parse_start(name), .seed = seed, .batch = 2, .batches = 2}, small_data());
     CHECK(distance(small_logits(model, &started.lora), before) < 2e-5);
     change(started.lora);
-    for (auto& weights : started.lora.slots)
-      if (weights) weights->magnitude.value *= 1.1f;
+    for (auto& update : started.lora.slots)
+      if (update) update.get_if<lowrank::DoraWeights<float>>()->magnitude.value *= 1.1f;
     const auto trained = small_logits(model, &started.lora);
     LoraSet plain = plain_lora(started, config);
     CHECK(distance(small_logits(untouched, &plain), trained) < 2e-5);
@@ -170,7 +173,7 @@ TEST_CASE("eva: A spans what the layer reads; ranks are redistributed under the 
   const StartedLora started = start_lora(model, config, options, small_data());
   Index budget = 0;
   for (const Index s : target_slots(model, config)) {
-    const auto& weights = *started.lora.slots[static_cast<std::size_t>(s)];
+    const auto& weights = *started.lora.slots[static_cast<std::size_t>(s)].lora();
     budget += weights.rank();
     CHECK(weights.rank() <= 8);
     CHECK(weights.scale == doctest::Approx(1.5));

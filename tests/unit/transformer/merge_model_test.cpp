@@ -3,8 +3,10 @@
 #include <string>
 #include <vector>
 
+#include <lowrank/io/gguf.hpp>
 #include <lowrank/io/json.hpp>
 #include <lowrank/io/peft.hpp>
+#include <lowrank/io/safetensors.hpp>
 
 #include <transformer/data.hpp>
 #include <transformer/initialize.hpp>
@@ -70,9 +72,9 @@ LoraSet moved_set(const Llama& model, std::vector<std::string> targets, std::vec
     fill_normal(noise, 0.05, lowrank::Random(3, stream++));
     w += noise;
   };
-  for (auto& update : set.slots)
-    if (update) add_noise(update->b.value);
-  if (set.embedding) add_noise(set.embedding->a.value);
+  for (std::size_t slot = 0; slot + 1 < set.slots.size(); ++slot)
+    if (set.slots[slot]) add_noise(set.slots[slot].lora()->b.value);
+  if (set.slots.back()) add_noise(set.slots.back().lora()->a.value);
   for (auto& [slot, copy] : set.copies) add_noise(copy.base.get_if<lowrank::Linear<float>>()->weight().value);
   return set;
 }
@@ -190,7 +192,7 @@ TEST_CASE("biases of updates: added to the base's, or new ones in the way of bot
     lowrank::LoraConfig config{.rank = 2, .alpha = 4, .lora_bias = true, .target_modules = std::move(targets)};
     LoraSet set = new_lora(model, config, lowrank::LoraInit::kaiming, 1);
     for (auto& update : set.slots)
-      if (update) update->bias.value.setConstant(-0.5f);
+      if (update) update.lora()->bias.value.setConstant(-0.5f);
     return set;
   };
   for (const char* name : {"m", "m.gguf"}) {

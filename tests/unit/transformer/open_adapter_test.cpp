@@ -107,16 +107,16 @@ TEST_CASE("a trained set is saved as GGUF and opened again, unless it changes a 
     lowrank::LoraConfig lora{.rank = 2, .alpha = 3, .target_modules = std::string("all-linear")};
     transformer::LoraSet set = transformer::new_lora(model, lora, lowrank::LoraInit::kaiming, 0);
     for (auto& slot : set.slots)
-      if (slot) slot->b.value.setRandom();
+      if (slot) slot.lora()->b.value.setRandom();
     const TemporaryFolder folder;
     transformer::save_gguf_adapter(model, set, folder / "x.gguf");
     const transformer::LoraSet again = transformer::bind(model, transformer::open_adapter(config, folder / "x.gguf"));
     for (std::size_t s = 0; s < set.slots.size(); ++s) {
-      REQUIRE(set.slots[s].has_value() == again.slots[s].has_value());
+      REQUIRE(static_cast<bool>(set.slots[s]) == static_cast<bool>(again.slots[s]));
       if (!set.slots[s]) continue;
-      CHECK(again.slots[s]->a.value == set.slots[s]->a.value);
-      CHECK(again.slots[s]->b.value == set.slots[s]->b.value);
-      CHECK(again.slots[s]->scale == set.slots[s]->scale);
+      CHECK(again.slots[s].lora()->a.value == set.slots[s].lora()->a.value);
+      CHECK(again.slots[s].lora()->b.value == set.slots[s].lora()->b.value);
+      CHECK(again.slots[s].lora()->scale == set.slots[s].lora()->scale);
     }
     for (const char* name : {"lm_head", "embed_tokens"}) {
       lora.target_modules = std::vector<std::string>{name};

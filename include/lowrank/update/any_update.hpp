@@ -1,0 +1,99 @@
+#pragma once
+
+/// Updates whose method is known at run time only, as values: what a set of a model's updates is made of.
+
+#include <concepts>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include <lowrank/update/lora.hpp>
+#include <lowrank/update/registry.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// Where an update is made: the layer, and numbers that let equal layers begin differently.
+struct UpdateSite {
+  std::string path;
+  LayerView<float> layer = {};
+  std::uint64_t seed = 0, stream = 0;
+};
+
+/// An update of any method, owned, in float; a method itself. Empty: none. Copies are deep.
+class AnyUpdate {
+ public:
+  using Scalar = float;
+  using Visitor = std::function<void(Parameter<float>&)>;
+
+  AnyUpdate() = default;
+  template <UpdateMethod Update>
+  requires(std::is_same_v<typename Update::Scalar, float> && !std::is_same_v<Update, AnyUpdate>) AnyUpdate(Update update)
+      : held_(std::make_unique<Holder<Update>>(std::move(update))) {}
+  AnyUpdate(const AnyUpdate& other) : held_(other.held_ ? other.held_->copy() : nullptr) {}
+  AnyUpdate(AnyUpdate&&) noexcept = default;
+  AnyUpdate& operator=(AnyUpdate other) noexcept {
+    held_ = std::move(other.held_);
+    return *this;
+  }
+
+  explicit operator bool() const { return held_ != nullptr; }
+
+  Plan<float> plan(const PlanRequest<float>& request) { return held_->plan(request); }
+  void add_gradients(const PlanGradients<float>& gradients) { held_->add_gradients(gradients); }
+  void visit_parameters(const Visitor& visitor) { held_->visit_parameters(visitor); }
+
+  /// Computes once what inference with fixed numbers needs again and again, where the method has such: `prepare(layer)`, `round()`.
+  void prepare(const LayerView<float>& layer) { held_->prepare(layer); }
+
+  /// The factors of an update that is LoRA, or LoRA with more; null for others.
+  LoraWeights<float>* lora() { return held_ ? held_->lora() : nullptr; }
+  const LoraWeights<float>* lora() const { return const_cast<AnyUpdate*>(this)->lora(); }
+
+  /// The update as what it was made from, or null.
+  template <class Update>
+  Update* get_if() {
+    auto* holder = dynamic_cast<Holder<Update>*>(held_.get());
+    return holder ? &holder->update : nullptr;
+  }
+  template <class Update>
+  const Update* get_if() const {
+    return const_cast<AnyUpdate*>(this)->get_if<Update>();
+  }
+
+ private:
+  struct Held {
+    virtual ~Held() = default;
+    virtual std::unique_ptr<Held> copy() const = 0;
+    virtual Plan<float> plan(const PlanRequest<float>& request) = 0;
+    virtual void add_gradients(const PlanGradients<float>& gradients) = 0;
+    virtual void visit_parameters(const Visitor& visitor) = 0;
+    virtual void prepare(const LayerView<float>& layer) = 0;
+    virtual LoraWeights<float>* lora() = 0;
+  };
+  template <class Update>
+  struct Holder final : Held {
+    Update update;
+
+    explicit Holder(Update value) : update(std::move(value)) {}
+    std::unique_ptr<Held> copy() const override { return std::make_unique<Holder>(update); }
+    Plan<float> plan(const PlanRequest<float>& request) override { return update.plan(request); }
+    void add_gradients(const PlanGradients<float>& gradients) override { update.add_gradients(gradients); }
+    void visit_parameters(const Visitor& visitor) override { update.visit_parameters(visitor); }
+    void prepare([[maybe_unused]] const LayerView<float>& layer) override {
+      if constexpr (requires { update.round(); }) update.round();
+      if constexpr (requires { update.prepare(layer); }) update.prepare(layer);
+    }
+    LoraWeights<float>* lora() override {
+      if constexpr (std::derived_from<Update, LoraWeights<float>>) return &update;
+      return nullptr;
+    }
+  };
+
+  std::unique_ptr<Held> held_;
+};
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -1,0 +1,87 @@
+#pragma once
+
+/// Adapters bound to a model: updates of its linear layers, found by the layers' paths.
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <lowrank/adapters/adapter.hpp>
+#include <lowrank/adapters/target.hpp>
+#include <lowrank/nn/adapted_linear.hpp>
+#include <lowrank/update/any_update.hpp>
+#include <lowrank/update/init.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// A linear layer of a model, or its token table, by the path that files know it by. Its place in the model's list is its slot.
+struct NamedLayer {
+  std::string path;
+  const AdaptedLinear* layer = nullptr;
+  bool is_embedding = false;
+};
+
+/// What turns one frozen base into a task's model: an update a slot, or none, and layers that are replaced as a whole.
+struct UpdateSet {
+  std::vector<AnyUpdate> slots = {};
+  std::map<Index, AdaptedLinear> copies = {};  ///< by slot
+  SharedTensors shared = {};                   ///< that all updates use
+
+  /// The update of a slot, or null.
+  AnyUpdate* at(Index slot) {
+    const auto place = static_cast<std::size_t>(slot);
+    return place < slots.size() && slots[place] ? &slots[place] : nullptr;
+  }
+  const AnyUpdate* at(Index slot) const { return const_cast<UpdateSet*>(this)->at(slot); }
+  /// The layer that stands in for a slot's own, or null.
+  AdaptedLinear* copy_of(Index slot) {
+    const auto found = copies.find(slot);
+    return found == copies.end() ? nullptr : &found->second;
+  }
+  template <class Visitor>
+  void visit_parameters(const Visitor& visitor) {
+    for (AnyUpdate& update : slots)
+      if (update) update.visit_parameters(visitor);
+    for (auto& [slot, copy] : copies)
+      if (auto* dense = copy.base.template get_if<Linear<float>>()) visitor(dense->weight());
+  }
+  using Scalar = float;
+};
+
+/// The layers as modules that a configuration may name; an embedding is [dim, vocabulary].
+std::vector<ModuleShape> module_shapes(std::span<const NamedLayer> layers);
+
+/// Slots that a configuration names. "all-linear" means every linear layer but the output head, lm_head.
+std::vector<Index> target_slots(std::span<const NamedLayer> layers, const LoraConfig& config);
+
+/// Fresh updates of what a configuration names, by its method, and full copies of its modules_to_save. Numbers are drawn from the seed,
+/// other ones for each slot. Throws ValueError.
+UpdateSet new_updates(std::span<const NamedLayer> layers, const LoraConfig& config, LoraInit init, std::uint64_t seed);
+
+/// A loaded adapter for a model: its updates, and full copies of linear layers or of the token table.
+///
+/// Throws ShapeError when it belongs to another model, ValueError for what the model cannot hold, such as a copy of a norm.
+UpdateSet apply(const Adapter& adapter, std::span<const NamedLayer> layers);
+
+/// A set as an adapter, ready to be saved; `config` says what it is. Names and shapes are those of files.
+Adapter adapter_of(const UpdateSet& set, std::span<const NamedLayer> layers, LoraConfig config);
+
+/// Multiplies the updates by a number. Throws ValueError where that has no meaning: updates that are no sum, full copies.
+void scale(UpdateSet& set, double weight);
+
+/// Several sets as one: Σ sᵢ Bᵢ Aᵢ = [s₁B₁ | s₂B₂ | …] · [A₁ ; A₂ ; …], exactly. Throws ValueError for updates that are no such sum.
+UpdateSet sum(std::span<const UpdateSet> sets);
+
+/// Computes once what inference with a fixed set needs again and again.
+void prepare(UpdateSet& set, std::span<const NamedLayer> layers);
+
+/// Numbers that a set holds.
+Index parameter_count(const UpdateSet& set);
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/update/set.inl>
+#endif

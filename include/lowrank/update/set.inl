@@ -1,0 +1,320 @@
+#pragma once
+
+#include <algorithm>
+#include <optional>
+#include <set>
+#include <string_view>
+#include <utility>
+
+#include <lowrank/update/dora.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+namespace detail {
+
+inline constexpr std::string_view embedding_a = "lora_embedding_A", embedding_b = "lora_embedding_B";
+
+LOWRANK_INLINE UpdateSite site_of(std::span<const NamedLayer> layers, Index slot, std::uint64_t seed) {
+  const NamedLayer& named = layers[static_cast<std::size_t>(slot)];
+  return {named.path, layer_view(named.layer->base), seed, static_cast<std::uint64_t>(slot)};
+}
+
+/// Each parameter by its whole name in a file: the module's path, and what the method calls it.
+LOWRANK_INLINE AnyUpdate with_path(AnyUpdate update, const std::string& path) {
+  update.visit_parameters([&](Parameter<float>& parameter) { parameter.name = path + '.' + parameter.name; });
+  return update;
+}
+
+LOWRANK_INLINE Parameter<float> trained(std::string name, Weight<float> value) {
+  Parameter<float> parameter;
+  parameter.name = std::move(name);
+  parameter.value = std::move(value);
+  return parameter;
+}
+
+/// A fresh update of a token table: A = 0, B drawn from N(0, 1), as in PEFT.
+LOWRANK_INLINE AnyUpdate new_table_update(const UpdateSite& site, const Method& method, const MethodFields& fields) {
+  check<ValueError>(method.name == "lora" && !field(fields, "lora_bias", false), "new_lora", site.path,
+                    " takes plain LoRA; leave it out of the targets of ", method.name,
+                    field(fields, "lora_bias", false) ? " with lora_bias" : "");
+  const auto rank = static_cast<Index>(field<double>(fields, "r", 8));
+  Weight<float> b(site.layer.in, rank);
+  fill_normal(b, 1.0, Random(site.seed, site.stream));
+  return LoraWeights<float>{
+      .a = trained(std::string(embedding_a), Weight<float>::Zero(rank, site.layer.out)),
+      .b = trained(std::string(embedding_b), std::move(b)),
+      .scale = static_cast<float>(lora_scale(rank, field<double>(fields, "lora_alpha", 8), field(fields, "use_rslora", false)))};
+}
+
+/// A layer's weight as numbers of its own, trained, under a name.
+LOWRANK_INLINE AdaptedLinear dense_copy(const AdaptedLinear& own, std::string name, Weight<float> w, bool trainable) {
+  Linear<float> copy(std::move(w), own.base.bias().value);
+  copy.weight().name = std::move(name);
+  copy.set_compute(own.base.compute());
+  copy.set_trainable(trainable);
+  copy.bias().trainable = false;  // PEFT's file would hold it, too; no file here does
+  return AdaptedLinear(AnyLinear(std::move(copy)));
+}
+
+LOWRANK_INLINE void add_copies(std::span<const NamedLayer> layers, const std::vector<std::string>& names, UpdateSet& set) {
+  for (const std::string& name : names) {
+    bool found = false;
+    for (std::size_t s = 0; s < layers.size(); ++s) {
+      const AdaptedLinear& own = *layers[s].layer;
+      if (!ends_with_name(layers[s].path, name)) continue;
+      found = true;
+      Weight<float> w(own.out_features(), own.in_features());
+      own.base.source().decode(0, w.rows(), 0, w.cols(), w.data(), w.cols());
+      set.slots[s] = {};
+      set.copies.emplace(static_cast<Index>(s), dense_copy(own, layers[s].path + ".weight", std::move(w), true));
+    }
+    check<ValueError>(found, "modules_to_save", "no module is named \"", name, "\"; the model has ",
+                      near_names(name, module_shapes(layers)));
+  }
+}
+
+/// Tensors that a file holds for all modules, or what the method makes of the sites.
+LOWRANK_INLINE SharedTensors shared_of(const Adapter& adapter, const Method& method, std::span<const UpdateSite> sites) {
+  SharedTensors shared;
+  for (const StoredTensor& tensor : adapter.shared) shared[tensor.name] = std::make_shared<const Weight<float>>(to_weight(tensor));
+  if (method.share && shared.empty() && !sites.empty()) method.share(sites, method_fields(adapter.config, sites.front().path), shared);
+  return shared;
+}
+
+/// Puts a module's tensors in the place of an update's numbers: each parameter has its tensor, and each tensor its parameter.
+LOWRANK_INLINE void load_parameters(AnyUpdate& update, const ModuleTensors& module, const std::string& path) {
+  std::size_t count = 0;
+  update.visit_parameters([&](Parameter<float>& parameter) {
+    const StoredTensor* const tensor = module.find(parameter.name);
+    check<ValueError>(tensor != nullptr, "bind", path, " has no tensor ", parameter.name, "; is the adapter whole?");
+    const bool is_vector = tensor->shape.size() == 1 && parameter.cols() == 1;
+    check<ShapeError>(!is_vector || tensor->size() == parameter.rows(), "bind", tensor->name, " is ", shape_text(tensor->shape),
+                      " but the layer has ", parameter.rows(), " outputs");
+    Weight<float> value = to_weight(*tensor);
+    check<ShapeError>(is_vector || (value.rows() == parameter.rows() && value.cols() == parameter.cols()), "bind", tensor->name, " is ",
+                      shape_text(tensor->shape), " but the module takes [", parameter.rows(), ", ", parameter.cols(), ']');
+    parameter.value = is_vector ? Weight<float>(value.transpose()) : std::move(value);
+    ++count;
+  });
+  check<ValueError>(count == module.tensors.size(), "bind", path, " has ", module.tensors.size(), " tensors but its method knows ", count);
+}
+
+LOWRANK_INLINE AnyUpdate loaded_update(const Adapter& adapter, const Method& method, const UpdateSite& site, const ModuleTensors& module,
+                                       const SharedTensors& shared) {
+  MethodFields fields = method_fields(adapter.config, site.path);
+  const bool has_factors = module.find(module.a_name()) && module.find(module.b_name());
+  if (has_factors) fields["r"] = static_cast<double>(module.rank()), fields["lora_bias"] = module.bias() != nullptr;
+  AnyUpdate update = method.make(site, fields, shared);
+  load_parameters(update, module, site.path);
+  if (LoraWeights<float>* const lora = update.lora()) lora->scale = static_cast<float>(module.scale);
+  return update;
+}
+
+LOWRANK_INLINE AnyUpdate loaded_table_update(const ModuleTensors& module, const std::string& path) {
+  check<ValueError>(module.tensors.size() == 2, "bind", path, " has a tensor beside A and B, which an embedding does not apply");
+  return LoraWeights<float>{.a = trained(std::string(embedding_a), to_weight(module.a())),
+                            .b = trained(std::string(embedding_b), to_weight(module.b())),
+                            .scale = static_cast<float>(module.scale)};
+}
+
+/// The slot that a saved tensor replaces as a whole: PATH.weight of a linear layer or of the token table.
+LOWRANK_INLINE Index copied_slot(std::span<const NamedLayer> layers, const StoredTensor& tensor) {
+  std::string path = tensor.name;
+  for (const std::string_view end : {".weight", ".base_layer"})
+    if (path.ends_with(end)) path.resize(path.size() - end.size());
+  const auto found = std::find_if(layers.begin(), layers.end(), [&](const NamedLayer& layer) { return layer.path == path; });
+  check<ValueError>(found != layers.end(), "bind", "the adapter brings a full copy of ", tensor.name,
+                    "; copies of linear layers, lm_head and embed_tokens are supported");
+  return found - layers.begin();
+}
+
+LOWRANK_INLINE void add_loaded_copy(std::span<const NamedLayer> layers, const StoredTensor& tensor, UpdateSet& set) {
+  const Index slot = copied_slot(layers, tensor);
+  const AdaptedLinear& own = *layers[static_cast<std::size_t>(slot)].layer;
+  Weight<float> w = to_weight(tensor);
+  check<ShapeError>(w.rows() == own.out_features() && w.cols() == own.in_features(), "bind", tensor.name, " is ", shape_text(tensor.shape),
+                    " but the model has [", own.out_features(), ", ", own.in_features(), "]; was it trained on another base?");
+  const bool is_base = tensor.name.ends_with(".base_layer.weight");  // PEFT saves a table that it adapts beside the update
+  set.copies.insert_or_assign(slot, dense_copy(own, tensor.name, std::move(w), !is_base));
+  if (!is_base || !layers[static_cast<std::size_t>(slot)].is_embedding) return;
+  for (Index s = 0; s < static_cast<Index>(layers.size()); ++s)  // a head that is the same table
+    if (s != slot && layers[static_cast<std::size_t>(s)].layer == &own) set.copies.emplace(s, set.copies.at(slot));
+}
+
+/// What an update is called in an error.
+LOWRANK_INLINE std::string name_of(AnyUpdate& update) {
+  std::string name;
+  update.visit_parameters([&](Parameter<float>& parameter) { name = name.empty() ? parameter.name : name; });
+  return name;
+}
+
+/// Σ sᵢ Bᵢ Aᵢ of the sets that have the update: the factors side by side.
+LOWRANK_INLINE AnyUpdate sum_of(const std::vector<const AnyUpdate*>& parts) {
+  if (parts.empty()) return {};
+  if (parts.size() == 1) return *parts.front();
+  Index rank = 0, at = 0;
+  std::vector<const LoraWeights<float>*> all;
+  for (const AnyUpdate* part : parts) {
+    all.push_back(part->get_if<LoraWeights<float>>());
+    check<ValueError>(all.back() != nullptr, "adapter_sum", name_of(const_cast<AnyUpdate&>(*part)),
+                      ": adapters of this method do not add up; merge one of them, or use it alone");
+    rank += all.back()->rank();
+  }
+  const LoraWeights<float>& first = *all.front();
+  Weight<float> a(rank, first.a.cols()), b(first.b.rows(), rank), bias;
+  for (const auto* part : all) {
+    a.middleRows(at, part->rank()) = part->a.value;
+    b.middleCols(at, part->rank()) = part->scale * part->b.value;
+    at += part->rank();
+    if (part->bias.empty()) continue;
+    if (bias.size() == 0) bias.setZero(first.b.rows(), 1);
+    bias += part->scale * part->bias.value;
+  }
+  LoraWeights<float> total{.a = trained(first.a.name, std::move(a)), .b = trained(first.b.name, std::move(b)), .scale = 1};
+  if (bias.size() > 0) total.bias = trained(first.a.name.substr(0, first.a.name.rfind(".lora_A")) + ".lora_B.bias", std::move(bias));
+  return total;
+}
+
+/// The tensors of an update by the names that its method gives them.
+LOWRANK_INLINE ModuleTensors tensors_of(AnyUpdate update, const NamedLayer& layer) {
+  ModuleTensors module{{}, 1, layer.is_embedding};
+  if (const auto* lora = update.lora()) module.scale = static_cast<double>(lora->scale);
+  update.visit_parameters([&](const Parameter<float>& parameter) {
+    StoredTensor tensor = from_weight(parameter.name, parameter.value);
+    if (parameter.is_vector) tensor.shape = {parameter.size()};
+    module.tensors.emplace(parameter.name.substr(layer.path.size() + 1), std::move(tensor));
+  });
+  return module;
+}
+
+}  // namespace detail
+
+LOWRANK_INLINE std::vector<ModuleShape> module_shapes(std::span<const NamedLayer> layers) {
+  std::vector<ModuleShape> shapes;
+  for (const auto& [path, layer, is_embedding] : layers) {
+    const Index in = layer->in_features(), out = layer->out_features();
+    shapes.push_back({path, is_embedding ? out : in, is_embedding ? in : out});
+  }
+  return shapes;
+}
+
+LOWRANK_INLINE std::vector<Index> target_slots(std::span<const NamedLayer> layers, const LoraConfig& given) {
+  LoraConfig config = given;
+  if (detail::is_all_linear(config.target_modules)) {  // PEFT, too, makes names of it, so that chosen layers count
+    std::vector<std::string> names;
+    for (const NamedLayer& layer : layers) {
+      const std::string name(detail::last_part(layer.path));
+      const bool is_known = std::find(names.begin(), names.end(), name) != names.end();
+      if (!layer.is_embedding && name != "lm_head" && !is_known) names.push_back(name);
+    }
+    config.target_modules = names;
+  }
+  const std::vector<std::string> paths = select_targets(config, module_shapes(layers));
+  std::vector<Index> slots;
+  for (std::size_t s = 0; s < layers.size(); ++s)
+    if (std::find(paths.begin(), paths.end(), layers[s].path) != paths.end()) slots.push_back(static_cast<Index>(s));
+  return slots;
+}
+
+LOWRANK_INLINE UpdateSet new_updates(std::span<const NamedLayer> layers, const LoraConfig& config, LoraInit init, std::uint64_t seed) {
+  UpdateSet set{std::vector<AnyUpdate>(layers.size())};
+  const Method& method = method_of(config);
+  check<ValueError>(method.make != nullptr && method.trains, "new_lora", "updates of ", method.name,
+                    " are used, merged and converted, but not trained; choose another method");
+  const std::vector<Index> targets = target_slots(layers, config);
+  std::vector<UpdateSite> sites;
+  for (const Index slot : targets) sites.push_back(detail::site_of(layers, slot, seed));
+  if (method.share && !sites.empty()) method.share(sites, method_fields(config, sites.front().path), set.shared);
+  for (std::size_t i = 0; i < targets.size(); ++i) {
+    const auto slot = static_cast<std::size_t>(targets[i]);
+    MethodFields fields = method_fields(config, sites[i].path);
+    if (init == LoraInit::gaussian) fields["init_lora_weights"] = std::string("gaussian");
+    AnyUpdate update =
+        layers[slot].is_embedding ? detail::new_table_update(sites[i], method, fields) : method.make(sites[i], fields, set.shared);
+    set.slots[slot] = detail::with_path(std::move(update), sites[i].path);
+  }
+  detail::add_copies(layers, config.modules_to_save, set);
+  return set;
+}
+
+LOWRANK_INLINE UpdateSet apply(const Adapter& adapter, std::span<const NamedLayer> layers) {
+  check_fits(adapter, module_shapes(layers));
+  UpdateSet set{std::vector<AnyUpdate>(layers.size())};
+  const Method& method = method_of(adapter.config);
+  std::vector<UpdateSite> sites;
+  for (std::size_t s = 0; s < layers.size(); ++s)
+    if (adapter.layers.contains(layers[s].path)) sites.push_back(detail::site_of(layers, static_cast<Index>(s), 0));
+  set.shared = detail::shared_of(adapter, method, sites);
+  for (const UpdateSite& site : sites) {
+    const auto slot = static_cast<std::size_t>(site.stream);
+    const ModuleTensors& module = adapter.layers.at(site.path);
+    AnyUpdate update = layers[slot].is_embedding ? detail::loaded_table_update(module, site.path)
+                                                 : detail::loaded_update(adapter, method, site, module, set.shared);
+    if (LoraWeights<float>* const lora = update.lora(); lora && !layers[slot].is_embedding)
+      lora->dropout = static_cast<float>(adapter.config.dropout);
+    set.slots[slot] = detail::with_path(std::move(update), site.path);
+  }
+  for (const StoredTensor& tensor : adapter.saved) detail::add_loaded_copy(layers, tensor, set);
+  return set;
+}
+
+LOWRANK_INLINE Adapter adapter_of(const UpdateSet& set, std::span<const NamedLayer> layers, LoraConfig config) {
+  Adapter adapter;
+  std::vector<std::string> names;
+  for (std::size_t s = 0; s < layers.size() && s < set.slots.size(); ++s) {
+    if (!set.slots[s]) continue;
+    adapter.layers[layers[s].path] = detail::tensors_of(set.slots[s], layers[s]);
+    const std::string name(detail::last_part(layers[s].path));
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  }
+  for (const auto& [slot, copy] : set.copies) {
+    const auto* dense = copy.base.get_if<Linear<float>>();
+    const NamedLayer& named = layers[static_cast<std::size_t>(slot)];
+    if (!named.is_embedding && !dense->weight_trainable()) continue;  // of a table that is saved itself
+    adapter.saved.push_back(from_weight(dense->weight().name, dense->weight().value));
+  }
+  for (const auto& [name, tensor] : set.shared) adapter.shared.push_back(from_weight(name, *tensor));
+  if (detail::is_all_linear(config.target_modules)) config.target_modules = names;  // as PEFT saves it
+  adapter.config = std::move(config);
+  return adapter;
+}
+
+LOWRANK_INLINE void scale(UpdateSet& set, double weight) {
+  if (weight == 1) return;
+  check<ValueError>(set.copies.empty(), "adapter", "an adapter that replaces whole layers (modules_to_save) can be used at scale 1 only");
+  for (AnyUpdate& update : set.slots) {
+    if (!update) continue;
+    auto* const lora = update.get_if<LoraWeights<float>>();
+    check<ValueError>(lora != nullptr, "adapter", detail::name_of(update),
+                      ": an update of this method is no sum that a scale could change; use it at scale 1, or merge it");
+    lora->scale *= static_cast<float>(weight);
+  }
+}
+
+LOWRANK_INLINE UpdateSet sum(std::span<const UpdateSet> sets) {
+  UpdateSet total{std::vector<AnyUpdate>(sets.front().slots.size())};
+  for (std::size_t s = 0; s < total.slots.size(); ++s) {
+    std::vector<const AnyUpdate*> parts;
+    for (const UpdateSet& set : sets)
+      if (set.slots[s]) parts.push_back(&set.slots[s]);
+    total.slots[s] = detail::sum_of(parts);
+  }
+  for (const UpdateSet& set : sets)
+    for (const auto& [slot, copy] : set.copies)
+      check<ValueError>(total.copies.emplace(slot, copy).second, "adapter_sum",
+                        "two adapters bring a full copy of the same layer; use one of them");
+  return total;
+}
+
+LOWRANK_INLINE void prepare(UpdateSet& set, std::span<const NamedLayer> layers) {
+  for (std::size_t s = 0; s < set.slots.size(); ++s)
+    if (set.slots[s] && !layers[s].is_embedding) set.slots[s].prepare(detail::layer_view(layers[s].layer->base));
+}
+
+LOWRANK_INLINE Index parameter_count(const UpdateSet& set) {
+  Index count = 0;
+  const_cast<UpdateSet&>(set).visit_parameters([&](const Parameter<float>& parameter) { count += parameter.size(); });
+  return count;
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI

@@ -19,6 +19,7 @@ Option Option::positive() { return Option(option_->check(CLI::PositiveNumber)); 
 Option Option::not_negative() { return Option(option_->check(CLI::NonNegativeNumber)); }
 Option Option::one_of(std::initializer_list<const char*> words) { return Option(option_->check(CLI::IsMember(words))); }
 Option Option::one_of(std::initializer_list<int> numbers) { return Option(option_->check(CLI::IsMember(numbers))); }
+Option Option::one_of(const std::vector<std::string>& words) { return Option(option_->check(CLI::IsMember(words))); }
 Option Option::separated_by(char delimiter) { return Option(option_->delimiter(delimiter)); }
 Option Option::needs(Option other) { return Option(option_->needs(other.option_)); }
 Option Option::excludes(Option other) { return Option(option_->excludes(other.option_)); }

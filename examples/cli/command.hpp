@@ -34,6 +34,7 @@ class Option {
   Option not_negative();
   Option one_of(std::initializer_list<const char*> words);
   Option one_of(std::initializer_list<int> numbers);
+  Option one_of(const std::vector<std::string>& words);
   Option separated_by(char delimiter);
   Option needs(Option other);
   Option excludes(Option other);

@@ -66,8 +66,11 @@ void add_update_options(Command command, Options& o) {
   command.add_option("--rank-pattern", o.rank_pattern, "ranks of single modules, such as q_proj=4,layers.0.mlp.down_proj=32");
   command.add_option("--alpha-pattern", o.alpha_pattern, "the same for alpha");
   command.add_option("--modules-to-save", o.save_modules, "modules that are trained as full copies, such as lm_head");
+  std::vector<std::string> trained;
+  for (const lowrank::Method& method : lowrank::methods())
+    if (method.trains) trained.emplace_back(method.name);
   command.add_option("--method", o.method, "kind of update: low-rank, or with trained row lengths besides (dora)")
-      .one_of({"lora", "dora"})
+      .one_of(trained)
       .shows_default();
   command.add_flag("--lora-bias", o.lora_bias, "trains a bias of B, too");
   command.add_flag("--freeze-a", o.freeze_a, "trains B alone, which keeps A x only (LoRA-FA)");

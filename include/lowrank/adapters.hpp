@@ -14,3 +14,4 @@
 #include <lowrank/adapters/residual_matrix.hpp>
 #include <lowrank/adapters/spectrum.hpp>
 #include <lowrank/adapters/target.hpp>
+#include <lowrank/update/set.hpp>

@@ -5,14 +5,12 @@
 #include <concepts>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <string>
 #include <type_traits>
 #include <utility>
 
 #include <lowrank/update/lora.hpp>
-#include <lowrank/update/registry.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

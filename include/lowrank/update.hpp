@@ -3,8 +3,10 @@
 /// Methods of adaptation: what each adds to a layer's product.
 
 #include <lowrank/update/adalora.hpp>
+#include <lowrank/update/any_update.hpp>
 #include <lowrank/update/dora.hpp>
 #include <lowrank/update/embedding.hpp>
+#include <lowrank/update/entry.hpp>
 #include <lowrank/update/fields.hpp>
 #include <lowrank/update/hra.hpp>
 #include <lowrank/update/ia3.hpp>

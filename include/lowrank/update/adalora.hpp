@@ -3,11 +3,14 @@
 /// AdaLoRA: W X + s B (E ∘ (A X)), a singular value decomposition whose least triplets are cut while it trains (Zhang et al. 2023,
 /// "Adaptive budget allocation for parameter-efficient fine-tuning").
 
+#include <utility>
 #include <cstdint>
 
 #include <lowrank/core/random.hpp>
 #include <lowrank/update/init.hpp>
+#include <lowrank/update/any_update.hpp>
 #include <lowrank/update/method.hpp>
+#include <lowrank/update/entry.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -66,6 +69,46 @@ AdaloraWeights<S> make_adalora(Index in, Index out, const AdaloraOptions& option
   update.dropout = static_cast<S>(options.dropout);
   update.dropout_seed = options.seed ^ (options.stream * 0x9E3779B97F4A7C15u);
   return update;
+}
+
+/// AdaLoRA as files know it: the rank is init_r.
+inline Method adalora_method() {
+  static constexpr std::string_view names[] = {"lora_A", "lora_B", "lora_E"};
+  const auto fields = [] {
+    std::vector<Field> all{{"r", 8.0, false},
+                           {"init_r", 12.0},
+                           {"lora_alpha", 8.0},
+                           {"lora_dropout", 0.0},
+                           {"bias", "none"},
+                           {"fan_in_fan_out", false},
+                           {"lora_bias", false},
+                           {"use_dora", false},
+                           {"use_rslora", false, false},
+                           {"total_step", 1000.0, false},
+                           {"alpha_pattern"},
+                           {"rank_pattern"},
+                           {"loftq_config", {}, false},
+                           {"exclude_modules"},
+                           {"layers_pattern"},
+                           {"layers_to_transform"},
+                           {"modules_to_save"},
+                           {"target_modules"}};
+    for (const auto& [key, value] :
+         {std::pair("target_r", 8.0), std::pair("tinit", 0.0), std::pair("tfinal", 0.0), std::pair("deltaT", 1.0), std::pair("beta1", 0.85),
+          std::pair("beta2", 0.85), std::pair("orth_reg_weight", 0.5)})
+      all.push_back({key, value, false});
+    all.push_back({"init_lora_weights", true, false});
+    return all;
+  };
+  const auto make = [](const UpdateSite& site, const MethodFields& given, const SharedTensors&) -> AnyUpdate {
+    return make_adalora<float>(site.layer.in, site.layer.out,
+                               {.rank = static_cast<Index>(field<double>(given, "init_r", 12)),
+                                .alpha = field<double>(given, "lora_alpha", 8),
+                                .dropout = field<double>(given, "lora_dropout", 0),
+                                .seed = site.seed,
+                                .stream = site.stream});
+  };
+  return {"ADALORA", "adalora", "", fields, names, 3, {}, make};
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

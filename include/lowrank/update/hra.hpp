@@ -11,7 +11,9 @@
 
 #include <lowrank/core/random.hpp>
 #include <lowrank/update/init.hpp>
+#include <lowrank/update/any_update.hpp>
 #include <lowrank/update/method.hpp>
+#include <lowrank/update/entry.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -93,6 +95,21 @@ HraWeights<S> make_hra(Index in, Index rank, std::uint64_t seed = 0, std::uint64
   update.u.value.resize(in, rank);
   for (Index i = 0; i < rank; ++i) update.u.value.col(i) = half.col(i / 2);
   return update;
+}
+
+/// HRA as files know it. Throws ValueError for apply_GS, which takes other reflections.
+inline Method hra_method() {
+  static constexpr std::string_view names[] = {"hra_u"};
+  const auto fields = [] {
+    return std::vector<Field>{{"r", 8.0},          {"apply_GS", false}, {"bias", "none"},        {"init_weights", true, false},
+                              {"exclude_modules"}, {"layers_pattern"},  {"layers_to_transform"}, {"modules_to_save"},
+                              {"target_modules"}};
+  };
+  const auto make = [](const UpdateSite& site, const MethodFields& given, const SharedTensors&) -> AnyUpdate {
+    check<ValueError>(!field(given, "apply_GS", false), "hra", "apply_GS is true; reflections that are made orthogonal are not supported");
+    return make_hra<float>(site.layer.in, static_cast<Index>(field<double>(given, "r", 8)), site.seed, site.stream);
+  };
+  return {"HRA", "hra", "", fields, names, 1, {}, make};
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

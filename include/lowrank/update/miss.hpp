@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <memory>
 
+#include <lowrank/update/any_update.hpp>
 #include <lowrank/update/method.hpp>
+#include <lowrank/update/entry.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -57,6 +59,25 @@ MissWeights<S> make_miss(Index in, Index out, Index rank, Index mini = 0) {
   update.block.name = "miss_block";
   update.block.value.setZero(rank, mini == 0 ? out : mini);
   return update;
+}
+
+/// MiSS as files know it. Throws ValueError for init_weights "bat", which is another map.
+inline Method miss_method() {
+  static constexpr std::string_view names[] = {"miss_block"};
+  const auto fields = [] {
+    return std::vector<Field>{{"r", 64.0},         {"bias", "none"},   {"init_weights", true},  {"mini_r", 1.0},     {"miss_dropout", 0.0},
+                              {"exclude_modules"}, {"layers_pattern"}, {"layers_to_transform"}, {"modules_to_save"}, {"target_modules"}};
+  };
+  const auto make = [](const UpdateSite& site, const MethodFields& given, const SharedTensors&) -> AnyUpdate {
+    const std::string mode = field<std::string>(given, "init_weights", "");
+    check<ValueError>(mode.empty() || mode == "mini", "miss", "init_weights is \"", mode, "\"; true, false and \"mini\" are supported");
+    const Index mini = mode == "mini" ? static_cast<Index>(field<double>(given, "mini_r", 1)) : 0;
+    auto update = make_miss<float>(site.layer.in, site.layer.out, static_cast<Index>(field<double>(given, "r", 64)), mini);
+    update.dropout = static_cast<float>(field<double>(given, "miss_dropout", 0));
+    update.dropout_seed = site.seed ^ (site.stream * 0x9E3779B97F4A7C15u);
+    return update;
+  };
+  return {"MISS", "miss", "", fields, names, 1, {}, make};
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -11,7 +11,9 @@
 #include <utility>
 #include <vector>
 
+#include <lowrank/update/any_update.hpp>
 #include <lowrank/update/method.hpp>
+#include <lowrank/update/entry.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -152,6 +154,39 @@ OftWeights<S> make_oft(Index in, const OftOptions& options = {}) {
   update.r.name = "oft_R.weight";
   update.r.value.setZero(in / size, size * (size - 1) / 2);
   return update;
+}
+
+/// OFT as files know it. Throws ValueError for blocks that are shared or constrained, and for blocks that do not divide the input.
+inline Method oft_method() {
+  static constexpr std::string_view names[] = {"oft_R.weight"};
+  const auto fields = [] {
+    return std::vector<Field>{{"r", 0.0},
+                              {"oft_block_size", 32.0},
+                              {"bias", "none"},
+                              {"block_share", false},
+                              {"coft", false},
+                              {"eps", 6e-5, false},
+                              {"fan_in_fan_out", false},
+                              {"init_weights", true, false},
+                              {"module_dropout", 0.0, false},
+                              {"num_cayley_neumann_terms", 5.0},
+                              {"use_cayley_neumann", true},
+                              {"exclude_modules"},
+                              {"layers_pattern"},
+                              {"layers_to_transform"},
+                              {"modules_to_save"},
+                              {"target_modules"}};
+  };
+  const auto make = [](const UpdateSite& site, const MethodFields& given, const SharedTensors&) -> AnyUpdate {
+    check<ValueError>(!field(given, "block_share", false) && !field(given, "coft", false), "oft",
+                      "block_share or coft is true; blocks of their own without a constraint are supported");
+    const auto blocks = static_cast<Index>(field<double>(given, "r", 0));
+    OftOptions options;
+    options.block_size = blocks > 0 ? site.layer.in / blocks : static_cast<Index>(field<double>(given, "oft_block_size", 32));
+    options.terms = field(given, "use_cayley_neumann", true) ? static_cast<Index>(field<double>(given, "num_cayley_neumann_terms", 5)) : 0;
+    return make_oft<float>(site.layer.in, options);
+  };
+  return {"OFT", "oft", "", fields, names, 1, {}, make};
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

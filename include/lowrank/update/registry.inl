@@ -3,8 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
-#include <lowrank/update/any_update.hpp>
+#include <lowrank/update/adalora.hpp>
 #include <lowrank/update/dora.hpp>
+#include <lowrank/update/hra.hpp>
+#include <lowrank/update/ia3.hpp>
+#include <lowrank/update/miss.hpp>
+#include <lowrank/update/oft.hpp>
+#include <lowrank/update/vera.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -71,7 +76,13 @@ LOWRANK_INLINE AnyUpdate new_dora(const UpdateSite& site, const MethodFields& fi
 LOWRANK_INLINE std::span<const Method> methods() {
   using namespace detail;
   static const Method all[] = {{"LORA", "lora", "", lora_fields, lora_names, 2, {}, new_lora},
-                               {"LORA", "dora", "use_dora", lora_fields, dora_names, 3, {}, new_dora}};
+                               {"LORA", "dora", "use_dora", lora_fields, dora_names, 3, {}, new_dora},
+                               vera_method(),
+                               ia3_method(),
+                               oft_method(),
+                               hra_method(),
+                               miss_method(),
+                               adalora_method()};
   return all;
 }
 

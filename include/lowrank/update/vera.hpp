@@ -3,12 +3,15 @@
 /// VeRA: W X + λ_b ∘ (B (λ_d ∘ (A X))) with A and B frozen, random and shared by all layers; λ_d and λ_b are trained (Kopiczko et al. 2023,
 /// "VeRA: Vector-based random matrix adaptation").
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <memory>
 #include <random>
 
+#include <lowrank/update/any_update.hpp>
 #include <lowrank/update/method.hpp>
+#include <lowrank/update/entry.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -88,11 +91,50 @@ VeraWeights<S> make_vera(Index in, Index out, const VeraProjections<S>& shared, 
   update.a = std::make_shared<const Weight<S>>(shared.a.leftCols(in));
   update.b = std::make_shared<const Weight<S>>(shared.b.topRows(out));
   update.lambda_d.name = "vera_lambda_d", update.lambda_b.name = "vera_lambda_b";
+  update.lambda_d.is_vector = update.lambda_b.is_vector = true;
   update.lambda_d.value.setConstant(shared.a.rows(), 1, static_cast<S>(options.d_initial));
   update.lambda_b.value.setZero(out, 1);
   update.dropout = static_cast<S>(options.dropout);
   update.dropout_seed = options.seed ^ (options.stream * 0x9E3779B97F4A7C15u);
   return update;
+}
+
+/// VeRA as files know it: two vectors a module, and the projections once, or drawn from their key.
+inline Method vera_method() {
+  static constexpr std::string_view names[] = {"vera_lambda_d", "vera_lambda_b"}, shared[] = {"vera_A", "vera_B"};
+  const auto fields = [] {
+    return std::vector<Field>{{"r", 256.0},
+                              {"bias", "none"},
+                              {"d_initial", 0.1, false},
+                              {"fan_in_fan_out", false},
+                              {"init_weights", true, false},
+                              {"projection_prng_key", 0.0},
+                              {"save_projection", true, false},
+                              {"vera_dropout", 0.0},
+                              {"layers_pattern"},
+                              {"layers_to_transform"},
+                              {"modules_to_save"},
+                              {"target_modules"}};
+  };
+  const auto make = [](const UpdateSite& site, const MethodFields& given, const SharedTensors& tensors) -> AnyUpdate {
+    const auto a = tensors.find("vera_A"), b = tensors.find("vera_B");
+    check<ValueError>(a != tensors.end() && b != tensors.end(), "vera",
+                      "the projections vera_A and vera_B are missing; is the adapter whole?");
+    return make_vera<float>(site.layer.in, site.layer.out, {*a->second, *b->second},
+                            {.d_initial = field<double>(given, "d_initial", 0.1),
+                             .dropout = field<double>(given, "vera_dropout", 0),
+                             .seed = site.seed,
+                             .stream = site.stream});
+  };
+  const auto share = [](std::span<const UpdateSite> sites, const MethodFields& given, SharedTensors& tensors) {
+    Index in = 0, out = 0;
+    for (const UpdateSite& site : sites) in = std::max(in, site.layer.in), out = std::max(out, site.layer.out);
+    auto drawn = draw_vera_projections<float>(static_cast<Index>(field<double>(given, "r", 256)), in, out,
+                                              static_cast<std::uint32_t>(field<double>(given, "projection_prng_key", 0)));
+    tensors["vera_A"] = std::make_shared<const Weight<float>>(std::move(drawn.a));
+    tensors["vera_B"] = std::make_shared<const Weight<float>>(std::move(drawn.b));
+  };
+  return {"VERA", "vera", "", fields, names, 2, shared, make, share};
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -82,7 +82,6 @@ inline Method adalora_method() {
                            {"bias", "none"},
                            {"fan_in_fan_out", false},
                            {"lora_bias", false},
-                           {"use_dora", false},
                            {"use_rslora", false, false},
                            {"total_step", 1000.0, false},
                            {"alpha_pattern"},

@@ -6,7 +6,6 @@
 #include <string_view>
 #include <utility>
 
-#include <lowrank/update/dora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -29,7 +29,8 @@ TEST_CASE("peft: base plus scaled update is the weight that PEFT merged") {
         DoraWeights<float> update;
         update.a.value = to_weight(layer->second.a()), update.b.value = to_weight(layer->second.b());
         update.scale = static_cast<float>(layer->second.scale);
-        const Linear<float> linear(w);
+        Linear<float> linear(w);
+        linear.set_trainable(false);
         if (const auto* m = layer->second.find("lora_magnitude_vector")) update.magnitude.value = to_weight(*m).transpose();
         MergedSource(linear.source(), update.plan({.layer = detail::layer_view(linear)}))
             .decode(0, w.rows(), 0, w.cols(), w.data(), w.cols());

@@ -219,7 +219,7 @@ TEST_CASE("a loss or logits that are not finite name what holds such numbers") {
   config.target_modules = std::string("all-linear");
   transformer::LoraSet lora = transformer::new_lora(model, config, lowrank::LoraInit::kaiming, 0);
   CHECK_NOTHROW(evaluate(&lora));
-  lora.at(transformer::slot(0, transformer::Projection::up))->b.value(3, 1) = infinity;
+  lora.at(transformer::slot(0, transformer::Projection::up))->lora()->b.value(3, 1) = infinity;
   CHECK_THROWS_WITH_AS(evaluate(&lora), doctest::Contains("the update of model.layers.0.mlp.up_proj holds numbers"), ValueError);
   auto weight = lowrank::Weight<float>(transformer::dense_weight(model.layer(transformer::slot(0, transformer::Projection::down))));
   weight(2, 2) = std::nanf("");

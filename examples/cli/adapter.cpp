@@ -39,17 +39,23 @@ void add_layer(Table& table, Json& layers, const std::string& path, const lowran
   layers.push_back(std::move(entry));
 }
 
-void info(const Options& o) {
-  if (!o.json.empty()) ensure_writable(o.json, false);
-  const lowrank::Adapter adapter = transformer::open_adapter(std::filesystem::path(o.path));
-  const lowrank::LoraConfig& config = adapter.config;
-  std::printf("%s: %s%s, rank %ld, alpha %g, dropout %g, base %s\n", o.path.c_str(), std::string(lowrank::method_of(config).name).c_str(),
-              config.use_rslora ? " (rank-stabilized)" : "", static_cast<long>(config.rank), config.alpha, config.dropout,
-              config.base_model.value_or("not named").c_str());
-  std::printf("%zu modules, %ld parameters, %s\n\n", adapter.layers.size(), static_cast<long>(adapter.parameter_count()),
-              human_bytes(static_cast<long long>(adapter.bytes())).c_str());
+/// Modules of a method whose updates are no W + s B A: their tensors as they are.
+void list_tensors(const lowrank::Adapter& adapter, Json& layers) {
+  Table table({"module", "tensor", "shape"});
+  for (const auto& [path, layer] : adapter.layers) {
+    Json tensors = Json::list();
+    for (const auto& [name, tensor] : layer.tensors) {
+      table.add({path, name, lowrank::shape_text(tensor.shape)});
+      tensors.push_back({{"name", name}, {"shape", tensor.shape}});
+    }
+    layers.push_back({{"module", path}, {"tensors", tensors}});
+  }
+  table.print();
+}
+
+/// Modules with factors: their ranks, and what of them counts.
+void list_ranks(const lowrank::Adapter& adapter, Json& layers) {
   Table table({"module", "rank", "scale", "in", "out", "norm", "effective rank", "90 %", "95 %", "99 %"});
-  auto layers = Json::list();
   Index widest = 0;
   for (const auto& [path, layer] : adapter.layers) {
     const lowrank::RankAdvice advice = lowrank::rank_advice(lowrank::spectrum(layer));
@@ -61,6 +67,22 @@ void info(const Options& o) {
       "  effective rank: exp of the spectrum's entropy; 90 %%, 95 %%, 99 %%: ranks that keep that share of the squared norm.\n"
       "  rank %ld holds 99 %% of every layer: lowrank adapter resize --rank or --energy makes it that small\n",
       static_cast<long>(widest));
+}
+
+void info(const Options& o) {
+  if (!o.json.empty()) ensure_writable(o.json, false);
+  const lowrank::Adapter adapter = transformer::open_adapter(std::filesystem::path(o.path));
+  const lowrank::LoraConfig& config = adapter.config;
+  std::printf("%s: %s%s, rank %ld, alpha %g, dropout %g, base %s\n", o.path.c_str(), std::string(lowrank::method_of(config).name).c_str(),
+              config.use_rslora ? " (rank-stabilized)" : "", static_cast<long>(config.rank), config.alpha, config.dropout,
+              config.base_model.value_or("not named").c_str());
+  std::printf("%zu modules, %ld parameters, %s\n\n", adapter.layers.size(), static_cast<long>(adapter.parameter_count()),
+              human_bytes(static_cast<long long>(adapter.bytes())).c_str());
+  auto layers = Json::list();
+  const bool has_factors = std::all_of(adapter.layers.begin(), adapter.layers.end(), [](const auto& entry) {
+    return entry.second.find(entry.second.a_name()) && entry.second.find(entry.second.b_name());
+  });
+  has_factors ? list_ranks(adapter, layers) : list_tensors(adapter, layers);
   for (const auto& tensor : adapter.saved)
     std::printf("  full copy: %s %s\n", tensor.name.c_str(), lowrank::shape_text(tensor.shape).c_str());
   for (const std::string& note : adapter.notes) std::printf("  note: %s\n", note.c_str());

@@ -124,6 +124,17 @@ lowrank::Patterns<T> parse_patterns(const std::string& text, const char* option)
   return patterns;
 }
 
+/// --rank, --alpha and --dropout by the names that a method has for them; what it lacks it does without. OFT's r would be a number of
+/// blocks.
+void set_fields(const Options& o, lowrank::LoraConfig& config) {
+  for (const lowrank::Field& field : lowrank::method_of(config).fields()) {
+    const bool is_rank = field.key == "init_r" || (field.key == "r" && field.standard != lowrank::FieldValue(0.0));
+    if (is_rank) config.fields[std::string(field.key)] = static_cast<double>(config.rank);
+    if (field.key == "lora_alpha" || field.key == "alpha") config.fields[std::string(field.key)] = config.alpha;
+    if (field.key == "lora_dropout" || field.key == o.method + "_dropout") config.fields[std::string(field.key)] = config.dropout;
+  }
+}
+
 lowrank::LoraConfig lora_config(const Options& o) {
   lowrank::LoraConfig config;
   config.rank = o.rank;
@@ -133,6 +144,7 @@ lowrank::LoraConfig lora_config(const Options& o) {
   config.base_model = o.model;
   config.task_type = "CAUSAL_LM";
   lowrank::set_method(config, o.method);
+  if (config.peft_type != "LORA") set_fields(o, config);
   config.lora_bias = o.lora_bias;
   config.target_modules = transformer::parse_targets(o.targets);
   if (!o.exclude.empty()) config.exclude_modules = transformer::parse_targets(o.exclude);

@@ -26,17 +26,23 @@ std::vector<Index> target_slots(const Llama& model, const LoraConfig& config) {
 
 namespace {
 
-/// Tensors that have a row for each output of their module.
-bool is_by_outputs(std::string_view name) {
-  constexpr std::string_view names[] = {"lora_B.weight", "lora_B.bias", "lora_magnitude_vector", "lora_B", "vera_lambda_b", "ia3_l"};
-  return std::find(std::begin(names), std::end(names), name) != std::end(names);
+/// Where a module's tensor has its outputs: in its rows, in its columns, or nowhere.
+enum class Outputs { rows, columns, none };
+Outputs outputs_of(std::string_view name) {
+  constexpr std::string_view by_rows[] = {"lora_B.weight", "lora_B.bias", "lora_magnitude_vector", "lora_B", "vera_lambda_b", "ia3_l"};
+  if (name == "miss_block") return Outputs::columns;
+  return std::find(std::begin(by_rows), std::end(by_rows), name) != std::end(by_rows) ? Outputs::rows : Outputs::none;
 }
 
-/// A tensor of a module whose rows lie in another order in a GGUF file.
-lowrank::StoredTensor reordered(const lowrank::StoredTensor& tensor, Index head_size, bool to_halves) {
+/// A tensor whose outputs lie in another order in a GGUF file.
+lowrank::StoredTensor reordered(const lowrank::StoredTensor& tensor, Outputs outputs, Index head_size, bool to_halves) {
   lowrank::Weight<float> values = lowrank::to_weight(tensor);
   if (tensor.shape.size() == 1) values.resize(values.size(), 1);
-  lowrank::StoredTensor result = lowrank::from_weight(tensor.name, detail::reorder_rows(values, head_size, to_halves));
+  const bool by_columns = outputs == Outputs::columns;
+  if (by_columns) values = lowrank::Weight<float>(values.transpose());
+  lowrank::Weight<float> turned = detail::reorder_rows(values, head_size, to_halves);
+  if (by_columns) turned = lowrank::Weight<float>(turned.transpose());
+  lowrank::StoredTensor result = lowrank::from_weight(tensor.name, turned);
   result.shape = tensor.shape;
   return result;
 }
@@ -47,25 +53,42 @@ Adapter with_rows(const Llama& model, Adapter adapter, bool to_halves) {
     if (!detail::has_interleaved_rows(model, s)) continue;
     const std::string path = slot_path(model.config, s);
     if (const auto module = adapter.layers.find(path); module != adapter.layers.end())
-      for (auto& [name, tensor] : module->second.tensors)
-        if (is_by_outputs(name) && tensor.shape.front() == model.layer(s).out_features())
-          tensor = reordered(tensor, model.config.head_size, to_halves);
+      for (auto& [name, tensor] : module->second.tensors) {
+        const Outputs outputs = outputs_of(name);
+        const Index count = outputs == Outputs::columns ? tensor.shape.back() : tensor.shape.front();
+        if (outputs != Outputs::none && count == model.layer(s).out_features())
+          tensor = reordered(tensor, outputs, model.config.head_size, to_halves);
+      }
     for (lowrank::StoredTensor& tensor : adapter.saved)
       if (tensor.name == path + ".weight" || tensor.name == path + ".base_layer.weight")
-        tensor = reordered(tensor, model.config.head_size, to_halves);
+        tensor = reordered(tensor, Outputs::rows, model.config.head_size, to_halves);
   }
   return adapter;
+}
+
+/// Throws ValueError where the modules share a matrix with a row for each output, which cannot follow the rows of q and k in a GGUF file.
+void check_shared_rows(const Llama& model, const std::vector<Index>& slots, const LoraConfig& config) {
+  const bool is_turned = std::any_of(slots.begin(), slots.end(), [&](Index s) { return detail::has_interleaved_rows(model, s); });
+  lowrank::check<lowrank::ValueError>(
+      !is_turned || lowrank::method_of(config).shared.empty(), "adapter", "the layers of a ", lowrank::method_of(config).name,
+      " adapter share their projections, and a GGUF file has the rows of q_proj and k_proj in another order; "
+      "leave these two out of the targets, or use the model's Hugging Face folder");
 }
 
 }  // namespace
 
 LoraSet new_lora(const Llama& model, const LoraConfig& config, lowrank::LoraInit init, std::uint64_t seed) {
+  check_shared_rows(model, target_slots(model, config), config);
   return lowrank::new_updates(model.named_layers(), config, init, seed);
 }
 
 LoraSet bind(const Llama& model, const Adapter& adapter, double weight) {
   const auto layers = model.named_layers();
   lowrank::check_fits(adapter, lowrank::module_shapes(layers));  // before rows are moved
+  std::vector<Index> changed;
+  for (Index s = 0; s < model.slots(); ++s)
+    if (adapter.layers.contains(layers[static_cast<std::size_t>(s)].path)) changed.push_back(s);
+  check_shared_rows(model, changed, adapter.config);
   LoraSet set = lowrank::apply(with_rows(model, adapter, false), layers);
   lowrank::scale(set, weight);
   return set;

@@ -251,6 +251,9 @@ StartedLora start_lora(Llama& model, LoraConfig& config, const StartOptions& opt
   const bool is_drawn = options.start == LoraStart::standard || options.start == LoraStart::gaussian;
   lowrank::check<lowrank::ValueError>(is_drawn || !slots.empty(), "init",
                                       "this initialization is for linear layers, and none is a target; use default or gaussian");
+  const bool is_lora = slots.empty() || started.lora.at(slots.front())->lora() != nullptr;
+  lowrank::check<lowrank::ValueError>(options.start == LoraStart::standard || is_lora, "init",
+                                      "this initialization is for the factors of LoRA and DoRA; leave --init away with another method");
   switch (options.start) {
     case LoraStart::standard:
     case LoraStart::gaussian:

@@ -73,9 +73,11 @@ void info(const Options& o) {
   if (!o.json.empty()) ensure_writable(o.json, false);
   const lowrank::Adapter adapter = transformer::open_adapter(std::filesystem::path(o.path));
   const lowrank::LoraConfig& config = adapter.config;
-  std::printf("%s: %s%s, rank %ld, alpha %g, dropout %g, base %s\n", o.path.c_str(), std::string(lowrank::method_of(config).name).c_str(),
-              config.use_rslora ? " (rank-stabilized)" : "", static_cast<long>(config.rank), config.alpha, config.dropout,
-              config.base_model.value_or("not named").c_str());
+  const std::string method(lowrank::method_of(config).name);
+  std::printf("%s: %s%s, ", o.path.c_str(), method.c_str(), config.use_rslora ? " (rank-stabilized)" : "");
+  if (config.peft_type == "LORA")
+    std::printf("rank %ld, alpha %g, dropout %g, ", static_cast<long>(config.rank), config.alpha, config.dropout);
+  std::printf("base %s\n", config.base_model.value_or("not named").c_str());
   std::printf("%zu modules, %ld parameters, %s\n\n", adapter.layers.size(), static_cast<long>(adapter.parameter_count()),
               human_bytes(static_cast<long long>(adapter.bytes())).c_str());
   auto layers = Json::list();
@@ -90,7 +92,7 @@ void info(const Options& o) {
                       {"rank", config.rank},
                       {"alpha", config.alpha},
                       {"use_rslora", config.use_rslora},
-                      {"method", std::string(lowrank::method_of(config).name)},
+                      {"method", method},
                       {"adapter_parameters", adapter.parameter_count()},
                       {"adapter_bytes", adapter.bytes()},
                       {"layers", layers}});

@@ -1,9 +1,11 @@
 // Compiled twice, with other -m flags; UNIT names the function, so the two units can be linked into one program.
 #include "unit.hpp"
 
+#include <lowrank/lowrank.hpp>
+#if !defined(SINGLE_HEADER)  // which has them
 #include <lowrank/adapters.hpp>
 #include <lowrank/io.hpp>
-#include <lowrank/lowrank.hpp>
+#endif
 
 namespace lowrank::inline LOWRANK_ABI {
 

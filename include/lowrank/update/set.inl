@@ -6,7 +6,6 @@
 #include <string_view>
 #include <utility>
 
-
 namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {

@@ -6,7 +6,14 @@
 #include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/nn/linear.hpp>
 #include <lowrank/quant/nf4.hpp>
-#include <lowrank/update.hpp>
+#include <lowrank/update/adalora.hpp>
+#include <lowrank/update/hra.hpp>
+#include <lowrank/update/ia3.hpp>
+#include <lowrank/update/lora.hpp>
+#include <lowrank/update/lora_xs.hpp>
+#include <lowrank/update/miss.hpp>
+#include <lowrank/update/oft.hpp>
+#include <lowrank/update/vera.hpp>
 
 #include "../nn/nn_support.hpp"
 

@@ -23,10 +23,10 @@ LOWRANK_INLINE std::optional<std::string_view> ModuleTensors::beyond_sum() const
 }
 
 LOWRANK_INLINE ModuleTensors lora_tensors(StoredTensor a, StoredTensor b, double scale, bool is_embedding) {
-  ModuleTensors module{{}, scale, is_embedding};
-  module.tensors.emplace(module.a_name(), std::move(a));
-  module.tensors.emplace(module.b_name(), std::move(b));
-  return module;
+  ModuleTensors lora{{}, scale, is_embedding};
+  lora.tensors.emplace(lora.a_name(), std::move(a));
+  lora.tensors.emplace(lora.b_name(), std::move(b));
+  return lora;
 }
 
 LOWRANK_INLINE Index Adapter::parameter_count() const {

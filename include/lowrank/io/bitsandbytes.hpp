@@ -3,6 +3,7 @@
 #include <array>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <variant>
 
@@ -75,15 +76,17 @@ struct Parts {
 };
 Parts parts(const safetensors::File& file, const std::string& prefix, const QuantState& state);
 
-/// Calls visit(Format()) for the one of the formats in Matrices that has these properties; whether there is one.
+/// Calls visit(Format()) for the one of the variant's formats that has these properties; whether there is one.
+template <class... Formats, class Visit>
+bool visit_format(std::type_identity<std::variant<QuantizedMatrix<Formats>...>>, std::string_view quant_type, Index block, bool is_nested,
+                  const Visit& visit) {
+  return ((Formats::quant_type == quant_type && Formats::block == block && Formats::Scales::is_double_quantized == is_nested &&
+           (visit(Formats()), true)) ||
+          ...);
+}
 template <class Matrices, class Visit>
 bool visit_format(std::string_view quant_type, Index block, bool is_nested, const Visit& visit) {
-  const auto visit_one_of = [&]<class... Formats>(const std::variant<QuantizedMatrix<Formats>...>*) {
-    return ((Formats::quant_type == quant_type && Formats::block == block && Formats::Scales::is_double_quantized == is_nested &&
-             (visit(Formats()), true)) ||
-            ...);
-  };
-  return visit_one_of(static_cast<const Matrices*>(nullptr));
+  return visit_format(std::type_identity<Matrices>(), quant_type, block, is_nested, visit);
 }
 
 template <class Format>
@@ -114,11 +117,9 @@ template <class Matrices = AnyMatrix>
 Matrices load(const safetensors::File& file, const std::string& prefix) {
   const QuantState state = quant_state(file, prefix);
   Matrices matrix;
-  const bool is_known = detail::visit_format<Matrices>(state.quant_type, state.block, state.is_nested, [&]<class Format>(Format) {
-    matrix = detail::matrix_of<Format>(state, detail::parts(file, prefix, state));
-  });
-  check<FormatError>(is_known, "bitsandbytes", detail::where(file, prefix), ": no format with blocks of ", state.block);
-  return matrix;
+  const auto read = [&](auto format) { matrix = detail::matrix_of<decltype(format)>(state, detail::parts(file, prefix, state)); };
+  if (detail::visit_format<Matrices>(state.quant_type, state.block, state.is_nested, read)) return matrix;
+  fail<FormatError>("bitsandbytes", detail::where(file, prefix), ": no format with blocks of ", state.block);
 }
 
 /// The same as a weight whose format is known at run time only.

@@ -131,11 +131,11 @@ LOWRANK_INLINE QuantState quant_state(const safetensors::File& file, const std::
 LOWRANK_INLINE lowrank::AnyMatrix load_weight(const safetensors::File& file, const std::string& prefix) {
   const QuantState state = quant_state(file, prefix);
   lowrank::AnyMatrix weight;
-  const bool is_known = detail::visit_format<AnyMatrix>(state.quant_type, state.block, state.is_nested, [&]<class Format>(Format) {
-    weight = lowrank::AnyMatrix(detail::matrix_of<Format>(state, detail::parts(file, prefix, state)));
-  });
-  check<FormatError>(is_known, "bitsandbytes", detail::where(file, prefix), ": no format with blocks of ", state.block);
-  return weight;
+  const auto read = [&](auto format) {
+    weight = lowrank::AnyMatrix(detail::matrix_of<decltype(format)>(state, detail::parts(file, prefix, state)));
+  };
+  if (detail::visit_format<AnyMatrix>(state.quant_type, state.block, state.is_nested, read)) return weight;
+  fail<FormatError>("bitsandbytes", detail::where(file, prefix), ": no format with blocks of ", state.block);
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI::bitsandbytes

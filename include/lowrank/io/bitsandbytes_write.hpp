@@ -59,11 +59,12 @@ namespace detail {
 template <Source Weights, class Made>
 void quantize_as(const Weights& w, std::string_view quant_type, Index block, bool is_nested, const std::optional<Search>& search,
                  const Made& made) {
-  const bool is_known = visit_format<AnyMatrix>(quant_type, block, is_nested, [&]<class Format>(Format) {
+  const auto quantize_to = [&]<class Format>(Format) {
     made(search ? lowrank::quantize<Format>(w, *search) : lowrank::quantize<Format>(w));
-  });
-  check<ValueError>(is_known, "bitsandbytes", "no format ", name_text(quant_type), " with blocks of ", block,
-                    "; give nf4 or fp4, and a power of two from 32 to 4096");
+  };
+  if (visit_format<AnyMatrix>(quant_type, block, is_nested, quantize_to)) return;
+  fail<ValueError>("bitsandbytes", "no format ", name_text(quant_type), " with blocks of ", block,
+                   "; give nf4 or fp4, and a power of two from 32 to 4096");
 }
 
 }  // namespace detail

@@ -133,14 +133,14 @@ class Assembler {
     return {};
   }
 
-  void complete(const std::string& path, ModuleTensors& module) {
+  void complete(const std::string& path, ModuleTensors& tensors) {
     const LoraConfig& config = adapter_.config;
     for (const std::string_view name : {"lora_embedding_A", "lora_embedding_B"})
-      module.is_embedding = module.is_embedding || module.find(name);
-    check_names(path, module);
+      tensors.is_embedding = tensors.is_embedding || tensors.find(name);
+    check_names(path, tensors);
     if (config.peft_type == "LORA") {
-      check_shapes(path, module);
-      module.scale = lora_scale(module.rank(), alphas_.value(path, config.alpha), config.use_rslora);
+      check_shapes(path, tensors);
+      tensors.scale = lora_scale(tensors.rank(), alphas_.value(path, config.alpha), config.use_rslora);
     }
     for (auto note : {ranks_.overlap(path), alphas_.overlap(path)})
       if (note) adapter_.notes.push_back(std::move(*note));

@@ -175,14 +175,14 @@ LOWRANK_INLINE AnyUpdate sum_of(const std::vector<const AnyUpdate*>& parts) {
 
 /// The tensors of an update by the names that its method gives them.
 LOWRANK_INLINE ModuleTensors tensors_of(AnyUpdate update, const NamedLayer& layer) {
-  ModuleTensors module{{}, 1, layer.is_embedding};
-  if (const auto* lora = update.lora()) module.scale = static_cast<double>(lora->scale);
+  ModuleTensors made{{}, 1, layer.is_embedding};
+  if (const auto* lora = update.lora()) made.scale = static_cast<double>(lora->scale);
   update.visit_parameters([&](const Parameter<float>& parameter) {
     StoredTensor tensor = from_weight(parameter.name, parameter.value);
     if (parameter.is_vector) tensor.shape = {parameter.size()};
-    module.tensors.emplace(parameter.name.substr(layer.path.size() + 1), std::move(tensor));
+    made.tensors.emplace(parameter.name.substr(layer.path.size() + 1), std::move(tensor));
   });
-  return module;
+  return made;
 }
 
 }  // namespace detail

@@ -38,7 +38,7 @@ inline void add_transposed(const Target& target, const Piece& piece, Index row, 
     const float* const stored = in_place ? static_cast<const float*>(piece.weight.data()) + k * stride + col : buffer;
     if (!in_place) decode(target, piece.weight, k, count, col, rows, buffer, rows);
     for (Index t = 0; t < tokens; ++t) {
-      float weights[height];
+      alignas(64) float weights[height];
       for (Index j = 0; j < count; ++j) weights[j] = piece.scale * x[t * depth + piece.depth + k + j];
       target.elementwise.add_weighted_rows(stored, in_place ? stride : rows, count, weights, rows, y + t * ldy + row);
     }

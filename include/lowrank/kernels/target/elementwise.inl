@@ -13,9 +13,10 @@ void each(Index n, Operation& operation) {
 /// The nearest bfloat16 of each number, ties to even; NaN stays NaN. The rule of core/types.hpp, for vectors.
 inline Floats nearest_bfloat16(Floats x) {
   typedef std::uint32_t Words __attribute__((vector_size(sizeof(Floats))));
-  typedef std::int32_t Integers __attribute__((vector_size(sizeof(Floats))));
-  const Words bits = __builtin_bit_cast(Words, x), up = bits + 0x7fffu + ((bits >> 16) & 1u);
-  const Words kept = __builtin_bit_cast(Integers, bits & 0x7fffffffu) > 0x7f800000 ? bits | 0x400000u : up;
+  typedef float Numbers __attribute__((vector_size(sizeof(Floats))));
+  const Words bits = __builtin_bit_cast(Words, x), nearest = bits + 0x7fffu + ((bits >> 16) & 1u);
+  const Numbers number = __builtin_bit_cast(Numbers, x);
+  const Words kept = number == number ? nearest : bits | 0x400000u;
   return __builtin_bit_cast(Floats, kept & 0xffff0000u);
 }
 

@@ -70,8 +70,9 @@ inline bool can_stream(const BlockSource& s) {
 struct BlockRows {
   const BlockSource& source;
   Index row_bytes, scale_bytes;  ///< from one row to the next, of blocks and of an array of scales
-  Index chunk_pitch;             ///< bytes from one chunk of a row to the next, on average
-  Index block_bytes, codes_at, scale_at;
+  Index block_bytes;
+  Index codes_at;                         ///< where a row's codes begin
+  Index scale_from_codes;                 ///< from a block's codes to its scale
   int group_shift, block_shift;           ///< group and block are powers of two
   alignas(16) std::int32_t pair_mask[4];  ///< of a scale and an offset side by side: bits set for those that a block has
 
@@ -79,10 +80,9 @@ struct BlockRows {
       : source(p.weight->blocks()),
         row_bytes(source.row_bytes()),
         scale_bytes(source.pitch / source.group * 4),
-        chunk_pitch(row_bytes / p.chunks),
         block_bytes(source.block_bytes),
-        codes_at(source.codes_at),
-        scale_at(source.scale_at),
+        codes_at(source.order == CodeOrder::nibble_pairs ? 0 : source.codes_at),
+        scale_from_codes(source.scale_at - codes_at),
         group_shift(std::countr_zero(static_cast<std::size_t>(source.group))),
         block_shift(std::countr_zero(static_cast<std::size_t>(source.block))),
         pair_mask{-1, source.offset_at < 0 ? 0 : -1, 0, 0} {}
@@ -96,7 +96,7 @@ struct RowGroup {
   static constexpr Index window_groups = 128;
 
   const BlockRows& all;
-  const std::byte *codes[Rows], *scales[Rows];  ///< where a row begins, and its scales (Scaling::array)
+  const std::byte *codes[Rows], *scales[Rows];  ///< where a row's codes begin, and its scales (Scaling::array)
   const std::byte* ahead;                       ///< where prefetching begins
   Index row[Rows];                              ///< their numbers
   Index first_group = 0;                        ///< of those read ahead
@@ -106,18 +106,17 @@ struct RowGroup {
     LOWRANK_UNROLL
     for (int r = 0; r < Rows; ++r) {
       row[r] = p.row + (begin + r < p.rows ? begin + r : p.rows - 1);
-      codes[r] = all.source.data + row[r] * all.row_bytes;
+      codes[r] = all.source.data + row[r] * all.row_bytes + all.codes_at;
       if constexpr (M == Scaling::array) scales[r] = all.source.scales + row[r] * all.scale_bytes;
     }
     ahead = codes[0] + (all.row_bytes >= 4096 / Rows ? Rows * all.row_bytes : 4096);
   }
 
-  /// Asks for the rows that come 4 KiB or more later, a chunk's share at a time: rows are short, and the processor's own prefetching ends
-  /// with every page.
-  [[gnu::always_inline]] void prefetch(Index c) const {
-    const std::byte* at = ahead + c * (Rows * all.chunk_pitch);
+  /// Asks for the rows that come 4 KiB or more later, a share with the chunk that lies at `at`: rows are short, and the processor's own
+  /// prefetching ends with every page.
+  [[gnu::always_inline]] void prefetch(Index at) const {
     LOWRANK_UNROLL
-    for (Index line = 0; line < (Rows * 20 + 63) / 64; ++line) __builtin_prefetch(at + 64 * line);
+    for (Index line = 0; line < (Rows * 20 + 63) / 64; ++line) __builtin_prefetch(ahead + Rows * at + 64 * line);
   }
 
   /// Chunks whose scales are at hand after read_ahead, which begins with the group of a chunk.
@@ -131,16 +130,13 @@ struct RowGroup {
     }
   }
 
-  /// Byte of the row at which the block that holds chunk c begins, and of the block at which the chunk's codes do.
-  [[gnu::always_inline]] Index block_at(Index c) const {
+  /// Bytes from the beginning of a row's codes to those of chunk c: the same in every row.
+  [[gnu::always_inline]] Index place_of(Index c) const {
     if constexpr (L == Layout::pairs) return c * 16;
-    return (has_plain_blocks ? c : c >> (all.block_shift - 5)) * all.block_bytes;
-  }
-  [[gnu::always_inline]] Index inside(Index c) const {
-    if constexpr (L == Layout::pairs) return 0;
-    if constexpr (has_plain_blocks) return all.codes_at;
-    const Index position = c & ((Index{1} << (all.block_shift - 5)) - 1);
-    return all.codes_at + (L == Layout::long_halves ? position / 2 * 32 : position * (L == Layout::bytes ? 32 : 16));
+    if constexpr (has_plain_blocks) return c * all.block_bytes;
+    const int shift = all.block_shift - 5;
+    const Index position = c & ((Index{1} << shift) - 1);
+    return (c >> shift) * all.block_bytes + (L == Layout::long_halves ? position / 2 * 32 : position * 16);
   }
   /// Group of chunk c: in the row (Scaling::array), or in what was read ahead.
   [[gnu::always_inline]] Index group_of(Index c) const { return (c * 32 >> all.group_shift) - first_group; }

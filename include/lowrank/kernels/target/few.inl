@@ -71,14 +71,14 @@ void one_token(const FewTokens& p, const Strip& strip, const BlockReader<Codes>&
     rows.read_ahead(begin, strip.end);
     const Index end = strip.end - begin < rows.window() ? strip.end : begin + rows.window();
     for (Index c = begin; c < end; ++c) {
-      rows.prefetch(c);
-      const Index block = rows.block_at(c), inside = rows.inside(c);
+      const Index at = rows.place_of(c);
+      rows.prefetch(at);
       const float* x = p.x + c * 32;
       LOWRANK_UNROLL
       for (int r = 0; r < Rows; ++r) {
         Floats w[chunk_vectors];
-        load_chunk<L>(rows.codes[r] + block + inside, c, reader.codes, w);
-        const auto pair = load_pair(rows, r, c, block);
+        load_chunk<L>(rows.codes[r] + at, c, reader.codes, w);
+        const auto pair = load_pair(rows, r, c, at);
         Floats part = w[0] * Floats::load(x, Whole{});
         LOWRANK_UNROLL
         for (int k = 1; k < chunk_vectors; ++k) part = fma(w[k], Floats::load(x + Floats::size * k, Whole{}), part);
@@ -94,11 +94,12 @@ void one_token(const FewTokens& p, const Strip& strip, const BlockReader<Codes>&
 template <Layout L, Scaling M, class Codes, int Rows>
 [[gnu::always_inline]] inline void scaled_chunk(const RowGroup<L, M, Rows>& rows, Index c, const Codes& codes,
                                                 Floats (&w)[Rows][chunk_vectors]) {
-  const Index block = rows.block_at(c), inside = rows.inside(c);
+  const Index at = rows.place_of(c);
+  if constexpr (!copies_tokens) rows.prefetch(at);
   LOWRANK_UNROLL
   for (int r = 0; r < Rows; ++r) {
-    load_chunk<L>(rows.codes[r] + block + inside, c, codes, w[r]);
-    const auto pair = load_pair(rows, r, c, block);
+    load_chunk<L>(rows.codes[r] + at, c, codes, w[r]);
+    const auto pair = load_pair(rows, r, c, at);
     const Floats scale = scale_of(pair);
     LOWRANK_UNROLL
     for (int k = 0; k < chunk_vectors; ++k) w[r][k] = few::has_offset(M) ? fma(w[r][k], scale, offset_of(pair)) : w[r][k] * scale;
@@ -116,7 +117,6 @@ void few_rows(const FewTokens& p, const Strip& strip, const BlockReader<Codes>& 
     rows.read_ahead(begin, strip.end);
     const Index end = strip.end - begin < rows.window() ? strip.end : begin + rows.window();
     for (Index c = begin; c < end; ++c, x += chunk_stride<Tokens>) {
-      if constexpr (!copies_tokens) rows.prefetch(c);
       Floats w[Rows][chunk_vectors];
       scaled_chunk(rows, c, reader.codes, w);
       add_products(w, x, token_stride(p), sum);

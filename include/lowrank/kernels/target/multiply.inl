@@ -15,14 +15,12 @@ void multiply_tile(Index words, Index rows, Index column_count, const Word* a, c
     }
   }
   for (Index k = 0; k < words; ++k, a += Vectors * lanes, b += columns) add_word(a, b, sum);
+  __asm__("" : "+r"(c), "+r"(ldc));  // so that no address of the result is computed before the loop and kept
   LOWRANK_UNROLL
-  for (int j = 0; j < Columns; ++j) {
+  for (int j = 0; j < Columns; ++j, c += ldc) {
     if (j >= column_count) break;
     LOWRANK_UNROLL
-    for (int v = 0; v < Vectors; ++v) {
-      float* to = c + j * ldc + v * lanes;
-      v < Vectors - 1 ? sum[j][v].store(to, Whole{}) : sum[j][v].store(to, last);
-    }
+    for (int v = 0; v < Vectors; ++v) v < Vectors - 1 ? sum[j][v].store(c + v * lanes, Whole{}) : sum[j][v].store(c + v * lanes, last);
   }
 }
 

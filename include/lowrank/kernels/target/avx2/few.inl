@@ -127,8 +127,8 @@ struct Pair {
 [[gnu::always_inline]] inline Floats offset_of(Pair pair) { return {_mm256_movehdup_ps(pair.offset)}; }
 
 template <Layout L, Scaling M, int Rows>
-[[gnu::always_inline]] inline Pair load_pair(const RowGroup<L, M, Rows>& rows, int r, Index c, Index block) {
-  [[maybe_unused]] const std::byte* at = rows.codes[r] + block + rows.all.scale_at;
+[[gnu::always_inline]] inline Pair load_pair(const RowGroup<L, M, Rows>& rows, int r, Index c, Index place) {
+  [[maybe_unused]] const std::byte* at = rows.codes[r] + place + rows.all.scale_from_codes;
   __m256 scale, offset;
   if constexpr (M == Scaling::array) {
     scale = offset = _mm256_set1_ps(ArrayScales::float_at(rows.scales[r], rows.group_of(c)));

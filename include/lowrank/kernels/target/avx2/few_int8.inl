@@ -77,11 +77,12 @@ struct ByteStrip {
 template <Layout L, Scaling M, int Rows, int Tokens>
 [[gnu::always_inline]] inline void add_byte_chunk(const RowGroup<L, M, Rows>& rows, Index c, __m256i table, const ByteStrip& strip,
                                                   Index at, Floats (&sum)[Rows][Tokens]) {
-  const Index block = rows.block_at(c), inside = rows.inside(c);
+  const Index place = rows.place_of(c);
+  if constexpr (Tokens == 1) rows.prefetch(place);
   LOWRANK_UNROLL
   for (int r = 0; r < Rows; ++r) {
-    const __m256i u = load_bytes<L>(rows.codes[r] + block + inside, c, table), magnitude = _mm256_abs_epi8(u);
-    const Pair pair = load_pair(rows, r, c, block);
+    const __m256i u = load_bytes<L>(rows.codes[r] + place, c, table), magnitude = _mm256_abs_epi8(u);
+    const Pair pair = load_pair(rows, r, c, place);
     LOWRANK_UNROLL
     for (int t = 0; t < Tokens; ++t) {
       const __m256i q = _mm256_load_si256(reinterpret_cast<const __m256i*>(strip.q + (at + t) * 32));
@@ -105,7 +106,6 @@ void few_rows_int8(const FewTokens& p, const ByteStrip& strip, const BlockReader
     rows.read_ahead(begin, strip.end);
     const Index end = strip.end - begin < rows.window() ? strip.end : begin + rows.window();
     for (Index c = begin; c < end; ++c, at += Tokens) {
-      if constexpr (Tokens == 1) rows.prefetch(c);
       add_byte_chunk(rows, c, table, strip, at, sum);
     }
   }

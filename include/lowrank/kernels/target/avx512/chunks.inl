@@ -68,11 +68,11 @@ struct Pair {
 
 /// Scaling::half_offset serves formats without offsets too.
 template <Layout L, Scaling M, int Rows>
-[[gnu::always_inline]] inline Pair load_pair(const RowGroup<L, M, Rows>& rows, int r, Index c, Index block) {
+[[gnu::always_inline]] inline Pair load_pair(const RowGroup<L, M, Rows>& rows, int r, Index c, Index place) {
   if constexpr (M == Scaling::array) {
     return {_mm_load_ss(reinterpret_cast<const float*>(rows.scales[r] + rows.group_of(c) * 4))};
   } else if constexpr (M == Scaling::half_offset) {
-    const __m128 both = _mm_cvtph_ps(_mm_loadu_si32(rows.codes[r] + block + rows.all.scale_at));
+    const __m128 both = _mm_cvtph_ps(_mm_loadu_si32(rows.codes[r] + place + rows.all.scale_from_codes));
     return {_mm_and_ps(both, _mm_load_ps(reinterpret_cast<const float*>(rows.all.pair_mask)))};
   } else {
     const Index g = rows.group_of(c);

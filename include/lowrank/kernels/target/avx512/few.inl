@@ -7,9 +7,10 @@ inline const float* tokens_of(const FewTokens& p) { return p.x; }
 template <int Rows, int Tokens>
 [[gnu::always_inline]] inline void add_products(const Floats (&w)[Rows][2], const float* x, Index stride, Floats (&sum)[Rows][Tokens]) {
   LOWRANK_UNROLL
-  for (int t = 0; t < Tokens; ++t) {
-    __m512 first = _mm512_loadu_ps(x + stride * t), second = _mm512_loadu_ps(x + stride * t + 16);
-    __asm__("" : "+v"(first), "+v"(second));  // once for all rows: GCC would make them operands in memory
+  for (int t = 0; t < Tokens; ++t, x += stride) {
+    __m512 first = _mm512_loadu_ps(x), second = _mm512_loadu_ps(x + 16);
+    // Loaded once for all rows, from an address that moves: GCC would make them operands in memory, and keep a register for each token.
+    __asm__("" : "+v"(first), "+v"(second), "+r"(x));
     LOWRANK_UNROLL
     for (int r = 0; r < Rows; ++r) sum[r][t].v = _mm512_fmadd_ps(w[r][1].v, second, _mm512_fmadd_ps(w[r][0].v, first, sum[r][t].v));
   }

@@ -106,16 +106,16 @@ inline void load_codes(const BlockSource& s, Index row, Index count, Index col, 
     }
     return;
   }
-  const std::byte* transposed_from = nullptr;
+  const CodePlace place(s, row * s.pitch + col);
+  const bool is_one_run = s.order == CodeOrder::nibble_halves && s.run == 16;  // 16 bytes, which hold both parts
   for (Index part = 0; part < 2; ++part) {
-    const CodePlace place(s, row * s.pitch + col + 16 * part);
-    if (place.bytes != transposed_from) transpose_bytes(place.bytes, row_bytes, count, transposed);
-    transposed_from = place.bytes;  // a run of 16 bytes holds both parts
+    if (part == 0 || !is_one_run) transpose_bytes(place.bytes + 16 * part, row_bytes, count, transposed);
+    const unsigned shift = is_one_run && part == 1 ? 4 : place.shift;
     LOWRANK_UNROLL
     for (int z = 0; z < 4; ++z) {
       __m512i part_codes = transposed[z];
       if (s.order == CodeOrder::nibble_halves)
-        part_codes = _mm512_and_si512(place.shift == 0 ? part_codes : _mm512_srli_epi16(part_codes, 4), nibble);
+        part_codes = _mm512_and_si512(shift == 0 ? part_codes : _mm512_srli_epi16(part_codes, 4), nibble);
       _mm512_store_si512(codes + 256 * part + 64 * z, part_codes);
     }
   }

@@ -140,12 +140,12 @@ void few_rows_int8(const FewTokens& p, const BlockReader<UnsignedTable>& reader,
     rows.read_ahead(begin, p.chunks);
     const Index end = p.chunks - begin < rows.window() ? p.chunks : begin + rows.window();
     for (Index c = begin; c < end; ++c) {
-      rows.prefetch(c);
-      const Index block = rows.block_at(c), inside = rows.inside(c);
+      const Index at = rows.place_of(c);
+      rows.prefetch(at);
       LOWRANK_UNROLL
       for (int r = 0; r < Rows; ++r) {
-        const __m256i codes = load_bytes<L>(rows.codes[r] + block + inside, c, table);
-        const __m128 pair = load_pair(rows, r, c, block).v;
+        const __m256i codes = load_bytes<L>(rows.codes[r] + at, c, table);
+        const __m128 pair = load_pair(rows, r, c, at).v;
         LOWRANK_UNROLL
         for (int t = 0; t < Tokens; ++t) {
           const __m256i q = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p.q + t * width + c * 32));

@@ -9,7 +9,7 @@
 #include <cli/common.hpp>
 
 namespace cli {
-namespace {
+namespace adapter_show {
 
 struct Options {
   std::string path, json;
@@ -98,16 +98,16 @@ void info(const Options& o) {
                       {"layers", layers}});
 }
 
-}  // namespace
+}  // namespace adapter_show
 
 void add_adapter(Command app) {
   Command command = app.add_command("adapter", "looks into adapters, combines them, changes their rank");
   command.require_command();
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<adapter_show::Options>();
   Command show = command.add_command("info", "prints what an adapter holds");
   show.add_option("path", o->path, "a PEFT or mlx-lm folder, or a GGUF adapter").required();
   show.add_option("--json", o->json, "writes the same to this file as JSON");
-  show.when_called([o] { info(*o); });
+  show.when_called([o] { adapter_show::info(*o); });
   add_adapter_algebra(command);
   add_adapter_convert(command);
   add_adapter_merge(command);

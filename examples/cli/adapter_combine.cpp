@@ -12,7 +12,7 @@
 #include <cli/common.hpp>
 
 namespace cli {
-namespace {
+namespace adapter_combine {
 
 using lowrank::RankChoice;
 
@@ -160,38 +160,38 @@ void add_rank(Command command, Options& o, const char* rank_help) {
       .excludes(rank);
 }
 
-}  // namespace
+}  // namespace adapter_combine
 
 void add_adapter_algebra(Command adapter) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<adapter_combine::Options>();
   Command sum = adapter.add_command("combine", "several adapters as one, each with a weight");
   sum.add_option("adapters", o->inputs, "PEFT or mlx folders or GGUF files, as PATH or PATH:weight; weights may be negative").required();
   sum.add_option("--method", o->method,
                  "concat (exact), linear or svd (nearest of the rank), ties, dare_linear, dare_ties, magnitude_prune; with peft_ in front "
                  "PEFT's own result, such as peft_linear, peft_ties or peft_ties_svd")
       .shows_default();
-  add_rank(sum, *o, "rank of the result; default: the largest of the inputs");
+  adapter_combine::add_rank(sum, *o, "rank of the result; default: the largest of the inputs");
   sum.add_option("--density", o->density, "share of the elements that pruning methods keep").in_range(1e-6, 1.0).shows_default();
   sum.add_option("--sign-vote", o->vote, "ties: signs are elected by sum or by number").one_of({"total", "frequency"}).shows_default();
   sum.add_option("--seed", o->seed, "seed of random dropping").shows_default();
-  add_model(sum, *o);
-  add_outputs(sum, *o);
-  sum.when_called([o] { combine(*o); });
+  adapter_combine::add_model(sum, *o);
+  adapter_combine::add_outputs(sum, *o);
+  sum.when_called([o] { adapter_combine::combine(*o); });
 
   Command small = adapter.add_command("resize", "an adapter at another rank, each layer as near as that rank allows");
   small.add_option("adapter", o->input, "a PEFT or mlx folder, or a GGUF file").required();
-  add_rank(small, *o, "rank of the result");
-  add_model(small, *o);
-  add_outputs(small, *o);
-  small.when_called([o] { resize(*o); });
+  adapter_combine::add_rank(small, *o, "rank of the result");
+  adapter_combine::add_model(small, *o);
+  adapter_combine::add_outputs(small, *o);
+  small.when_called([o] { adapter_combine::resize(*o); });
 
   Command difference = adapter.add_command("extract", "the difference of two models as an adapter");
   difference.add_option("--base", o->base, "a .gguf file, a Hugging Face folder, or demo").required();
   difference.add_option("--tuned", o->tuned, "a model of the same architecture").required();
   difference.add_option("--targets", o->targets, "all-linear, names separated by commas, or a regular expression").shows_default();
-  add_rank(difference, *o, "rank of the adapter");
-  add_outputs(difference, *o);
-  difference.when_called([o] { extract(*o); });
+  adapter_combine::add_rank(difference, *o, "rank of the adapter");
+  adapter_combine::add_outputs(difference, *o);
+  difference.when_called([o] { adapter_combine::extract(*o); });
 }
 
 }  // namespace cli

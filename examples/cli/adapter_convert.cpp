@@ -7,7 +7,7 @@
 #include <cli/common.hpp>
 
 namespace cli {
-namespace {
+namespace adapter_convert {
 
 using transformer::AdapterFormat;
 
@@ -36,16 +36,16 @@ void run(const Options& o) {
   for (const std::string& note : adapter.notes) std::printf("  note: %s\n", note.c_str());
 }
 
-}  // namespace
+}  // namespace adapter_convert
 
 void add_adapter_convert(Command adapter) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<adapter_convert::Options>();
   Command command = adapter.add_command("convert", "writes an adapter of PEFT, llama.cpp (GGUF) or mlx-lm for PEFT or llama.cpp");
   command.add_option("in", o->in, "a PEFT or mlx-lm folder, or a GGUF adapter").required();
   command.add_option("out", o->out, "folder (peft) or file (gguf) for the result").required();
   command.add_option("--model", o->model, "the base: a .gguf file, a Hugging Face folder, or demo; needed where GGUF is involved");
   command.add_option("--format", o->format, "what to write; default: gguf where OUT ends in .gguf, else peft").one_of({"peft", "gguf"});
-  command.when_called([o] { run(*o); });
+  command.when_called([o] { adapter_convert::run(*o); });
 }
 
 }  // namespace cli

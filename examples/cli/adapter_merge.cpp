@@ -8,7 +8,7 @@
 #include <cli/common.hpp>
 
 namespace cli {
-namespace {
+namespace adapter_merge {
 
 struct Options {
   Common common;
@@ -71,10 +71,10 @@ void run(const Options& o) {
   write_json(o.common.json, {{"model", o.model}, {"out", o.out}, {"layers", layers_json(merged.layers)}});
 }
 
-}  // namespace
+}  // namespace adapter_merge
 
 void add_adapter_merge(Command adapter) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<adapter_merge::Options>();
   Command command = adapter.add_command("merge", "writes a copy of a model with adapters in its weights");
   command.add_option("--model", o->model, "a .gguf file, a Hugging Face folder, or demo").required();
   command.add_option("--adapter", o->adapters, "PATH or PATH:scale; several are summed").required();
@@ -86,7 +86,7 @@ void add_adapter_merge(Command adapter) {
   command.add_option("--residual", o->merge.residual_rank, "rank of an adapter for what rounding loses").in_range(1, 1 << 16);
   command.add_option("--residual-out", o->residual_out, "folder for that adapter");
   add_common(command, o->common);
-  command.when_called([o] { run(*o); });
+  command.when_called([o] { adapter_merge::run(*o); });
 }
 
 }  // namespace cli

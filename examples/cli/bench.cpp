@@ -13,7 +13,7 @@
 #include <cli/common.hpp>
 
 namespace cli {
-namespace {
+namespace bench {
 
 constexpr Index decode_prompt = 32;
 
@@ -257,13 +257,13 @@ void add_options(Command command, Options& o) {
   add_common(command, o.common, Devices::cpu_and_cuda);
 }
 
-}  // namespace
+}  // namespace bench
 
 void add_bench(Command app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<bench::Options>();
   Command command = app.add_command("bench", "measures reading a prompt, decoding and a training step");
-  add_options(command, *options);
-  command.when_called([options] { run(*options); });
+  bench::add_options(command, *options);
+  command.when_called([options] { bench::run(*options); });
 }
 
 }  // namespace cli

@@ -48,8 +48,11 @@ struct Session {
 
 /// Calls run(Cpu{}) or run(Cuda{}), by where the session's model runs.
 template <class Run>
-auto on_device(const Session& session, const Run& run) {
-  return session.gpu ? run(lowrank::Cuda{}) : run(lowrank::Cpu{});
+auto on_device([[maybe_unused]] const Session& session, const Run& run) {
+#if defined(LOWRANK_CLI_HAS_CUDA)
+  if (session.gpu) return run(lowrank::Cuda{});
+#endif
+  return run(lowrank::Cpu{});
 }
 
 /// The GPU of --device cuda, in use while the result lives. Throws Error where there is none or this build knows none.

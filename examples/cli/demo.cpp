@@ -11,7 +11,7 @@
 #include <cli/common.hpp>
 
 namespace cli {
-namespace {
+namespace demo {
 
 constexpr std::array domains{"healthcare", "finance", "legal", "manufacturing", "retail"};
 constexpr Index sequence = 128;
@@ -210,14 +210,14 @@ void run(const Options& o) {
   lowrank::check<lowrank::Error>(before == after && merged_equal, "demo", "a property above does not hold");
 }
 
-}  // namespace
+}  // namespace demo
 
 void add_demo(Command app) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<demo::Options>();
   Command command = app.add_command("demo", "five adapters on the embedded tiny model, swapped per request");
   command.add_option("--steps", o->steps, "optimizer steps for each adapter").in_range(1, 1 << 20).shows_default();
   add_common(command, o->common);
-  command.when_called([o] { run(*o); });
+  command.when_called([o] { demo::run(*o); });
 }
 
 }  // namespace cli

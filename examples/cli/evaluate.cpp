@@ -8,7 +8,7 @@
 #include <cli/common.hpp>
 
 namespace cli {
-namespace {
+namespace evaluate {
 
 struct Options {
   Common common;
@@ -68,10 +68,10 @@ void run(const Options& o) {
   write_json(o.common.json, json);
 }
 
-}  // namespace
+}  // namespace evaluate
 
 void add_evaluate(Command app) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<evaluate::Options>();
   Command command = app.add_command("evaluate", "measures how well a model predicts a text, or writes its logits");
   command.add_option("--model", o->model, "a .gguf file, a Hugging Face folder, or demo").required();
   command.add_option("--adapter", o->adapters, "a PEFT folder, as PATH or PATH:scale; may be repeated");
@@ -86,7 +86,7 @@ void add_evaluate(Command app) {
   add_common(command, o->common, Devices::cpu_and_cuda);
   command.when_called([o, data, ids] {
     if (!data.is_given() && !ids.is_given()) fail_required("--data or --ids");
-    run(*o);
+    evaluate::run(*o);
   });
 }
 

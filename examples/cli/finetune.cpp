@@ -16,7 +16,7 @@
 #include <cli/common.hpp>
 
 namespace cli {
-namespace {
+namespace finetune {
 
 struct Options {
   Common common;
@@ -297,13 +297,13 @@ void run(const Options& given) {
   report(o, session, lora, course, before, after, has_held_out);
 }
 
-}  // namespace
+}  // namespace finetune
 
 void add_finetune(Command app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<finetune::Options>();
   Command command = app.add_command("finetune", "trains a low-rank adapter on a frozen model and saves it");
-  add_options(command, *options);
-  command.when_called([options] { run(*options); });
+  finetune::add_options(command, *options);
+  command.when_called([options] { finetune::run(*options); });
 }
 
 }  // namespace cli

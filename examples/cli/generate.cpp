@@ -5,7 +5,7 @@
 #include <cli/common.hpp>
 
 namespace cli {
-namespace {
+namespace generate {
 
 struct Options {
   Common common;
@@ -42,10 +42,10 @@ void run(Options o) {
   write_json(o.common.json, json);
 }
 
-}  // namespace
+}  // namespace generate
 
 void add_generate(Command app) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<generate::Options>();
   Command command = app.add_command("generate", "continues a prompt");
   command.add_option("--model", o->model, "a .gguf file, a Hugging Face folder, or demo").required();
   command.add_option("--adapter", o->adapters, "a PEFT folder, as PATH or PATH:scale; may be repeated, the updates add up");
@@ -57,7 +57,7 @@ void add_generate(Command app) {
       .in_range(0.0, 1.0)
       .shows_default();
   add_common(command, o->common, Devices::cpu_and_cuda);
-  command.when_called([o] { run(*o); });
+  command.when_called([o] { generate::run(*o); });
 }
 
 }  // namespace cli

@@ -8,7 +8,7 @@
 #include <cli/common.hpp>
 
 namespace cli {
-namespace {
+namespace pretrain {
 
 /// The recipe of the embedded model is these defaults on examples/data/pretrain.
 struct Options {
@@ -73,10 +73,10 @@ void run(Options o) {
   write_json(o.common.json, json);
 }
 
-}  // namespace
+}  // namespace pretrain
 
 void add_pretrain(Command app) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<pretrain::Options>();
   Command command = app.add_command("pretrain", "trains the tiny byte-level model of the demo from nothing and writes it as GGUF");
   command.add_option("--data", o->data, "a text file, or a folder of .txt files").shows_default();
   command.add_option("--out", o->out, "the .gguf file to write").required();
@@ -86,7 +86,7 @@ void add_pretrain(Command app) {
   command.add_option("--sequence", o->sequence, "bytes a sequence").in_range(1, 512).shows_default();
   command.add_option("--learning-rate", o->train.learning_rate, "peak learning rate of AdamW").positive().shows_default();
   add_common(command, o->common);
-  command.when_called([o] { run(*o); });
+  command.when_called([o] { pretrain::run(*o); });
 }
 
 }  // namespace cli

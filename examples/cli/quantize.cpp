@@ -1,8 +1,6 @@
 #include <cstdio>
 #include <set>
 
-#include <nlohmann/json.hpp>
-
 #include <lowrank/io/bitsandbytes_write.hpp>
 #include <lowrank/io/json.hpp>
 #include <lowrank/nn/frozen_linear.hpp>
@@ -15,7 +13,7 @@
 #include <cli/common.hpp>
 
 namespace cli {
-namespace {
+namespace quantize {
 
 namespace fs = std::filesystem;
 using lowrank::StoredTensor;
@@ -49,7 +47,7 @@ const char* dtype_text(lowrank::DType dtype) {
 /// config.json with the quantization_config that transformers writes; everything else stays. The size of the blocks stands beside each
 /// weight.
 std::string quantized_config(const std::string& text, const Options& o, const char* compute) {
-  auto config = nlohmann::json::parse(text);  // sorted, as transformers saves it
+  auto config = lowrank::json::parse(text, "quantize", "config.json");  // sorted, as transformers saves it
   config["quantization_config"] = {{"_load_in_4bit", true},
                                    {"_load_in_8bit", false},
                                    {"bnb_4bit_compute_dtype", compute},
@@ -63,7 +61,7 @@ std::string quantized_config(const std::string& text, const Options& o, const ch
                                    {"load_in_4bit", true},
                                    {"load_in_8bit", false},
                                    {"quant_method", "bitsandbytes"}};
-  return config.dump(2) + '\n';
+  return lowrank::json::text_of(config, 2) + '\n';
 }
 
 struct Counts {
@@ -101,7 +99,7 @@ std::vector<StoredTensor> quantized_tensors(const transformer::FolderTensors& fo
 void refuse_quantized(const fs::path& folder) {
   const auto path = folder / "config.json";
   const auto config = lowrank::json::parse(transformer::read_text(path), "quantize", lowrank::path_text(path));
-  lowrank::check<lowrank::FormatError>(!config.is_object() || config.value("quantization_config", nlohmann::json()).is_null(), "quantize",
+  lowrank::check<lowrank::FormatError>(!config.is_object() || lowrank::json::member(config, "quantization_config").is_null(), "quantize",
                                        lowrank::path_text(path), " has a quantization_config already; give the model before quantization");
 }
 
@@ -143,10 +141,10 @@ void run(const Options& o) {
                       {"peak_rss_bytes", peak_memory()}});
 }
 
-}  // namespace
+}  // namespace quantize
 
 void add_quantize(Command app) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<quantize::Options>();
   Command command = app.add_command("quantize", "writes a Hugging Face model with 4-bit weights, as bitsandbytes does");
   command.add_option("--model", o->model, "a Hugging Face folder").required();
   command.add_option("--out", o->out, "folder for the result").required();
@@ -154,7 +152,7 @@ void add_quantize(Command app) {
   command.add_option("--block", o->block, "weights that share a scale").one_of({32, 64, 128, 256, 512, 1024, 2048, 4096}).shows_default();
   command.add_flag("--double-quant", o->double_quant, "stores the scales in 8 bits as well");
   command.add_option("--json", o->json, "writes the results to this file as JSON");
-  command.when_called([o] { run(*o); });
+  command.when_called([o] { quantize::run(*o); });
 }
 
 }  // namespace cli

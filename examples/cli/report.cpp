@@ -8,9 +8,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include <nlohmann/json.hpp>
-
 #include <lowrank/io/file.hpp>
+#include <lowrank/io/json.hpp>
 
 #include <support/plot.hpp>
 
@@ -30,39 +29,61 @@ void Json::update(const Json& other) {
   for (const auto& [name, value] : other.members_) (*this)[name] = value;
 }
 
-/// A value of a report as nlohmann-json holds it, which knows how numbers and texts are written.
+/// Writes a value of a report: objects keep the order of their members, numbers and texts are nlohmann-json's.
 struct JsonWriter {
-  using Tree = nlohmann::ordered_json;
+  int indent;  // of a member in its object; -1: all on one line
+  std::string text = {};
 
-  static Tree tree(const Json& value) {
+  void write(const Json& value, int depth = 0) {
     switch (value.kind_) {
       case Json::Kind::null:
-        return nullptr;
+        return append(nullptr);
       case Json::Kind::truth:
-        return value.integer_ != 0;
+        return append(value.integer_ != 0);
       case Json::Kind::integer:
-        return value.integer_;
+        return append(value.integer_);
       case Json::Kind::real:
-        return value.real_;
+        return append(value.real_);
       case Json::Kind::text:
-        return value.text_;
+        return append(value.text_);
       case Json::Kind::list:
       case Json::Kind::object:
-        break;
+        return write_members(value, depth);
     }
-    const bool is_list = value.kind_ == Json::Kind::list;
-    Tree result = is_list ? Tree::array() : Tree::object();
-    for (const auto& [name, member] : value.members_) is_list ? result.push_back(tree(member)) : void(result[name] = tree(member));
-    return result;
   }
-  static std::string text(const Json& value, int indent) { return tree(value).dump(indent, ' ', false, Tree::error_handler_t::replace); }
+
+ private:
+  void append(const lowrank::json::Json& leaf) { text += lowrank::json::readable(leaf); }
+  void new_line(int depth) {
+    if (indent >= 0) text += '\n' + std::string(static_cast<std::size_t>(depth * indent), ' ');
+  }
+  void write_members(const Json& value, int depth) {
+    const bool is_list = value.kind_ == Json::Kind::list;
+    text += is_list ? '[' : '{';
+    for (const auto& [name, member] : value.members_) {
+      if (&member != &value.members_.front().second) text += ',';
+      new_line(depth + 1);
+      if (!is_list) append(name), text += indent >= 0 ? ": " : ":";
+      write(member, depth + 1);
+    }
+    if (!value.members_.empty()) new_line(depth);
+    text += is_list ? ']' : '}';
+  }
 };
 
-std::string Json::lines() const { return JsonWriter::text(*this, 2); }
-std::string Json::line() const { return JsonWriter::text(*this, -1); }
+namespace {
+std::string json_text(const Json& value, int indent) {
+  JsonWriter writer{indent};
+  writer.write(value);
+  return writer.text;
+}
+}  // namespace
+
+std::string Json::lines() const { return json_text(*this, 2); }
+std::string Json::line() const { return json_text(*this, -1); }
 
 std::optional<std::vector<double>> parse_numbers(const std::string& text) {
-  const auto list = nlohmann::json::parse(text, nullptr, false);
+  const auto list = lowrank::json::parse(text, "checkpoint", "the losses");
   if (!list.is_array() || !std::all_of(list.begin(), list.end(), [](const auto& item) { return item.is_number(); })) return std::nullopt;
   return list.get<std::vector<double>>();
 }

@@ -6,10 +6,9 @@
 #include <numeric>
 #include <sstream>
 
-#include <nlohmann/json.hpp>
-
 #include <lowrank/core/random.hpp>
 #include <lowrank/error.hpp>
+#include <lowrank/io/json.hpp>
 #include <lowrank/ops/loss.hpp>
 
 #include <transformer/tokenizer.hpp>
@@ -60,7 +59,7 @@ std::vector<Record> read_jsonl(const std::filesystem::path& path) {
   for (std::string line; std::getline(lines, line);) {
     ++number;
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    const auto json = nlohmann::json::parse(line, nullptr, false);
+    const auto json = lowrank::json::parse(line, "load_data", lowrank::concat(path, " line ", number));
     const auto text = [&](const char* key) { return json.is_object() && json.contains(key) && json[key].is_string(); };
     lowrank::check<lowrank::FormatError>(text("text") || (text("prompt") && text("completion")), "load_data", path, " line ", number,
                                          R"( is not {"text": "…"} or {"prompt": "…", "completion": "…"})");

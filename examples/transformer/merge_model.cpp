@@ -245,7 +245,7 @@ void write_config(const Merger& merger, const NewBiases& biases, const fs::path&
   for (const char* key : {"dtype", "torch_dtype"})
     if (type != "same" && config.contains(key)) config[key] = dtype;
   lowrank::AtomicFile file(to, "merge");
-  file.write(config.dump(2) + "\n");
+  file.write(lowrank::json::text_of(config, 2) + "\n");
   file.commit();
 }
 

@@ -79,7 +79,7 @@ class ConfigReader {
     if (const auto* list = std::get_if<std::vector<std::string>>(&saved)) config.modules_to_save = *list;
     config.base_model = text("base_model_name_or_path");
     config.task_type = text("task_type");
-    for (const auto& [key, value] : config_.items()) config.json[key] = value.dump();
+    for (const auto& [key, value] : config_.items()) config.json[key] = json::text_of(value);
     return config;
   }
 
@@ -306,7 +306,7 @@ LOWRANK_INLINE std::string config_text(const LoraConfig& config) {
   using detail::to_json;
   json::Json out = config.json.empty() ? detail::default_config(config.peft_type) : json::Json::object();
   for (const auto& [key, value] : config.json) out[key] = json::parse(value, "peft", "the adapter's own configuration");
-  const LoraConfig before = parse_config(out.dump(), "the adapter's own configuration");
+  const LoraConfig before = parse_config(json::text_of(out), "the adapter's own configuration");
   const auto put = [&](const char* key, const auto& was, const auto& is) {
     if (was != is) out[key] = to_json(is);
   };
@@ -338,7 +338,7 @@ LOWRANK_INLINE std::string config_text(const LoraConfig& config) {
   put("modules_to_save", before.modules_to_save, config.modules_to_save);
   put("base_model_name_or_path", before.base_model, config.base_model);
   put("task_type", before.task_type, config.task_type);
-  return out.dump(2, ' ', true);
+  return json::text_of(out, 2, true);
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI::peft

@@ -174,7 +174,7 @@ LOWRANK_INLINE void check_writable(const std::vector<const Tensor*>& order, cons
 
 LOWRANK_INLINE std::string json_string(const std::string& text, const std::string& file) {
   try {
-    return json::Json(text).dump();
+    return json::text_of(text);
   } catch (const json::Json::exception&) {
     fail<ValueError>("safetensors::write", file, ": ", name_text(text), " is not UTF-8");
   }

@@ -18,6 +18,9 @@ void check_initial(const char* operation, Index out, Index in, Index rank, doubl
 
 Weight<float> dense_copy(const WeightView& w);
 
+/// s B A [out, in].
+Weight<float> dense_product(const Factors& update);
+
 }  // namespace detail
 
 /// W - s B A: the base of a layer whose update begins with `update`. W [out, in] any source; a dense fp32 result.
@@ -78,7 +81,7 @@ LoftQ<Format> init_loftq(const WeightView& w, Index rank, double scale, Index it
     QuantizedMatrix<Format> q = quantize<Format>(rest);
     const Weight<float> missing = dense - dequantize(q);
     Factors update = shared_evenly(leading_svd(missing, rank), scale);
-    const Weight<float> product = static_cast<float>(scale) * update.b * update.a;
+    const Weight<float> product = detail::dense_product(update);
     const double error = (missing - product).cast<double>().norm() / norm;
     if (!best.errors.empty() && error >= best.errors.back()) break;
     best.errors.push_back(error);

@@ -30,11 +30,17 @@ LOWRANK_INLINE Weight<float> dense_copy(const WeightView& w) {
   return dense;
 }
 
+LOWRANK_INLINE Weight<float> dense_product(const Factors& update) {
+  Weight<float> product = Weight<float>::Zero(update.b.rows(), update.a.cols());
+  accumulate_outer(product, update.b, update.a.transpose(), static_cast<float>(update.scale));
+  return product;
+}
+
 }  // namespace detail
 
 LOWRANK_INLINE Weight<float> residual_weight(const WeightView& w, const Factors& update) {
   Weight<float> base = detail::dense_copy(w);
-  base.noalias() -= static_cast<float>(update.scale) * update.b * update.a;  // [out, r] · [r, in]
+  accumulate_outer(base, update.b, update.a.transpose(), -static_cast<float>(update.scale));  // B [out, r], A [r, in]
   return base;
 }
 

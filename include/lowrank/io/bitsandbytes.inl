@@ -129,13 +129,15 @@ LOWRANK_INLINE QuantState quant_state(const safetensors::File& file, const std::
 }
 
 LOWRANK_INLINE lowrank::AnyMatrix load_weight(const safetensors::File& file, const std::string& prefix) {
-  const QuantState state = quant_state(file, prefix);
-  lowrank::AnyMatrix weight;
-  const auto read = [&](auto format) {
-    weight = lowrank::AnyMatrix(detail::matrix_of<decltype(format)>(state, detail::parts(file, prefix, state)));
-  };
-  if (detail::visit_format<AnyMatrix>(state.quant_type, state.block, state.is_nested, read)) return weight;
-  fail<FormatError>("bitsandbytes", detail::where(file, prefix), ": no format with blocks of ", state.block);
+  const QuantState s = quant_state(file, prefix);
+  const detail::Parts p = detail::parts(file, prefix, s);
+  const Index blocks = ceil_div(s.rows * s.cols, s.block);
+  if (!s.is_nested) {
+    PlainScales::Storage scales(s.quant_type, blocks, p.absmax);
+    return lowrank::AnyMatrix(TableStorage<PlainScales>(s.quant_type, s.block, s.rows, s.cols, p.codes, std::move(scales), p.map));
+  }
+  DoubleQuant::Storage scales(s.quant_type, blocks, p.absmax, p.nested_absmax, s.nested_offset, p.nested_map);
+  return lowrank::AnyMatrix(TableStorage<DoubleQuant>(s.quant_type, s.block, s.rows, s.cols, p.codes, std::move(scales), p.map));
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI::bitsandbytes

@@ -17,11 +17,10 @@ namespace detail {
 /// The tensors of a weight with that state, made of its parts.
 std::vector<StoredTensor> tensors(const QuantState& state, const Parts& parts, const std::string& prefix);
 
-template <class Format>
-Parts parts_of(const QuantizedMatrix<Format>& w) {
-  const auto& storage = w.storage();
+template <class Scales>
+Parts parts_of(const TableStorage<Scales>& storage) {
   Parts parts{.codes = storage.codes(), .absmax = storage.scales().absmax(), .map = storage.table()};
-  if constexpr (Format::Scales::is_double_quantized) {
+  if constexpr (Scales::is_double_quantized) {
     parts.nested_absmax = storage.scales().nested_absmax();
     parts.nested_map = storage.scales().map();
   }
@@ -43,7 +42,7 @@ std::vector<StoredTensor> tensors(const QuantizedMatrix<Format>& w, const std::s
   QuantState state{std::string(Format::quant_type),     Format::block, w.rows(), w.cols(), std::string(dtype),
                    Format::Scales::is_double_quantized, 0.0f};
   if constexpr (Format::Scales::is_double_quantized) state.nested_offset = w.storage().scales().offset();
-  return detail::tensors(state, detail::parts_of(w), prefix);
+  return detail::tensors(state, detail::parts_of(w.storage()), prefix);
 }
 
 /// The same for a weight in whatever format `load` found.
@@ -55,17 +54,8 @@ std::vector<StoredTensor> tensors(const std::variant<QuantizedMatrix<Formats>...
 
 namespace detail {
 
-/// Calls made(matrix) with w in the format that has these properties. Throws ValueError where there is none.
-template <Source Weights, class Made>
-void quantize_as(const Weights& w, std::string_view quant_type, Index block, bool is_nested, const std::optional<Search>& search,
-                 const Made& made) {
-  const auto quantize_to = [&]<class Format>(Format) {
-    made(search ? lowrank::quantize<Format>(w, *search) : lowrank::quantize<Format>(w));
-  };
-  if (visit_format<AnyMatrix>(quant_type, block, is_nested, quantize_to)) return;
-  fail<ValueError>("bitsandbytes", "no format ", name_text(quant_type), " with blocks of ", block,
-                   "; give nf4 or fp4, and a power of two from 32 to 4096");
-}
+/// Throws ValueError where there is no format of that type with such blocks.
+void check_format(std::string_view quant_type, Index block);
 
 }  // namespace detail
 
@@ -74,8 +64,11 @@ void quantize_as(const Weights& w, std::string_view quant_type, Index block, boo
 template <Source Weights>
 AnyMatrix quantize(const Weights& w, std::string_view quant_type, Index block, bool is_nested,
                    const std::optional<Search>& search = std::nullopt) {
+  detail::check_format(quant_type, block);
   AnyMatrix matrix;
-  detail::quantize_as(w, quant_type, block, is_nested, search, [&](auto made) { matrix = std::move(made); });
+  detail::visit_format<AnyMatrix>(quant_type, block, is_nested, [&]<class Format>(Format) {
+    matrix = search ? lowrank::quantize<Format>(w, *search) : lowrank::quantize<Format>(w);
+  });
   return matrix;
 }
 

@@ -60,14 +60,33 @@ LOWRANK_INLINE std::string quant_state_text(const QuantState& state) {
   return text + '}';
 }
 
+namespace detail {
+
+LOWRANK_INLINE void check_format(std::string_view quant_type, Index block) {
+  check<ValueError>((quant_type == Nf4<>::quant_type || quant_type == Fp4<>::quant_type) && quant::is_block_size(block), "bitsandbytes",
+                    "no format ", name_text(quant_type), " with blocks of ", block,
+                    "; give nf4 or fp4, and a power of two from 32 to 4096");
+}
+
+template <class Scales>
+SavedWeight save_with(const lowrank::AnyMatrix& w, QuantState state, const std::string& prefix, std::span<const float> fractions) {
+  const bool is_nf4 = state.quant_type == Nf4<>::quant_type;
+  const kernels::TableEncoder encoder{is_nf4 ? Nf4<>::rule : Fp4<>::rule, state.block, fractions};
+  auto storage = TableStorage<Scales>::encode(state.quant_type, w, encoder, is_nf4 ? Nf4<>::table : Fp4<>::table);
+  state.rows = w.rows(), state.cols = w.cols();
+  if constexpr (Scales::is_double_quantized) state.nested_offset = storage.scales().offset();
+  std::vector<StoredTensor> parts = tensors(state, parts_of(storage), prefix);
+  return {lowrank::AnyMatrix(std::move(storage)), std::move(parts)};
+}
+
+}  // namespace detail
+
 LOWRANK_INLINE SavedWeight save_weight(const lowrank::AnyMatrix& w, const QuantState& state, const std::string& prefix,
                                        const std::optional<Search>& search) {
-  SavedWeight saved;
-  detail::quantize_as(w, state.quant_type, state.block, state.is_nested, search, [&](auto matrix) {
-    saved.tensors = tensors(matrix, prefix, state.dtype);
-    saved.matrix = lowrank::AnyMatrix(std::move(matrix));
-  });
-  return saved;
+  detail::check_format(state.quant_type, state.block);
+  const std::vector<float> fractions = search ? search->fractions() : std::vector<float>();
+  return state.is_nested ? detail::save_with<DoubleQuant>(w, state, prefix, fractions)
+                         : detail::save_with<PlainScales>(w, state, prefix, fractions);
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI::bitsandbytes

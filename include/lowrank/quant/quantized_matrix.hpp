@@ -66,9 +66,6 @@ QuantizedMatrix<Format> quantize(const Weights& w) {
 template <class Format, Source Weights>
 QuantizedMatrix<Format> quantize(const Weights& w, const Search& search) {
   static_assert(TableFormat<Format>, "quantize<Format>(w, Search{}): Format must be Nf4 or Fp4; ggml's formats fix their scale");
-  check<ValueError>(search.points >= 1 && search.lowest > 0 && search.lowest <= search.highest && search.highest <= 2, "quantize",
-                    "a search of ", search.points, " points from ", search.lowest, " to ", search.highest,
-                    " of the largest magnitude; give at least 1 point and bounds in (0, 2], the lowest first");
   return QuantizedMatrix<Format>(Format::Storage::encode(w, search.fractions()));
 }
 

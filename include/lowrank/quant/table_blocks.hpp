@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -25,7 +26,10 @@ struct Search {
   int points = 12;
   float lowest = 0.7f, highest = 1.1f;
 
+  /// In units of the largest magnitude. Throws ValueError for no points, or for bounds that are no search.
   std::vector<float> fractions() const {
+    check<ValueError>(points >= 1 && lowest > 0 && lowest <= highest && highest <= 2, "quantize", "a search of ", points, " points from ",
+                      lowest, " to ", highest, " of the largest magnitude; give at least 1 point and bounds in (0, 2], the lowest first");
     std::vector<float> all(static_cast<std::size_t>(points));
     const float step = points > 1 ? (highest - lowest) / static_cast<float>(points - 1) : 0.0f;
     for (int k = 0; k < points; ++k) all[static_cast<std::size_t>(k)] = std::fma(-step, static_cast<float>(k), highest);
@@ -80,51 +84,42 @@ TableCodes encode_table(const Weights& w, const kernels::TableEncoder& encoder) 
 /// 6. dequantization with cols no multiple of the block but of 16: its AVX-512 path takes scale row · ⌊cols / block⌋ + col / block.
 /// Departures from CUDA: weights that are not finite are an error (CUDA turns NaN into -absmax), and a block whose maximum is
 /// subnormal is stored as the zero block that CUDA computes with it.
-template <class Format>
-class TableBlocks {
+template <class ScaleStorage>
+class TableStorage {
  public:
-  using Scales = typename Format::Scales::Storage;
+  using Scales = typename ScaleStorage::Storage;
 
-  TableBlocks() = default;
-
-  /// Existing parts, owned or mapped: codes of (rows · cols + 1) / 2 bytes, scales, and the file's own table, if it has one.
-  /// Throws ShapeError.
-  TableBlocks(Index rows, Index cols, Buffer codes, Scales scales, const std::array<float, 16>& table = Format::table)
-      : rows_(rows), cols_(cols), codes_(std::move(codes)), scales_(std::move(scales)), table_(table) {
-    quant::check_sizes(Format::name, rows, cols);
-    quant::check_part(Format::name, "codes", codes_.size(), static_cast<std::size_t>((rows * cols + 1) / 2), rows, cols);
+  TableStorage() = default;
+  /// Existing parts, owned or mapped: codes of (rows · cols + 1) / 2 bytes, and scales of rows · cols / block blocks, rounded up. Throws
+  /// ShapeError that begins with the format's name.
+  TableStorage(std::string_view format, Index block, Index rows, Index cols, Buffer codes, Scales scales,
+               const std::array<float, 16>& table)
+      : block_(block), rows_(rows), cols_(cols), codes_(std::move(codes)), scales_(std::move(scales)), table_(table) {
+    quant::check_sizes(format, rows, cols);
+    quant::check_part(format, "codes", codes_.size(), static_cast<std::size_t>((rows * cols + 1) / 2), rows, cols);
   }
-  /// The same with plain scales: absmax fp32[blocks].
-  TableBlocks(Index rows, Index cols, Buffer codes, Buffer absmax,
-              const std::array<float, 16>& table = Format::table) requires(!Format::Scales::is_double_quantized)
-      : TableBlocks(rows, cols, std::move(codes), Scales(Format::name, blocks_of(rows, cols), std::move(absmax)), table) {}
-  /// The same with double-quantized scales: absmax uint8[blocks], nested_absmax fp32[ceil(blocks / 256)], their offset and code.
-  TableBlocks(Index rows, Index cols, Buffer codes, Buffer absmax, Buffer nested_absmax, float offset,
-              const std::array<float, 16>& table = Format::table,
-              const std::array<float, 256>& nested_map = quant::dynamic_map()) requires(Format::Scales::is_double_quantized)
-      : TableBlocks(rows, cols, std::move(codes),
-                    Scales(Format::name, blocks_of(rows, cols), std::move(absmax), std::move(nested_absmax), offset, nested_map), table) {}
 
   /// Quantizes every block on its own, with the largest magnitude as its scale, or the best of `fractions` of it (Search).
   /// Throws ValueError that names the first weight that is not finite.
   template <Source Weights>
-  static TableBlocks encode(const Weights& w, std::span<const float> fractions = {}) {
-    quant::TableCodes made = quant::encode_table(w, {Format::rule, Format::block, fractions});
-    return {w.rows(), w.cols(), std::move(made.codes), Scales::encode(Format::name, std::move(made.absmax))};
+  static TableStorage encode(std::string_view format, const Weights& w, const kernels::TableEncoder& encoder,
+                             const std::array<float, 16>& table) {
+    quant::TableCodes made = quant::encode_table(w, encoder);
+    return {format, encoder.block, w.rows(), w.cols(), std::move(made.codes), Scales::encode(format, std::move(made.absmax)), table};
   }
 
   Index rows() const { return rows_; }
   Index cols() const { return cols_; }
   /// Codes and scales; the tables belong to the format.
   std::size_t bytes() const { return codes_.size() + scales_.bytes(); }
-  Index blocks() const { return blocks_of(rows_, cols_); }
+  Index blocks() const { return ceil_div(rows_ * cols_, block_); }
   const Buffer& codes() const { return codes_; }
   const Scales& scales() const { return scales_; }
   const std::array<float, 16>& table() const { return table_; }
 
   /// What kernels multiply by.
   BlockSource source() const {
-    BlockSource s{.data = codes_.data(), .row_count = rows_, .col_count = cols_, .pitch = cols_, .group = Format::block, .table = table_};
+    BlockSource s{.data = codes_.data(), .row_count = rows_, .col_count = cols_, .pitch = cols_, .group = block_, .table = table_};
     scales_.describe(s);
     return s;
   }
@@ -136,16 +131,11 @@ class TableBlocks {
   }
 
  private:
-  static Index blocks_of(Index rows, Index cols) {
-    quant::check_sizes(Format::name, rows, cols);
-    return ceil_div(rows * cols, Format::block);
-  }
-
   template <class Scalar>
   void decode_run(Index begin, Index length, Scalar* out) const {
     const Index end = begin + length;
     for (Index at = begin; at < end;) {
-      const Index block = at / Format::block, stop = std::min(end, (block + 1) * Format::block);
+      const Index block = at / block_, stop = std::min(end, (block + 1) * block_);
       std::array<Scalar, 16> values;  // the table, scaled once a block
       std::transform(table_.begin(), table_.end(), values.begin(), [s = scales_[block]](float v) { return static_cast<Scalar>(v * s); });
       decode_nibbles(codes_.as<std::uint8_t>(), at, stop, values, out);
@@ -165,10 +155,46 @@ class TableBlocks {
     if (at < stop) *out = values[*pair >> 4];
   }
 
-  Index rows_ = 0, cols_ = 0;
+  Index block_ = 64, rows_ = 0, cols_ = 0;
   Buffer codes_;
   Scales scales_;
-  std::array<float, 16> table_ = Format::table;
+  std::array<float, 16> table_ = {};
+};
+
+/// That storage with the block, the table and the encoder of a format.
+template <class Format>
+class TableBlocks : public TableStorage<typename Format::Scales> {
+ public:
+  using Base = TableStorage<typename Format::Scales>;
+  using Scales = typename Base::Scales;
+
+  TableBlocks() = default;
+  explicit TableBlocks(Base storage) : Base(std::move(storage)) {}
+  /// Existing parts, and the file's own table, if it has one. Throws ShapeError.
+  TableBlocks(Index rows, Index cols, Buffer codes, Scales scales, const std::array<float, 16>& table = Format::table)
+      : Base(Format::name, Format::block, rows, cols, std::move(codes), std::move(scales), table) {}
+  /// The same with plain scales: absmax fp32[blocks].
+  TableBlocks(Index rows, Index cols, Buffer codes, Buffer absmax,
+              const std::array<float, 16>& table = Format::table) requires(!Format::Scales::is_double_quantized)
+      : TableBlocks(rows, cols, std::move(codes), Scales(Format::name, blocks_of(rows, cols), std::move(absmax)), table) {}
+  /// The same with double-quantized scales: absmax uint8[blocks], nested_absmax fp32[ceil(blocks / 256)], their offset and code.
+  TableBlocks(Index rows, Index cols, Buffer codes, Buffer absmax, Buffer nested_absmax, float offset,
+              const std::array<float, 16>& table = Format::table,
+              const std::array<float, 256>& nested_map = quant::dynamic_map()) requires(Format::Scales::is_double_quantized)
+      : TableBlocks(rows, cols, std::move(codes),
+                    Scales(Format::name, blocks_of(rows, cols), std::move(absmax), std::move(nested_absmax), offset, nested_map), table) {}
+
+  /// TableStorage::encode with the format's own encoder.
+  template <Source Weights>
+  static TableBlocks encode(const Weights& w, std::span<const float> fractions = {}) {
+    return TableBlocks(Base::encode(Format::name, w, {Format::rule, Format::block, fractions}, Format::table));
+  }
+
+ private:
+  static Index blocks_of(Index rows, Index cols) {
+    quant::check_sizes(Format::name, rows, cols);
+    return ceil_div(rows * cols, Format::block);
+  }
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -4,7 +4,6 @@
 
 #include <lowrank/update/dora.hpp>
 #include <lowrank/update/embedding.hpp>
-#include <lowrank/update/fields.hpp>
 #include <lowrank/update/init.hpp>
 #include <lowrank/update/lora.hpp>
 #include <lowrank/update/lora_scale.hpp>

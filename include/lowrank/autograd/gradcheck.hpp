@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <string>
 #include <vector>
 
@@ -48,20 +49,20 @@ void gradcheck_array(const std::string& name, std::span<double> numbers, std::sp
 ///
 /// function(std::vector<Var<double>>) -> Var<double>, differentiable at the inputs and a pure function of them and the parameters.
 /// A right backward pass gives worst below about 1e-8. Cost: two forward passes a number.
-template <class Function>
+template <class Function, std::same_as<double> S = double>  // S: so that what nobody calls costs a compiler nothing
 GradcheckReport gradcheck(const Function& function, std::vector<Activation<double>> inputs,
                           std::vector<ParameterRef<double>> parameters = {}) {
-  Tape<double> tape;
-  std::vector<Var<double>> vars;
+  Tape<S> tape;
+  std::vector<Var<S>> vars;
   for (const auto& input : inputs) vars.push_back(tape.variable(input));
   for (auto& parameter : parameters) std::fill(parameter.grad.begin(), parameter.grad.end(), 0.0);
-  const Var<double> output = function(vars);
+  const Var<S> output = function(vars);
   const Activation<double> weights = detail::gradcheck_weights(output.rows(), output.cols());
   tape.backward(output, weights);
 
   const auto loss = [&] {
-    Tape<double> trial;  // constants on a tape: what acts in training only (dropout) acts here
-    std::vector<Var<double>> constants;
+    Tape<S> trial;  // constants on a tape: what acts in training only (dropout) acts here
+    std::vector<Var<S>> constants;
     for (const auto& input : inputs) constants.push_back(trial.input(input));
     return function(constants).value().cwiseProduct(weights).sum();
   };

@@ -31,43 +31,60 @@ Activation<S> middle_backward(const Plan<S>& plan, Activation<S> u, const Activa
   return multiply_transposed(plan.middle.source(), u, compute);  // [r, r'] · [r', T]
 }
 
-/// The joint updates: dX = Σ Wᵀ G + Aᵀ Mᵀ U, dA = Mᵀ U Xᵀ, dB = s G (M H)ᵀ.
-template <class S, class Products>
-void joint_backward(const LayerGroup<S>& group, Products&& products, const ActivationView<S>& x, const Activation<S>& h,
-                    const std::vector<Activation<S>>& g, bool needs_dx, GroupBackward<S>& result) {
-  const auto of = [&](const auto& update) -> PlanGradients<S>& {
-    return result.plans[update.layer][static_cast<std::size_t>(update.plan - group.layers[update.layer].plans.data())];
-  };
-  Activation<S> room, u = products.times_b_transposed(g);  // s Bᵀ G   [Σ r', T]
-  const bool has_middle =
-      std::any_of(group.joint.begin(), group.joint.end(), [](const auto& update) { return !update.plan->middle.empty(); });
-  if (std::any_of(group.joint.begin(), group.joint.end(), [](const auto& update) { return update.plan->trains_b; })) {
-    const Activation<S>& mh = times_middle(group, h, room);
-    for (const auto& update : group.joint)
-      if (update.plan->trains_b)
-        add_outer<S>(of(update).b, update.plan->b.rows, update.plan->b.cols, g[update.layer],
-                     mh.middleRows(update.row_b, update.plan->b.cols), update.plan->scale, group.compute);  // s G (M H)ᵀ   [out, r']
+template <class S>
+PlanGradients<S>& gradients_of(const LayerGroup<S>& group, const typename LayerGroup<S>::Joint& update, GroupBackward<S>& result) {
+  return result.plans[update.layer][static_cast<std::size_t>(update.plan - group.layers[update.layer].plans.data())];
+}
+
+/// dB = s G (M H)ᵀ of the joint updates. G of each layer [out, T], H [Σ r, T].
+template <class S>
+void add_b_gradients(const LayerGroup<S>& group, const Activation<S>& h, const std::vector<Activation<S>>& g, GroupBackward<S>& result) {
+  if (std::none_of(group.joint.begin(), group.joint.end(), [](const auto& update) { return update.plan->trains_b; })) return;
+  Activation<S> room;
+  const Activation<S>& mh = times_middle(group, h, room);
+  for (const auto& update : group.joint)
+    if (update.plan->trains_b)
+      add_outer<S>(gradients_of(group, update, result).b, update.plan->b.rows, update.plan->b.cols, g[update.layer],
+                   mh.middleRows(update.row_b, update.plan->b.cols), update.plan->scale, group.compute);
+}
+
+/// Mᵀ U of the joint updates [Σ r, T], and dM. U [Σ r', T].
+template <class S>
+Activation<S> joint_middle_backward(const LayerGroup<S>& group, Activation<S> u, const Activation<S>& h, GroupBackward<S>& result) {
+  if (std::all_of(group.joint.begin(), group.joint.end(), [](const auto& update) { return update.plan->middle.empty(); })) return u;
+  Activation<S> inner(group.rank_a, group.tokens);
+  for (const auto& update : group.joint) {
+    const Plan<S>& plan = *update.plan;
+    const Activation<S> own = plan.trains_middle ? Activation<S>(h.middleRows(update.row_a, plan.a.rows)) : Activation<S>();
+    inner.middleRows(update.row_a, plan.a.rows) = middle_backward(plan, Activation<S>(u.middleRows(update.row_b, plan.b.cols)), own,
+                                                                  gradients_of(group, update, result), group.compute);
   }
-  if (has_middle) {  // Mᵀ U   [Σ r, T]
-    Activation<S> inner(group.rank_a, group.tokens);
-    for (const auto& update : group.joint) {
-      const Plan<S>& plan = *update.plan;
-      const Activation<S> own = plan.trains_middle ? Activation<S>(h.middleRows(update.row_a, plan.a.rows)) : Activation<S>();
-      inner.middleRows(update.row_a, plan.a.rows) =
-          middle_backward(plan, Activation<S>(u.middleRows(update.row_b, plan.b.cols)), own, of(update), group.compute);
-    }
-    u = std::move(inner);
-  }
-  if (needs_dx) result.dx = products.input_gradient(g, u);  // Σ Wᵀ G + Aᵀ Mᵀ U   [in, T]
+  return inner;
+}
+
+/// dA = Mᵀ U Xᵀ of the joint updates, all in one product. X [in, T], Mᵀ U [Σ r, T].
+template <class S>
+void add_a_gradients(const LayerGroup<S>& group, const Activation<S>& u, const ActivationView<S>& x, GroupBackward<S>& result) {
   if (std::none_of(group.joint.begin(), group.joint.end(), [](const auto& update) { return update.plan->trains_a; })) return;
   Weight<S> da = Weight<S>::Zero(group.rank_a, group.in);
-  accumulate_outer(da, u, x, S(1), group.compute);  // Mᵀ U Xᵀ   [Σ r, in]
+  accumulate_outer(da, u, x, S(1), group.compute);  // [Σ r, in]
   for (const auto& update : group.joint) {
     if (!update.plan->trains_a) continue;
     const auto own = da.middleRows(update.row_a, update.plan->a.rows);
-    Weight<S>& sum = of(update).a;
+    Weight<S>& sum = gradients_of(group, update, result).a;
     sum.size() > 0 ? void(sum += own) : void(sum = own);
   }
+}
+
+/// The joint updates: dX = Σ Wᵀ G + Aᵀ Mᵀ U with U = s Bᵀ G, and the gradients of A, M and B; Products is what multiplies.
+template <class S, class Products>
+void joint_backward(const LayerGroup<S>& group, Products&& products, const ActivationView<S>& x, const Activation<S>& h,
+                    const std::vector<Activation<S>>& g, bool needs_dx, GroupBackward<S>& result) {
+  Activation<S> u = products.times_b_transposed(g);  // s Bᵀ G   [Σ r', T]
+  add_b_gradients(group, h, g, result);
+  u = joint_middle_backward(group, std::move(u), h, result);  // Mᵀ U   [Σ r, T]
+  if (needs_dx) result.dx = products.input_gradient(g, u);
+  add_a_gradients<S>(group, u, x, result);
 }
 
 /// Σ_t G ∘ V of each row, and G becomes g ∘ G; in parts of 64 tokens, whose sums are added in order.

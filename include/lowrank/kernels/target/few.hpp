@@ -36,23 +36,22 @@ inline Layout layout_of(const WeightView& weight) {
 
 /// Where the scale and offset of a chunk come from.
 enum class Scaling {
-  array,         ///< float32, one a group; no offset
-  half,          ///< half precision inside the block of a chunk; no offset
-  half_offset,   ///< the same with the offset behind the scale
-  window,        ///< double quantization: read ahead, 128 groups at a time; no offset
-  window_offset  ///< the same for anything else
+  floats,         ///< float32, one a group: of the weight, or of double quantization, read ahead; no offset
+  floats_offset,  ///< anything else: scales and offsets read ahead, 128 groups at a time
+  half,           ///< half precision inside the block of a chunk; no offset
+  half_offset     ///< the same with the offset behind the scale
 };
 
 inline Scaling scaling_of(const BlockSource& s) {
-  if (s.order == CodeOrder::nibble_pairs) return s.read_scales == ArrayScales::read ? Scaling::array : Scaling::window;
+  if (s.order == CodeOrder::nibble_pairs) return Scaling::floats;
   const bool has_short_runs = s.order == CodeOrder::bytes || s.run == 16;
-  if (s.read_scales != HalfScales::read || s.group != 32 || s.block != 32 || !has_short_runs) return Scaling::window_offset;
+  if (s.read_scales != HalfScales::read || s.group != 32 || s.block != 32 || !has_short_runs) return Scaling::floats_offset;
   if (s.offset_at < 0) return Scaling::half;
-  return s.offset_at == s.scale_at + 2 ? Scaling::half_offset : Scaling::window_offset;
+  return s.offset_at == s.scale_at + 2 ? Scaling::half_offset : Scaling::floats_offset;
 }
 
-constexpr bool has_offset(Scaling scaling) { return scaling == Scaling::half_offset || scaling == Scaling::window_offset; }
-constexpr bool has_window(Scaling scaling) { return scaling == Scaling::window || scaling == Scaling::window_offset; }
+constexpr bool has_offset(Scaling scaling) { return scaling == Scaling::half_offset || scaling == Scaling::floats_offset; }
+constexpr bool has_floats(Scaling scaling) { return scaling == Scaling::floats || scaling == Scaling::floats_offset; }
 
 /// Whether rows of blocks can be read chunk by chunk as they lie. Other blocks, which no known format has, go the packed way:
 /// nibble pairs with offsets, ggml's nibbles whose numbers are no bfloat16, bytes in other blocks than Q8_0's.
@@ -69,6 +68,7 @@ inline bool can_stream(const BlockSource& s) {
 /// How the blocks of a product lie: the same for all its rows.
 struct BlockRows {
   const BlockSource& source;
+  bool has_array;                ///< of scales, where they need not be read ahead
   Index row_bytes, scale_bytes;  ///< from one row to the next, of blocks and of an array of scales
   Index block_bytes;
   Index codes_at;                         ///< where a row's codes begin
@@ -78,6 +78,7 @@ struct BlockRows {
 
   explicit BlockRows(const FewTokens& p)
       : source(p.weight->blocks()),
+        has_array(source.read_scales == ArrayScales::read),
         row_bytes(source.row_bytes()),
         scale_bytes(source.pitch / source.group * 4),
         block_bytes(source.block_bytes),
@@ -91,23 +92,26 @@ struct BlockRows {
 /// Rows of blocks side by side: where their chunks lie, and the scales that were read ahead. Rows past the last repeat it.
 template <Layout L, Scaling M, int Rows>
 struct RowGroup {
-  static constexpr bool has_window = few::has_window(M);
-  static constexpr bool has_plain_blocks = L == Layout::pairs || !has_window;  ///< a chunk a block
+  static constexpr bool has_plain_blocks = L == Layout::pairs || !has_floats(M);  ///< a chunk a block
   static constexpr Index window_groups = 128;
+  struct Window {
+    float scale[window_groups], offset[window_groups];
+  };
+  struct NoWindow {};
 
   const BlockRows& all;
-  const std::byte *codes[Rows], *scales[Rows];  ///< where a row's codes begin, and its scales (Scaling::array)
-  const std::byte* ahead;                       ///< where prefetching begins
-  Index row[Rows];                              ///< their numbers
-  Index first_group = 0;                        ///< of those read ahead
-  float scale[has_window ? Rows : 1][has_window ? window_groups : 1], offset[has_window ? Rows : 1][has_window ? window_groups : 1];
+  const std::byte* codes[Rows];   ///< where a row's codes begin
+  const std::byte* scales[Rows];  ///< where the scale of group 0 is, or would be if the window reached back to it
+  const std::byte* ahead;         ///< where prefetching begins
+  Index row[Rows];                ///< their numbers
+  std::conditional_t<has_floats(M), Window, NoWindow> window_of[Rows];
 
   [[gnu::always_inline]] RowGroup(const BlockRows& rows, const FewTokens& p, Index begin) : all(rows) {
     LOWRANK_UNROLL
     for (int r = 0; r < Rows; ++r) {
       row[r] = p.row + (begin + r < p.rows ? begin + r : p.rows - 1);
       codes[r] = all.source.data + row[r] * all.row_bytes + all.codes_at;
-      if constexpr (M == Scaling::array) scales[r] = all.source.scales + row[r] * all.scale_bytes;
+      if constexpr (M == Scaling::floats) scales[r] = all.source.scales + row[r] * all.scale_bytes;
     }
     ahead = codes[0] + (all.row_bytes >= 4096 / Rows ? Rows * all.row_bytes : 4096);
   }
@@ -119,14 +123,18 @@ struct RowGroup {
     for (Index line = 0; line < (Rows * 20 + 63) / 64; ++line) __builtin_prefetch(ahead + Rows * at + 64 * line);
   }
 
+  bool reads_ahead() const { return M == Scaling::floats_offset || (M == Scaling::floats && !all.has_array); }
   /// Chunks whose scales are at hand after read_ahead, which begins with the group of a chunk.
-  Index window() const { return has_window ? window_groups << all.group_shift >> 5 : Index{1} << 40; }
+  Index window() const { return reads_ahead() ? window_groups << all.group_shift >> 5 : Index{1} << 40; }
   void read_ahead(Index chunk, Index end) {
-    if constexpr (has_window) {
+    if constexpr (has_floats(M)) {
+      if (!reads_ahead()) return;
       const Index groups = all.source.pitch >> all.group_shift, last = (end * 32 - 1) >> all.group_shift;
-      first_group = chunk * 32 >> all.group_shift;
-      const Index count = last - first_group < window_groups ? last - first_group + 1 : window_groups;
-      for (int r = 0; r < Rows; ++r) all.source.read_scales(all.source, row[r] * groups + first_group, count, scale[r], offset[r]);
+      const Index first = chunk * 32 >> all.group_shift, count = last - first < window_groups ? last - first + 1 : window_groups;
+      for (int r = 0; r < Rows; ++r) {
+        all.source.read_scales(all.source, row[r] * groups + first, count, window_of[r].scale, window_of[r].offset);
+        scales[r] = reinterpret_cast<const std::byte*>(window_of[r].scale) - first * 4;
+      }
     }
   }
 
@@ -138,8 +146,8 @@ struct RowGroup {
     const Index position = c & ((Index{1} << shift) - 1);
     return (c >> shift) * all.block_bytes + (L == Layout::long_halves ? position / 2 * 32 : position * 16);
   }
-  /// Group of chunk c: in the row (Scaling::array), or in what was read ahead.
-  [[gnu::always_inline]] Index group_of(Index c) const { return (c * 32 >> all.group_shift) - first_group; }
+  /// Bytes from the scale of group 0 to that of chunk c; its offset lies window_groups floats behind it.
+  [[gnu::always_inline]] Index scale_at(Index c) const { return (c * 32 >> all.group_shift) * 4; }
 };
 
 /// A code table in signed bytes: table[c] = unit · entry[c], exact where the entries are small whole numbers.

@@ -128,22 +128,21 @@ struct Pair {
 
 template <Layout L, Scaling M, int Rows>
 [[gnu::always_inline]] inline Pair load_pair(const RowGroup<L, M, Rows>& rows, int r, Index c, Index place) {
-  [[maybe_unused]] const std::byte* at = rows.codes[r] + place + rows.all.scale_from_codes;
+  [[maybe_unused]] const std::byte* in_block = rows.codes[r] + place + rows.all.scale_from_codes;
   __m256 scale, offset;
-  if constexpr (M == Scaling::array) {
-    scale = offset = _mm256_set1_ps(ArrayScales::float_at(rows.scales[r], rows.group_of(c)));
+  if constexpr (few::has_floats(M)) {
+    const std::byte* at = rows.scales[r] + rows.scale_at(c);
+    scale = offset = _mm256_set1_ps(ArrayScales::float_at(at, 0));
+    if constexpr (few::has_offset(M)) offset = _mm256_set1_ps(ArrayScales::float_at(at, rows.window_groups));
   } else if constexpr (M == Scaling::half) {
     std::int16_t bits;
-    std::memcpy(&bits, at, sizeof bits);
+    std::memcpy(&bits, in_block, sizeof bits);
     scale = offset = _mm256_cvtph_ps(_mm_set1_epi16(bits));
-  } else if constexpr (M == Scaling::half_offset) {
+  } else {
     std::int32_t bits;
-    std::memcpy(&bits, at, sizeof bits);
+    std::memcpy(&bits, in_block, sizeof bits);
     offset = _mm256_cvtph_ps(_mm_set1_epi32(bits));
     scale = _mm256_moveldup_ps(offset);
-  } else {
-    scale = _mm256_set1_ps(rows.scale[r][rows.group_of(c)]);
-    offset = _mm256_set1_ps(rows.offset[r][rows.group_of(c)]);
   }
   return {scale, offset};
 }
@@ -195,14 +194,13 @@ inline void few_tokens(const FewTokens& p) {
   const Scaling scaling = few::scaling_of(s);
   switch (few::layout_of(*p.weight)) {
     case Layout::pairs:
-      if (scaling == Scaling::array) return few_blocks<Layout::pairs, Scaling::array>(p, Bytes<false>(s.table));
-      return few_blocks<Layout::pairs, Scaling::window>(p, Bytes<false>(s.table));
+      return few_blocks<Layout::pairs, Scaling::floats>(p, Bytes<false>(s.table));
     case Layout::halves:
       if (scaling == Scaling::half) return few_blocks<Layout::halves, Scaling::half>(p, Bytes<true>(s.table));
       if (scaling == Scaling::half_offset) return few_blocks<Layout::halves, Scaling::half_offset>(p, Bytes<true>(s.table));
-      return few_blocks<Layout::halves, Scaling::window_offset>(p, Bytes<true>(s.table));
+      return few_blocks<Layout::halves, Scaling::floats_offset>(p, Bytes<true>(s.table));
     case Layout::long_halves:
-      return few_blocks<Layout::long_halves, Scaling::window_offset>(p, Bytes<true>(s.table));
+      return few_blocks<Layout::long_halves, Scaling::floats_offset>(p, Bytes<true>(s.table));
     case Layout::bytes:
       return few_blocks<Layout::bytes, Scaling::half>(p, Bytes<true>(s.table));
     case Layout::fp32:

@@ -136,14 +136,13 @@ inline void few_tokens_int8(const FewTokens& p) {
   const Scaling scaling = few::scaling_of(p.weight->blocks());
   switch (few::layout_of(*p.weight)) {
     case Layout::pairs:
-      if (scaling == Scaling::array) return few_blocks_int8<Layout::pairs, Scaling::array>(p);
-      return few_blocks_int8<Layout::pairs, Scaling::window>(p);
+      return few_blocks_int8<Layout::pairs, Scaling::floats>(p);
     case Layout::halves:
       if (scaling == Scaling::half) return few_blocks_int8<Layout::halves, Scaling::half>(p);
       if (scaling == Scaling::half_offset) return few_blocks_int8<Layout::halves, Scaling::half_offset>(p);
-      return few_blocks_int8<Layout::halves, Scaling::window_offset>(p);
+      return few_blocks_int8<Layout::halves, Scaling::floats_offset>(p);
     case Layout::long_halves:
-      return few_blocks_int8<Layout::long_halves, Scaling::window_offset>(p);
+      return few_blocks_int8<Layout::long_halves, Scaling::floats_offset>(p);
     case Layout::bytes:
       return few_blocks_int8<Layout::bytes, Scaling::half>(p);
     default:

@@ -69,15 +69,14 @@ struct Pair {
 /// Scaling::half_offset serves formats without offsets too.
 template <Layout L, Scaling M, int Rows>
 [[gnu::always_inline]] inline Pair load_pair(const RowGroup<L, M, Rows>& rows, int r, Index c, Index place) {
-  if constexpr (M == Scaling::array) {
-    return {_mm_load_ss(reinterpret_cast<const float*>(rows.scales[r] + rows.group_of(c) * 4))};
-  } else if constexpr (M == Scaling::half_offset) {
+  if constexpr (few::has_floats(M)) {
+    const auto* at = reinterpret_cast<const float*>(rows.scales[r] + rows.scale_at(c));
+    const __m128 scale = _mm_load_ss(at);
+    if constexpr (!few::has_offset(M)) return {scale};
+    return {_mm_unpacklo_ps(scale, _mm_load_ss(at + rows.window_groups))};
+  } else {
     const __m128 both = _mm_cvtph_ps(_mm_loadu_si32(rows.codes[r] + place + rows.all.scale_from_codes));
     return {_mm_and_ps(both, _mm_load_ps(reinterpret_cast<const float*>(rows.all.pair_mask)))};
-  } else {
-    const Index g = rows.group_of(c);
-    const __m128 scale = _mm_load_ss(&rows.scale[r][g]);
-    return {M == Scaling::window ? scale : _mm_unpacklo_ps(scale, _mm_load_ss(&rows.offset[r][g]))};
   }
 }
 

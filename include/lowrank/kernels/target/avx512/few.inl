@@ -20,16 +20,15 @@ template <int Rows, int Tokens>
 
 inline void few_tokens(const FewTokens& p) {
   const CodeTable table{_mm512_loadu_ps(p.weight->blocks().table.data())};
-  const bool is_window = few::has_window(few::scaling_of(p.weight->blocks()));
+  const bool has_floats = few::has_floats(few::scaling_of(p.weight->blocks()));
   switch (few::layout_of(*p.weight)) {
     case Layout::pairs:
-      if (is_window) return few_blocks<Layout::pairs, Scaling::window>(p, table);
-      return few_blocks<Layout::pairs, Scaling::array>(p, table);
+      return few_blocks<Layout::pairs, Scaling::floats>(p, table);
     case Layout::halves:
-      if (is_window) return few_blocks<Layout::halves, Scaling::window_offset>(p, table);
+      if (has_floats) return few_blocks<Layout::halves, Scaling::floats_offset>(p, table);
       return few_blocks<Layout::halves, Scaling::half_offset>(p, table);
     case Layout::long_halves:
-      return few_blocks<Layout::long_halves, Scaling::window_offset>(p, table);
+      return few_blocks<Layout::long_halves, Scaling::floats_offset>(p, table);
     case Layout::bytes:
       return few_blocks<Layout::bytes, Scaling::half_offset>(p, table);
     case Layout::fp32:

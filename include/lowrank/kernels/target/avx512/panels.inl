@@ -138,7 +138,6 @@ void pack_blocks(const BlockSource& s, Index row, Index count, Index col, Index 
     load_codes(s, row, count, col + k, codes);
     const __m512 slope = _mm512_mul_ps(_mm512_load_ps(scales.scale), factor);
     const __m512 offset = _mm512_mul_ps(_mm512_load_ps(scales.offset), factor);
-    LOWRANK_UNROLL
     for (Index q = 0; q < 32; ++q) {
       const __m512 value = _mm512_fmadd_ps(numbers_of(codes + 16 * q, is_table, table), slope, offset);
       _mm512_storeu_ps(panel + (k + q) * step, Rounded ? nearest_bfloat16({value}).v : value);

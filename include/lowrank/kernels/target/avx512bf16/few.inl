@@ -46,14 +46,14 @@ void eight_tokens(const FewTokens& p) {
 /// Up to four tokens are bound by decoding, so the float kernel serves them, without any rounding.
 inline void few_tokens(const FewTokens& p) {
   if (p.tokens <= 4) return avx512::few_tokens(p);
-  const bool is_window = few::has_window(few::scaling_of(p.weight->blocks()));
+  const bool has_floats = few::has_floats(few::scaling_of(p.weight->blocks()));
   switch (few::layout_of(*p.weight)) {
     case Layout::pairs:
-      return is_window ? eight_tokens<Layout::pairs, Scaling::window>(p) : eight_tokens<Layout::pairs, Scaling::array>(p);
+      return eight_tokens<Layout::pairs, Scaling::floats>(p);
     case Layout::halves:
-      return is_window ? eight_tokens<Layout::halves, Scaling::window_offset>(p) : eight_tokens<Layout::halves, Scaling::half_offset>(p);
+      return has_floats ? eight_tokens<Layout::halves, Scaling::floats_offset>(p) : eight_tokens<Layout::halves, Scaling::half_offset>(p);
     case Layout::long_halves:
-      return eight_tokens<Layout::long_halves, Scaling::window_offset>(p);
+      return eight_tokens<Layout::long_halves, Scaling::floats_offset>(p);
     case Layout::bytes:
       return eight_tokens<Layout::bytes, Scaling::half_offset>(p);
     case Layout::fp32:
@@ -106,8 +106,8 @@ template <Layout L>
 
 /// Adds what few_rows_int8 has summed to the product.
 template <int Rows, int Tokens>
-[[gnu::always_inline]] inline void store_int8_sums(const FewTokens& p, const UnsignedTable& bytes, Index row,
-                                                   const __m256 (&sum)[Rows * Tokens], const __m128 (&rest)[Rows * Tokens]) {
+[[gnu::always_inline]] inline void store_int8_sums(const FewTokens& p, const UnsignedTable& bytes, Index row, const __m256 (&sum)[Rows * Tokens],
+                                       const __m128 (&rest)[Rows * Tokens]) {
   alignas(16) float sums[Rows * Tokens];
   const __m128 unit = _mm_set1_ps(bytes.unit), zero = _mm_set1_ps(bytes.zero);
   LOWRANK_UNROLL
@@ -177,15 +177,15 @@ void few_layout_int8(const FewTokens& p) {
 
 /// Dense parts, such as an adapter's, stay in float.
 inline void few_tokens_int8(const FewTokens& p) {
-  const bool is_window = few::has_window(few::scaling_of(p.weight->blocks()));
+  const bool has_floats = few::has_floats(few::scaling_of(p.weight->blocks()));
   switch (few::layout_of(*p.weight)) {
     case Layout::pairs:
-      return is_window ? few_layout_int8<Layout::pairs, Scaling::window>(p) : few_layout_int8<Layout::pairs, Scaling::array>(p);
+      return few_layout_int8<Layout::pairs, Scaling::floats>(p);
     case Layout::halves:
-      return is_window ? few_layout_int8<Layout::halves, Scaling::window_offset>(p)
-                       : few_layout_int8<Layout::halves, Scaling::half_offset>(p);
+      return has_floats ? few_layout_int8<Layout::halves, Scaling::floats_offset>(p)
+                        : few_layout_int8<Layout::halves, Scaling::half_offset>(p);
     case Layout::long_halves:
-      return few_layout_int8<Layout::long_halves, Scaling::window_offset>(p);
+      return few_layout_int8<Layout::long_halves, Scaling::floats_offset>(p);
     case Layout::bytes:
       return few_layout_int8<Layout::bytes, Scaling::half_offset>(p);
     default:

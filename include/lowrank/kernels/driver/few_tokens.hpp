@@ -12,16 +12,6 @@ namespace lowrank::inline LOWRANK_ABI::kernels {
 
 namespace detail {
 
-inline void finish(const Options& options, Index row, Index rows, Index columns, float* y, Index ldy) {
-  for (Index j = 0; j < columns; ++j) {
-    float* out = y + j * ldy;
-    if (options.row_scale != nullptr)
-      for (Index i = 0; i < rows; ++i) out[i] *= options.row_scale[row + i];
-    if (options.bias != nullptr)
-      for (Index i = 0; i < rows; ++i) out[i] += options.bias[row + i];
-  }
-}
-
 /// Whether the kernels for few tokens can read a piece as it lies.
 inline bool is_streamable(const Piece& piece) {
   using Kind = WeightView::Kind;

@@ -26,4 +26,19 @@ struct Options {
 /// Up to so many tokens rows are streamed.
 inline constexpr Index few_tokens = 8;
 
+namespace detail {
+
+/// What the options ask for behind the product, for one window of Y, in place.
+inline void finish(const Options& options, Index row, Index rows, Index columns, float* y, Index ldy) {
+  for (Index j = 0; j < columns; ++j) {
+    float* out = y + j * ldy;
+    if (options.row_scale != nullptr)
+      for (Index i = 0; i < rows; ++i) out[i] *= options.row_scale[row + i];
+    if (options.bias != nullptr)
+      for (Index i = 0; i < rows; ++i) out[i] += options.bias[row + i];
+  }
+}
+
+}  // namespace detail
+
 }  // namespace lowrank::inline LOWRANK_ABI::kernels

@@ -6,7 +6,6 @@
 #include <set>
 
 #include <lowrank/io/bytes.hpp>
-#include <lowrank/io/json.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::json {
 

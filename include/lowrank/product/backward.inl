@@ -80,11 +80,11 @@ void add_a_gradients(const LayerGroup<S>& group, const Activation<S>& u, const A
 template <class S, class Products>
 void joint_backward(const LayerGroup<S>& group, Products&& products, const ActivationView<S>& x, const Activation<S>& h,
                     const std::vector<Activation<S>>& g, bool needs_dx, GroupBackward<S>& result) {
-  Activation<S> u = products.times_b_transposed(g);  // s Bᵀ G   [Σ r', T]
-  add_b_gradients(group, h, g, result);
-  u = joint_middle_backward(group, std::move(u), h, result);  // Mᵀ U   [Σ r, T]
-  if (needs_dx) result.dx = products.input_gradient(g, u);
-  add_a_gradients<S>(group, u, x, result);
+  Activation<S> u = products.times_b_transposed(g);           // U = s Bᵀ G             [Σ r', T]
+  add_b_gradients(group, h, g, result);                       // dB = s G (M H)ᵀ
+  u = joint_middle_backward(group, std::move(u), h, result);  // Mᵀ U                   [Σ r, T]
+  if (needs_dx) result.dx = products.input_gradient(g, u);    // dX = Σ Wᵀ G + Aᵀ Mᵀ U  [in, T]
+  add_a_gradients<S>(group, u, x, result);                    // dA = Mᵀ U Xᵀ
 }
 
 /// Σ_t G ∘ V of each row, and G becomes g ∘ G; in parts of 64 tokens, whose sums are added in order.

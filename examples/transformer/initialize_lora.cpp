@@ -239,7 +239,8 @@ std::vector<lowrank::Svd> gradient_directions(Llama& model, const std::vector<In
   lowrank::parallel_for(static_cast<Index>(slots.size()), [&](Index i) {
     const LoraWeights<float>& p = weights_of(probes, slots[static_cast<std::size_t>(i)]);
     const lowrank::Svd small = lowrank::thin_svd(p.a.grad.cast<double>());  // Qᵀ dL/dW   [k, in]
-    directions[static_cast<std::size_t>(i)] = lowrank::Svd{lowrank::detail::thin_product(p.b.value.cast<double>(), small.u), small.s, small.v}.leading(rank);
+    directions[static_cast<std::size_t>(i)] =
+        lowrank::Svd{lowrank::detail::thin_product(p.b.value.cast<double>(), small.u), small.s, small.v}.leading(rank);
   });
   return directions;
 }

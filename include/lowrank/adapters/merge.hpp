@@ -40,7 +40,7 @@ class MergedSource {
 
   WeightView weight_;
   Plan<float> plan_;
-  Weight<float> through_middle_;  // M A, where there is an M
+  Weight<float> through_middle_;  // M A, where there is an M or A is a part of a matrix
 };
 
 /// The bias of a layer with a plan merged into it: b, times g where the plan says so, + s times that of the update. Either may be empty.

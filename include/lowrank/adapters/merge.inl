@@ -86,7 +86,7 @@ LOWRANK_INLINE MergedSource::MergedSource(const WeightView& weight, Plan<float> 
                     "]; A must be [rank, in], B [out, rank] and W [out, in]");
   check<ShapeError>(!plan_.has_delta() || (plan_.delta.rows() == rows() && plan_.delta.cols() == cols()), "merge", "the change is [",
                     plan_.delta.rows(), ", ", plan_.delta.cols(), "] but W is [", rows(), ", ", cols(), ']');
-  if (!middle.empty() && !a.empty()) through_middle_ = detail::through_middle(plan_);
+  if (!a.empty() && (!middle.empty() || a.stride != a.cols)) through_middle_ = detail::through_middle(plan_);
 }
 
 LOWRANK_INLINE void MergedSource::read_weight(Index row, Index count, Index col, Index length, float* out, Index stride) const {

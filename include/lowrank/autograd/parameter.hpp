@@ -22,6 +22,7 @@ struct Parameter {
   Matrix grad = initial();  ///< empty until the first gradient (zero at once for static sizes)
   bool trainable = true;
   bool is_vector = false;  ///< files hold it as [n], not as [n, 1]
+  Index planes = 0;        ///< above 0 files hold it as [planes, rows / planes, cols]
   DeviceSlot device = {};  ///< value and gradient on a GPU, while it is trained there
 
   Index rows() const { return value.rows(); }

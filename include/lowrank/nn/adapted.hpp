@@ -105,7 +105,7 @@ class Adapted {
     layer.parts = {{0, {0, tokens}}};
     Plan<Scalar>& own = layer.plans.front();
     own.bias = {};
-    own.trains_a = own.trains_b = own.trains_middle = own.trains_input_map = own.trains_gain = own.trains_bias = false;
+    own.freeze();
     return layer;
   }
 

@@ -38,7 +38,7 @@ LayerPlan<S> GroupPlans<S>::plan(const GroupLayer<S>& layer, PlanRequest<S> requ
                         "a method that changes more than a sum needs a base whose weight "
                         "can be read and is frozen: Linear, FrozenLinear or QuantizedLinear, after set_trainable(false)");
       trains |= made.trains();
-      needs_x |= made.trains_a || made.trains_input_map;
+      needs_x |= made.trains_a || made.trains_input_map || made.trains_delta;
       if (!made.gain.empty() && made.gain.m != nullptr && (made.gain.factors.array() == S(0)).any()) may_divide = false;
       if (!made.gain.empty() && made.mask) may_divide = false;
     }

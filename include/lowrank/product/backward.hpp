@@ -2,9 +2,10 @@
 
 /// The backward pass of layers with updates, here and nowhere else. For G = dL/dY, with G' = g ∘ G and U = s Bᵀ G':
 ///
-///   dX = Pᵀ Wᵀ G' + Dᵀ Aᵀ Mᵀ U + s Δᵀ G',   dA = Mᵀ U D(X)ᵀ,   dB = s G' (M H)ᵀ,   dM = U Hᵀ,   dm = Σ_t G ∘ V / n
+///   dX = Pᵀ Wᵀ G' + Dᵀ Aᵀ Mᵀ U + s Δᵀ G',   dA = Mᵀ U D(X)ᵀ,   dB = s G' (M H)ᵀ,   dM = U Hᵀ,   dm = Σ_t G ∘ V / n,
+///   dΔ = s G' D(X)ᵀ
 ///
-/// with H = A D(X) and V what g multiplies. W and Δ get none.
+/// with H = A D(X) and V what g multiplies. W gets none.
 
 #include <memory>
 #include <span>

@@ -152,6 +152,10 @@ void apart_backward(const LayerGroup<S>& group, const typename LayerGroup<S>::Ap
     if (dx) add(multiply_transposed(plan.a.source(), u, group.compute));  // Aᵀ Mᵀ U   [in, t]
   }
   if (dx && plan.has_delta()) add(plan.scale * multiply_transposed(plan.delta, own, group.compute));
+  if (plan.trains_delta) {
+    const Activation<S> seen = x.middleCols(begin, count);
+    add_outer<S>(gradients.delta, layer.out, layer.in, own, plan.mask ? plan.mask(seen) : seen, plan.scale, group.compute);
+  }
   if (dx && more.size() > 0) dx->middleCols(begin, count) += plan.mask ? plan.mask(more) : more;
 }
 

@@ -25,10 +25,11 @@ struct FactorView {
   Index rows = 0, cols = 0;
   const bfloat16* rounded = nullptr;  ///< the same in bfloat16, for inference in Compute::bf16; or null
   DeviceSlot* device = nullptr;       ///< where a GPU keeps its copy; null: none
+  Index stride = cols;                ///< from row to row: more than cols for a part of a matrix
 
   bool empty() const { return rows * cols == 0; }
-  DenseSource<S> source() const { return {data, rows, cols}; }
-  ConstWeightMap<S> matrix() const { return {data, rows, cols}; }
+  DenseSource<S> source() const { return {data, rows, cols, stride}; }
+  Eigen::Map<const Weight<S>, 0, Eigen::OuterStride<>> matrix() const { return {data, rows, cols, Eigen::OuterStride<>(stride)}; }
 };
 
 /// P, a linear map of the tokens [in] -> [in] before the weight sees them.
@@ -75,15 +76,17 @@ struct Plan {
   std::shared_ptr<const InputMap<S>> input_map = nullptr;  ///< P
   RowScale<S> gain = {};                                   ///< g
   FactorView<S> bias = {};                                 ///< of the update [out], times s
-  WeightView delta = {};                                   ///< Δ [out, in], a dense change that is used, not trained
-  bool trains_a = false, trains_b = false, trains_middle = false, trains_input_map = false, trains_gain = false, trains_bias = false;
+  WeightView delta = {};                                   ///< Δ [out, in], a change in any form that can be decoded
+  bool trains_a = false, trains_b = false, trains_middle = false, trains_input_map = false, trains_gain = false, trains_bias = false,
+       trains_delta = false;
   std::shared_ptr<const void> held = nullptr;  ///< numbers that the plan brings along
 
   bool has_factors() const { return !a.empty(); }
   bool has_delta() const { return delta.rows() > 0; }
   /// Whether all that it adds is a sum: s B M A, s Δ or a bias.
   bool is_additive() const { return input_map == nullptr && gain.empty(); }
-  bool trains() const { return trains_a || trains_b || trains_middle || trains_input_map || trains_gain || trains_bias; }
+  bool trains() const { return trains_a || trains_b || trains_middle || trains_input_map || trains_gain || trains_bias || trains_delta; }
+  void freeze() { trains_a = trains_b = trains_middle = trains_input_map = trains_gain = trains_bias = trains_delta = false; }
 };
 
 /// Tokens [begin, begin + count) of a batch.
@@ -114,6 +117,7 @@ struct PlanGradients {
   Weight<S> a = {}, b = {}, middle = {};  ///< of A, B and M (of a diagonal [r, 1])
   Vector<S> gain = {};                    ///< of m
   Vector<S> bias = {};
+  Weight<S> delta = {};               ///< of Δ, dense
   Activation<S> x = {}, mapped = {};  ///< for P: its input X and dL/dP(X) [in, tokens of the plan]
 };
 

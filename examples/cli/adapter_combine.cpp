@@ -89,11 +89,22 @@ void combine(const Options& o) {
                                       .seed = o.seed}));
 }
 
+/// An adapter of another method as LoRA, which it may be over its base.
+lowrank::FittedAdapter as_lora(const Options& o, const lowrank::Adapter& adapter, const RankChoice& choice) {
+  lowrank::check<lowrank::ValueError>(!o.model.empty(), "adapter resize", "an adapter of type ", adapter.config.peft_type,
+                                      " becomes LoRA over its base; give it with --model");
+  const Llama model = transformer::load_model(model_path(o.model));
+  lowrank::FittedAdapter result = transformer::to_lora(model, transformer::bind(model, adapter), choice);
+  result.adapter.config.base_model = adapter.config.base_model;
+  result.adapter.config.task_type = adapter.config.task_type;
+  return result;
+}
+
 void resize(const Options& o) {
   const auto choice = rank_choice(o);
   lowrank::check<lowrank::ValueError>(choice.has_value(), "adapter resize", "give --rank r, or --energy share");
   const lowrank::Adapter adapter = open_named(o, o.input);
-  save(o, lowrank::resize(adapter, *choice));
+  save(o, adapter.config.peft_type == "LORA" ? lowrank::resize(adapter, *choice) : as_lora(o, adapter, *choice));
 }
 
 /// W of a slot in the Hugging Face layout, whatever the file's.
@@ -178,7 +189,8 @@ void add_adapter_algebra(Command adapter) {
   adapter_combine::add_outputs(sum, *o);
   sum.when_called([o] { adapter_combine::combine(*o); });
 
-  Command small = adapter.add_command("resize", "an adapter at another rank, each layer as near as that rank allows");
+  Command small = adapter.add_command(
+      "resize", "an adapter at another rank, each layer as near as that rank allows; of another method (LoHa, VeRA, …) as LoRA");
   small.add_option("adapter", o->input, "a PEFT or mlx folder, or a GGUF file").required();
   adapter_combine::add_rank(small, *o, "rank of the result");
   adapter_combine::add_model(small, *o);

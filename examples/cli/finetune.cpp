@@ -67,8 +67,7 @@ void add_update_options(Command command, Options& o) {
   command.add_option("--alpha-pattern", o.alpha_pattern, "the same for alpha");
   command.add_option("--modules-to-save", o.save_modules, "modules that are trained as full copies, such as lm_head");
   std::vector<std::string> trained;
-  for (const lowrank::Method& method : lowrank::methods())
-    if (method.trains) trained.emplace_back(method.name);
+  for (const lowrank::Method& method : lowrank::methods()) trained.emplace_back(method.name);
   command.add_option("--method", o.method, "kind of update: low-rank, or with trained row lengths besides (dora)")
       .one_of(trained)
       .shows_default();
@@ -144,7 +143,12 @@ lowrank::LoraConfig lora_config(const Options& o) {
   config.base_model = o.model;
   config.task_type = "CAUSAL_LM";
   lowrank::set_method(config, o.method);
-  if (config.peft_type != "LORA") set_fields(o, config);
+  if (config.peft_type != "LORA") {
+    lowrank::check<lowrank::ValueError>(!o.rslora && !o.lora_bias && !o.freeze_a, "finetune",
+                                        "--rslora, --lora-bias and --freeze-a belong to ", "--method lora and dora; leave them away with ",
+                                        o.method);
+    set_fields(o, config);
+  }
   config.lora_bias = o.lora_bias;
   config.target_modules = transformer::parse_targets(o.targets);
   if (!o.exclude.empty()) config.exclude_modules = transformer::parse_targets(o.exclude);
@@ -192,7 +196,7 @@ Course run_training(const Options& o, Session& session, LoraSet& lora, const tra
   if (o.resume)
     first = load_checkpoint(o.checkpoint, run_key(o.model_key(), o.data, o.train, o.sequence), parameters, optimizer, course.losses);
   for (auto& update : lora.slots)
-    if (update.lora()) update.lora()->dropout_stream = static_cast<std::uint64_t>(first);  // one mask a step
+    if (auto* dropout = update.dropout()) dropout->stream = static_cast<std::uint64_t>(first);  // one mask a step
   Progress progress(o.train.steps, "step");
   const auto show = [&](const transformer::StepReport& step) {
     course.losses.push_back(step.loss);

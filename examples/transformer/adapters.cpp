@@ -26,16 +26,13 @@ std::vector<Index> target_slots(const Llama& model, const LoraConfig& config) {
 
 namespace {
 
-/// Where a module's tensor has its outputs: in its rows, in its columns, or nowhere.
-enum class Outputs { rows, columns, none };
-Outputs outputs_of(std::string_view name) {
-  constexpr std::string_view by_rows[] = {"lora_B.weight", "lora_B.bias", "lora_magnitude_vector", "lora_B", "vera_lambda_b", "ia3_l"};
-  if (name == "miss_block") return Outputs::columns;
-  return std::find(std::begin(by_rows), std::end(by_rows), name) != std::end(by_rows) ? Outputs::rows : Outputs::none;
-}
+using lowrank::Outputs;
 
 /// A tensor whose outputs lie in another order in a GGUF file.
 lowrank::StoredTensor reordered(const lowrank::StoredTensor& tensor, Outputs outputs, Index head_size, bool to_halves) {
+  lowrank::check<lowrank::ValueError>(outputs != Outputs::mixed && tensor.shape.size() <= 2, "adapter", tensor.name,
+                                      ": a GGUF file has the rows of q_proj and k_proj in another order, which this update cannot follow; "
+                                      "leave these two out of the targets, or use the model's Hugging Face folder");
   lowrank::Weight<float> values = lowrank::to_weight(tensor);
   if (tensor.shape.size() == 1) values.resize(values.size(), 1);
   const bool by_columns = outputs == Outputs::columns;
@@ -49,14 +46,16 @@ lowrank::StoredTensor reordered(const lowrank::StoredTensor& tensor, Outputs out
 
 /// The adapter with the rows of interleaved layers in the order of the model's weights, or in that of files.
 Adapter with_rows(const Llama& model, Adapter adapter, bool to_halves) {
+  const lowrank::Method& method = lowrank::method_of(adapter.config);
   for (Index s = 0; s < model.head_slot(); ++s) {
     if (!detail::has_interleaved_rows(model, s)) continue;
     const std::string path = slot_path(model.config, s);
     if (const auto module = adapter.layers.find(path); module != adapter.layers.end())
       for (auto& [name, tensor] : module->second.tensors) {
-        const Outputs outputs = outputs_of(name);
+        const lowrank::MethodTensor* const own = method.find(name);
+        const Outputs outputs = own ? own->outputs : Outputs::none;
         const Index count = outputs == Outputs::columns ? tensor.shape.back() : tensor.shape.front();
-        if (outputs != Outputs::none && count == model.layer(s).out_features())
+        if (outputs == Outputs::mixed || (outputs != Outputs::none && count == model.layer(s).out_features()))
           tensor = reordered(tensor, outputs, model.config.head_size, to_halves);
       }
     for (lowrank::StoredTensor& tensor : adapter.saved)
@@ -92,6 +91,12 @@ LoraSet bind(const Llama& model, const Adapter& adapter, double weight) {
   LoraSet set = lowrank::apply(with_rows(model, adapter, false), layers);
   lowrank::scale(set, weight);
   return set;
+}
+
+lowrank::FittedAdapter to_lora(const Llama& model, const LoraSet& set, const lowrank::RankChoice& choice) {
+  lowrank::FittedAdapter result = lowrank::to_lora(set, model.named_layers(), choice);
+  result.adapter = with_rows(model, std::move(result.adapter), true);
+  return result;
 }
 
 Adapter to_adapter(const Llama& model, const LoraSet& set, LoraConfig config) {

@@ -62,6 +62,9 @@ LoraSet bind(const Llama& model, const Adapter& adapter, double weight = 1);
 /// The set as an adapter in the Hugging Face layout, ready to be saved.
 Adapter to_adapter(const Llama& model, const LoraSet& set, LoraConfig config);
 
+/// The set as LoRA at a rank or with a share of the energy, in the Hugging Face layout (lowrank::to_lora).
+lowrank::FittedAdapter to_lora(const Llama& model, const LoraSet& set, const lowrank::RankChoice& choice);
+
 /// What training an adapter changes.
 inline std::vector<ParameterRef<float>> parameters(Llama&, LoraSet& set) { return lowrank::parameters(set); }
 

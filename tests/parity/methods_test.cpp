@@ -20,7 +20,7 @@ namespace {
 
 const std::string methods_golden = LOWRANK_GOLDEN_DIR;
 const std::vector<std::string> method_names{"vera_r16",        "vera_unsaved_r16", "ia3",     "oft_b16",
-                                            "oft_b16_neumann", "hra_r8",           "miss_r8", "adalora"};
+                                            "oft_b16_neumann", "hra_r8",           "miss_r8", "adalora", "loha_r4", "lokr_r4"};
 
 template <class Values>
 double largest_difference_of(const std::vector<float>& expected, const Values& given) {
@@ -70,6 +70,8 @@ TEST_CASE("what a method's adapter was loaded from is what it is saved as") {
     const TemporaryFolder folder;
     peft::save(transformer::to_adapter(model, transformer::bind(model, adapter), adapter.config), folder.path() / "saved");
     const Adapter again = peft::load(folder.path() / "saved");
+    CHECK(again.shared.size() == adapter.shared.size());
+    CHECK(again.config.json == adapter.config.json);
     REQUIRE(again.layers.size() == adapter.layers.size());
     for (const auto& [path, module] : adapter.layers)
       for (const auto& [tensor, value] : module.tensors) {

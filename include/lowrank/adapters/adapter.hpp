@@ -68,6 +68,9 @@ struct Adapter {
   }
 };
 
+/// A tensor's name behind that of its module: a dot between them, but for names that begin with "_".
+std::string name_in_file(std::string_view path, std::string_view tensor);
+
 /// A matrix as a file holds it, converted to float; a vector becomes one row. Throws ShapeError for more dimensions than two.
 Weight<float> to_weight(const StoredTensor& tensor);
 

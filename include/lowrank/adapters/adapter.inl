@@ -41,6 +41,10 @@ LOWRANK_INLINE std::size_t Adapter::bytes() const {
   return size;
 }
 
+LOWRANK_INLINE std::string name_in_file(std::string_view path, std::string_view tensor) {
+  return concat(path, tensor.starts_with('_') ? "" : ".", tensor);
+}
+
 LOWRANK_INLINE Weight<float> to_weight(const StoredTensor& tensor) {
   check<ShapeError>(tensor.shape.size() == 1 || tensor.shape.size() == 2, "to_weight", tensor.name, " is ", shape_text(tensor.shape),
                     " but must be a matrix or a vector");

@@ -80,7 +80,7 @@ FittedUpdate approximate(const Weight<float>& d, const RankChoice& choice, std::
 /// The adapter at another rank, each layer the best approximation of its own update; element types are kept, every scale becomes 1.
 ///
 /// Biases stay exact. What a method has beside A and B stays as it is (the residual is then that of s B A), as do saved modules. Throws
-/// ValueError.
+/// ValueError, also for other types than LORA: to_lora() of update/set.hpp converts those.
 FittedAdapter resize(const Adapter& adapter, const RankChoice& choice);
 
 /// The update that turns one weight [out, in] into another, at a rank or with a share of the energy. Throws ShapeError, ValueError.

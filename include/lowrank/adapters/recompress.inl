@@ -120,6 +120,8 @@ LOWRANK_INLINE FittedUpdate approximate(const Weight<float>& d, const RankChoice
 }
 
 LOWRANK_INLINE FittedAdapter resize(const Adapter& adapter, const RankChoice& choice) {
+  check<ValueError>(adapter.config.peft_type == "LORA", "resize", "the adapter is of type ", adapter.config.peft_type,
+                    ", not LORA; bind it to its base and write it as LoRA: to_lora(set, layers, choice)");
   std::vector<std::pair<std::string, const ModuleTensors*>> layers;
   for (const auto& [path, layer] : adapter.layers) layers.emplace_back(path, &layer);
   std::vector<FittedUpdate> fitted(layers.size());

@@ -107,7 +107,8 @@ class PatternTable {
   std::vector<Row> rows_;
 };
 
-/// The values of a method's configuration for one module: standard values, those of the configuration, and its exceptions for that path.
+/// The values of a method's configuration for one module: standard values, those of the configuration, and its exceptions for that path;
+/// `rank_pattern` is the exception of the rank, where there is one.
 /// Throws ValueError for a method that nobody has registered.
 MethodFields method_fields(const LoraConfig& config, std::string_view path);
 

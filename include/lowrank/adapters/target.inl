@@ -158,9 +158,8 @@ LOWRANK_INLINE void set_method(LoraConfig& config, std::string_view name) {
 
 LOWRANK_INLINE MethodFields method_fields(const LoraConfig& config, std::string_view path) {
   MethodFields fields;
-  const auto rank = [&](double general) {
-    return PatternTable<Index>(config.rank_pattern, "rank_pattern").value(path, static_cast<Index>(general));
-  };
+  const PatternTable<Index> ranks(config.rank_pattern, "rank_pattern");
+  const Index exception = ranks.value(path, Dynamic);
   const auto alpha = [&](double general) { return PatternTable<double>(config.alpha_pattern, "alpha_pattern").value(path, general); };
   for (const Field& field : method_of(config).fields()) fields[std::string(field.key)] = field.standard;
   for (const auto& [key, value] : config.fields) fields[key] = value;
@@ -170,9 +169,10 @@ LOWRANK_INLINE MethodFields method_fields(const LoraConfig& config, std::string_
   }
   for (auto& [key, value] : fields) {
     double* const number = std::get_if<double>(&value);
-    if (number && key == "r") *number = static_cast<double>(rank(*number));
+    if (number && key == "r" && exception != Dynamic) *number = static_cast<double>(exception);
     if (number && (key == "alpha" || key == "lora_alpha")) *number = alpha(*number);
   }
+  if (exception != Dynamic) fields["rank_pattern"] = static_cast<double>(exception);
   return fields;
 }
 

@@ -136,7 +136,7 @@ LOWRANK_INLINE ModuleTensors read_layer(const std::string& path, const Parts& pa
                      ", which means something else there than in PEFT; train it with lora");
   check<FormatError>(!parts.m || parts.m->shape == std::vector{b[1]}, "mlx", file, ": ", name_text(path + ".m"), " is ",
                      shape_text(parts.m ? parts.m->shape : std::vector<Index>{}), " but must be [", b[1], ']');
-  if (parts.m) layer.tensors.emplace(config.method->tensors[2], *parts.m);
+  if (parts.m) layer.tensors.emplace(config.method->tensors[2].name, *parts.m);
   return layer;
 }
 

@@ -29,7 +29,7 @@ inline constexpr std::size_t max_config_size = std::size_t{4} << 20;
 LOWRANK_INLINE std::string_view split(std::string_view name, std::string_view peft_type, std::string_view& path) {
   std::string_view best;
   for (const Method& method : methods())
-    for (const std::string_view tensor : method.tensors) {
+    for (const auto& [tensor, outputs] : method.tensors) {
       const std::size_t size = tensor.size() + (tensor.starts_with('_') ? 0 : 1);  // what begins with _ follows the path without a dot
       const bool fits = method.peft_type == peft_type && name.size() > size && name.ends_with(tensor) &&
                         (size == tensor.size() || name[name.size() - size] == '.');
@@ -105,19 +105,18 @@ class Assembler {
 
   void check_names(const std::string& path, const ModuleTensors& module) const {
     const auto need = [&](std::string_view name, std::string_view why) {
-      check<FormatError>(module.find(name), "peft", file_, ": missing tensor ", prefix, path, '.', name, ", needed as ", why);
+      check<FormatError>(module.find(name), "peft", file_, ": missing tensor ", prefix, name_in_file(path, name), ", needed as ", why);
     };
     for (const std::string_view name : {ModuleTensors{}.a_name(), ModuleTensors{}.b_name()})
       check<FormatError>(!module.is_embedding || !module.find(name), "peft", file_, ": ", name_text(path),
                          " has the tensors of a linear layer and of an embedding");
-    const bool has_factors = method_.required >= 2 && method_.tensors[0] == ModuleTensors{}.a_name();
+    const bool has_factors = method_.required >= 2 && method_.tensors[0].name == ModuleTensors{}.a_name();
     if (has_factors)
       for (const std::string_view name : {module.a_name(), module.b_name()}) need(name, "its other half is there");
-    for (std::size_t i = has_factors ? 2 : 0; i < method_.required; ++i) need(method_.tensors[i], reason());
+    for (std::size_t i = has_factors ? 2 : 0; i < method_.required; ++i) need(method_.tensors[i].name, reason());
     if (adapter_.config.lora_bias && !module.is_embedding) need(ModuleTensors::bias_name, "lora_bias is true");
     for (const auto& [name, tensor] : module.tensors) {
-      const bool is_known = std::find(method_.tensors.begin(), method_.tensors.end(), name) != method_.tensors.end();
-      check<FormatError>(is_known, "peft", file_, ": unexpected tensor ", tensor.name, " without ", reason_for(name));
+      check<FormatError>(method_.find(name) != nullptr, "peft", file_, ": unexpected tensor ", tensor.name, " without ", reason_for(name));
       check<FormatError>(name != ModuleTensors::bias_name || adapter_.config.lora_bias, "peft", file_, ": unexpected tensor ", tensor.name,
                          " without lora_bias is true");
     }
@@ -128,8 +127,7 @@ class Assembler {
   /// What a configuration with that tensor says.
   std::string reason_for(std::string_view name) const {
     for (const Method& method : methods())
-      if (method.peft_type == method_.peft_type && std::find(method.tensors.begin(), method.tensors.end(), name) != method.tensors.end())
-        return concat(method.flag, " is true");
+      if (method.peft_type == method_.peft_type && method.find(name)) return concat(method.flag, " is true");
     return {};
   }
 
@@ -176,6 +174,20 @@ LOWRANK_INLINE Assembler make_assembler(LoraConfig config, const std::string& fi
   }
 }
 
+/// The configuration as it is, or as that of a method whose files go under another type and whose tensors are there.
+LOWRANK_INLINE LoraConfig told_by_tensors(LoraConfig config, const std::vector<StoredTensor>& tensors, const std::string& file) {
+  for (const Method& method : methods()) {
+    if (method.alias.empty() || method.alias != config.peft_type) continue;
+    const std::string_view sign = method.tensors[method.required - 1].name;
+    if (std::none_of(tensors.begin(), tensors.end(), [&](const StoredTensor& tensor) { return tensor.name.ends_with(sign); })) continue;
+    json::Json keys = json::Json::object();
+    for (const auto& [key, value] : config.json) keys[key] = json::parse(value, "peft", file);
+    keys["peft_type"] = std::string(method.peft_type);
+    return parse_config(keys.dump(), file);
+  }
+  return config;
+}
+
 LOWRANK_INLINE LoraConfig load_config(const std::filesystem::path& path) {
   const Buffer bytes = Buffer::map(path);
   check<FormatError>(bytes.size() <= max_config_size, "peft", path_text(path), ": ", bytes.size(), " bytes are no adapter configuration");
@@ -191,8 +203,10 @@ LOWRANK_INLINE Adapter load(const std::filesystem::path& folder) {
                  " is not a folder; give one with adapter_config.json and adapter_model.safetensors");
   check<IoError>(std::filesystem::exists(tensors_path, ignored) || !std::filesystem::exists(folder / "adapter_model.bin", ignored), "peft",
                  path_text(folder), " holds a pickle, adapter_model.bin; save it with safe_serialization=True");
-  return detail::make_assembler(detail::load_config(config_path), path_text(folder))
-      .assemble(safetensors::File::open(tensors_path).tensors());
+  const LoraConfig config = detail::load_config(config_path);
+  const auto file = safetensors::File::open(tensors_path);
+  return detail::make_assembler(detail::told_by_tensors(config, file.tensors(), path_text(folder)), path_text(folder))
+      .assemble(file.tensors());
 }
 
 namespace detail {
@@ -204,7 +218,7 @@ LOWRANK_INLINE std::vector<StoredTensor> named_tensors(const Adapter& adapter) {
     tensors.back().name = std::string(prefix) + name;
   };
   for (const auto& [path, module] : adapter.layers)
-    for (const auto& [name, tensor] : module.tensors) put(tensor, path + (name.starts_with('_') ? "" : ".") + name);
+    for (const auto& [name, tensor] : module.tensors) put(tensor, name_in_file(path, name));
   for (const StoredTensor& tensor : adapter.shared) {
     tensors.push_back(tensor);
     tensors.back().name = "base_model." + tensor.name;

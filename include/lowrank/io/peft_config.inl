@@ -98,17 +98,24 @@ class ConfigReader {
     for (const Field& field : fields_of(config.peft_type)) {
       const std::string key(field.key);
       const Json* value = find(key.c_str());
-      if (!value || is_member(config.peft_type, key) || !field.changes_result) continue;
-      if (value->is_boolean())
-        config.fields[key] = value->get<bool>();
-      else if (value->is_number())
-        config.fields[key] = finite(*value, key.c_str());
-      else if (value->is_string())
-        config.fields[key] = value->get<std::string>();
-      else
-        config.fields[key] = std::get<std::vector<std::string>>(names(key.c_str()));
-      if (config.fields[key] == field.standard) config.fields.erase(key);
+      if (!value || is_member(config.peft_type, key)) continue;
+      FieldValue read = field_value(field, *value);
+      if (field.changes_result && read != field.standard) config.fields[key] = std::move(read);
     }
+  }
+  /// A value of the type that its key has; keys that say how numbers begin may be true, false or a name, those without a standard value are
+  /// names.
+  FieldValue field_value(const Field& field, const Json& value) const {
+    const std::string key(field.key);
+    const bool is_beginning = key.starts_with("init_") && !std::holds_alternative<double>(field.standard);
+    if (is_beginning && value.is_string()) return value.get<std::string>();
+    if (std::holds_alternative<bool>(field.standard)) return flag(key.c_str());
+    if (std::holds_alternative<double>(field.standard)) return finite(value, key.c_str());
+    if (std::holds_alternative<std::string>(field.standard)) return *text(key.c_str());
+    if (!field.changes_result) return {};  // notes on how the training began
+    const ModuleNames list = names(key.c_str());
+    if (const auto* one = std::get_if<std::string>(&list)) return *one;
+    return std::get<std::vector<std::string>>(list);
   }
 
   /// The value of a key, or null when it is absent or null.

@@ -5,10 +5,12 @@
 #include <concepts>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include <lowrank/update/lora.hpp>
 
@@ -19,6 +21,11 @@ struct UpdateSite {
   std::string path;
   LayerView<float> layer = {};
   std::uint64_t seed = 0, stream = 0;
+  std::map<std::string, std::vector<Index>, std::less<>> shapes = {};  ///< of the tensors that a file has for it; empty: a fresh update
+
+  bool has(std::string_view tensor) const { return shapes.contains(tensor); }
+  /// A size by the configuration, held against the file's tensor, so that no memory is taken for what is not there. Throws ShapeError.
+  Index size(std::string_view tensor, std::size_t dimension, Index configured) const;
 };
 
 /// An update of any method, owned, in float; a method itself. Empty: none. Copies are deep.
@@ -51,6 +58,9 @@ class AnyUpdate {
   LoraWeights<float>* lora() { return held_ ? held_->lora() : nullptr; }
   const LoraWeights<float>* lora() const { return const_cast<AnyUpdate*>(this)->lora(); }
 
+  /// The dropout of its input, or null for a method that knows none.
+  InputDropout<float>* dropout() { return held_ ? held_->dropout() : nullptr; }
+
   /// The update as what it was made from, or null.
   template <class Update>
   Update* get_if() {
@@ -71,6 +81,7 @@ class AnyUpdate {
     virtual void visit_parameters(const Visitor& visitor) = 0;
     virtual void prepare(const LayerView<float>& layer) = 0;
     virtual LoraWeights<float>* lora() = 0;
+    virtual InputDropout<float>* dropout() = 0;
   };
   template <class Update>
   struct Holder final : Held {
@@ -89,9 +100,17 @@ class AnyUpdate {
       if constexpr (std::derived_from<Update, LoraWeights<float>>) return &update;
       return nullptr;
     }
+    InputDropout<float>* dropout() override {
+      if constexpr (requires { InputDropout<float>(update.dropout); }) return &update.dropout;
+      return nullptr;
+    }
   };
 
   std::unique_ptr<Held> held_;
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/update/any_update.inl>
+#endif

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <functional>
 #include <map>
 #include <string>
@@ -7,7 +8,8 @@
 #include <variant>
 #include <vector>
 
-#include <lowrank/config.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/error.hpp>
 
 /// What a file's configuration says of a method, by the keys that PEFT gives it.
 
@@ -24,6 +26,14 @@ T field(const MethodFields& fields, std::string_view key, T fallback) {
   const auto found = fields.find(key);
   const T* const value = found == fields.end() ? nullptr : std::get_if<T>(&found->second);
   return value ? *value : fallback;
+}
+
+/// The same of a count. Throws ValueError for a number that is negative, not whole, or beyond 2³¹.
+inline Index count_field(const MethodFields& fields, std::string_view key, Index fallback) {
+  const auto value = field<double>(fields, key, static_cast<double>(fallback));
+  check<ValueError>(value >= 0 && value < 0x1p31 && value == std::floor(value), "fields", key, " is ", value,
+                    "; it must be a whole number that is not negative");
+  return static_cast<Index>(value);
 }
 
 /// One key of a method's configuration, and the value that PEFT writes when nobody gives one.

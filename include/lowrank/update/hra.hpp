@@ -8,24 +8,23 @@
 #include <cmath>
 #include <cstdint>
 #include <memory>
+#include <utility>
 
-#include <lowrank/core/random.hpp>
-#include <lowrank/update/init.hpp>
-#include <lowrank/update/any_update.hpp>
-#include <lowrank/update/method.hpp>
 #include <lowrank/update/entry.hpp>
+#include <lowrank/update/init.hpp>
+#include <lowrank/update/method.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// X ↦ H₁ … H_r X for the unit columns of Û [in, r].
+/// X ↦ X − Û T Ûᵀ X for columns Û [in, r].
 template <class S>
 class ReflectionMap : public InputMap<S> {
  public:
-  explicit ReflectionMap(Activation<S> unit) : unit_(std::move(unit)), t_(Activation<S>::Zero(unit_.cols(), unit_.cols())) {
-    for (Index j = 0; j < unit_.cols(); ++j) {  // T grows by a column for each reflection
-      t_(j, j) = S(2);
-      if (j > 0) t_.col(j).head(j) = S(-2) * (t_.topLeftCorner(j, j) * (unit_.leftCols(j).transpose() * unit_.col(j))).eval();
-    }
+  /// With T of the product H₁ … H_r for unit columns, or, for orthonormal ones, T = 2.
+  ReflectionMap(Activation<S> unit, bool is_orthonormal)
+      : unit_(std::move(unit)), t_(S(2) * Activation<S>::Identity(unit_.cols(), unit_.cols())), is_fixed_(is_orthonormal) {
+    for (Index j = 1; j < unit_.cols() && !is_fixed_; ++j)  // T grows by a column for each reflection
+      t_.col(j).head(j) = S(-2) * (t_.topLeftCorner(j, j) * (unit_.leftCols(j).transpose() * unit_.col(j))).eval();
   }
   Activation<S> operator()(const ActivationView<S>& x) const override { return x - unit_ * (t_ * (unit_.transpose() * x)); }
   Activation<S> transposed(const ActivationView<S>& g) const override { return g - unit_ * (t_.transpose() * (unit_.transpose() * g)); }
@@ -34,6 +33,7 @@ class ReflectionMap : public InputMap<S> {
   Activation<S> gradient(const ActivationView<S>& x, const ActivationView<S>& v) const {
     const Activation<S> z = unit_.transpose() * x, q = unit_.transpose() * v;
     Activation<S> d = -(v * (z.transpose() * t_.transpose()) + x * (q.transpose() * t_));
+    if (is_fixed_) return d;
     const Activation<S> dt = -q * z.transpose();
     Activation<S> df = -t_.transpose() * dt * t_.transpose();                       // of F = T⁻¹
     for (Index j = 0; j < df.cols(); ++j) df.col(j).tail(df.rows() - j).setZero();  // strictly upper
@@ -43,25 +43,68 @@ class ReflectionMap : public InputMap<S> {
 
  private:
   Activation<S> unit_, t_;
+  bool is_fixed_;
 };
+
+namespace detail {
+
+/// U = Q R by Gram and Schmidt's process, a column after the other; Q takes U's place, and R [r, r] comes back, upper, its diagonal
+/// positive. Throws ValueError where a column depends on those before it.
+template <class S>
+Activation<S> orthonormalize(Activation<S>& u) {
+  Activation<S> r = Activation<S>::Zero(u.cols(), u.cols());
+  for (Index i = 0; i < u.cols(); ++i) {
+    for (Index j = 0; j < i; ++j) {
+      r(j, i) = u.col(j).dot(u.col(i));
+      u.col(i) -= r(j, i) * u.col(j);
+    }
+    r(i, i) = u.col(i).norm();
+    check<ValueError>(r(i, i) > 0, "hra", "column ", i, " of hra_u depends on those before it; apply_GS needs directions of their own");
+    u.col(i) /= r(i, i);
+  }
+  return r;
+}
+
+/// dL/dU of that from dL/dQ: (dQ + Q copyltu(−dQᵀ Q)) R⁻ᵀ, copyltu the lower triangle, mirrored.
+template <class S>
+Activation<S> orthonormalize_backward(const Activation<S>& q, const Activation<S>& r, const Activation<S>& dq) {
+  Activation<S> m = -dq.transpose() * q;
+  for (Index j = 0; j < m.cols(); ++j)
+    for (Index i = 0; i < j; ++i) m(i, j) = m(j, i);
+  Activation<S> du = dq + q * m;
+  for (Index j = du.cols(); j-- > 0;) {  // of dU Rᵀ = …, the last column first
+    for (Index k = j + 1; k < du.cols(); ++k) du.col(j) -= r(j, k) * du.col(k);
+    du.col(j) /= r(j, j);
+  }
+  return du;
+}
+
+}  // namespace detail
 
 /// The numbers of one HRA update. A method (update/method.hpp).
 template <class S = float>
 struct HraWeights {
   using Scalar = S;
 
-  Parameter<S> u;  ///< [in, r]
+  Parameter<S> u;               ///< [in, r]
+  bool orthogonalizes = false;  ///< the columns are made orthogonal first ("apply_GS"): W (1 − 2 Q Qᵀ)
 
   Plan<S> plan(const PlanRequest<S>&) {
     Plan<S> plan;
-    plan.input_map = std::make_shared<const ReflectionMap<S>>(unit());
+    plan.input_map = std::make_shared<const ReflectionMap<S>>(unit(), orthogonalizes);
     plan.trains_input_map = u.needs_grad();
     return plan;
   }
   void add_gradients(const PlanGradients<S>& gradients) {
     if (gradients.mapped.size() == 0 || !u.needs_grad()) return;
-    const Activation<S> hat = unit();
-    Activation<S> d = ReflectionMap<S>(hat).gradient(gradients.x, gradients.mapped);
+    Activation<S> hat = u.value;
+    const Activation<S> r = orthogonalizes ? detail::orthonormalize<S>(hat) : Activation<S>();
+    if (!orthogonalizes) hat = unit();
+    const Activation<S> d = ReflectionMap<S>(hat, orthogonalizes).gradient(gradients.x, gradients.mapped);
+    if (orthogonalizes) {
+      u.gradient() += detail::orthonormalize_backward<S>(hat, r, d);
+      return;
+    }
     for (Index i = 0; i < d.cols(); ++i)  // through the norms
       u.gradient().col(i) += (d.col(i) - hat.col(i) * hat.col(i).dot(d.col(i))) / u.value.col(i).norm();
   }
@@ -74,6 +117,7 @@ struct HraWeights {
  private:
   Activation<S> unit() const {
     Activation<S> hat = u.value;
+    if (orthogonalizes) return detail::orthonormalize<S>(hat), hat;
     for (Index i = 0; i < hat.cols(); ++i) {
       const S length = hat.col(i).norm();
       check<ValueError>(length > 0, "hra", "column ", i, " of hra_u is zero; a reflection needs a direction");
@@ -97,19 +141,24 @@ HraWeights<S> make_hra(Index in, Index rank, std::uint64_t seed = 0, std::uint64
   return update;
 }
 
-/// HRA as files know it. Throws ValueError for apply_GS, which takes other reflections.
-inline Method hra_method() {
-  static constexpr std::string_view names[] = {"hra_u"};
-  const auto fields = [] {
-    return std::vector<Field>{{"r", 8.0},          {"apply_GS", false}, {"bias", "none"},        {"init_weights", true, false},
-                              {"exclude_modules"}, {"layers_pattern"},  {"layers_to_transform"}, {"modules_to_save"},
-                              {"target_modules"}};
-  };
-  const auto make = [](const UpdateSite& site, const MethodFields& given, const SharedTensors&) -> AnyUpdate {
-    check<ValueError>(!field(given, "apply_GS", false), "hra", "apply_GS is true; reflections that are made orthogonal are not supported");
-    return make_hra<float>(site.layer.in, static_cast<Index>(field<double>(given, "r", 8)), site.seed, site.stream);
-  };
-  return {"HRA", "hra", "", fields, names, 1, {}, make};
+/// The same with columns that are made orthogonal. Such reflections cannot undo each other: the layer does not begin as its base. Throws
+/// ValueError for more columns than inputs.
+template <class S = float>
+HraWeights<S> make_orthogonal_hra(Index in, Index rank, std::uint64_t seed = 0, std::uint64_t stream = 0) {
+  check<ValueError>(rank > 0 && rank <= in, "hra", "rank = ", rank, " for in = ", in, "; orthogonal directions are 1 to in");
+  HraWeights<S> update;
+  update.orthogonalizes = true;
+  update.u.name = "hra_u";
+  update.u.value.resize(in, rank);
+  fill_uniform(update.u.value, 1.0 / std::sqrt(static_cast<double>(rank)), Random(seed, stream));
+  return update;
 }
 
+/// HRA as files know it.
+Method hra_method();
+
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/update/hra.inl>
+#endif

@@ -3,14 +3,11 @@
 /// IA³: l ∘ (W X + b), or W (l ∘ X) + b for feed-forward layers, l trained (Liu et al. 2022, "Few-shot parameter-efficient fine-tuning is
 /// better and cheaper than in-context learning").
 
-#include <algorithm>
 #include <memory>
-#include <string>
-#include <vector>
+#include <utility>
 
-#include <lowrank/update/any_update.hpp>
-#include <lowrank/update/method.hpp>
 #include <lowrank/update/entry.hpp>
+#include <lowrank/update/method.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -70,20 +67,11 @@ Ia3Weights<S> make_ia3(Index in, Index out, bool is_feedforward = false) {
   return update;
 }
 
-/// IA³ as files know it: one tensor a module. `feedforward_modules` are names, of which a path ends in one.
-inline Method ia3_method() {
-  static constexpr std::string_view names[] = {"ia3_l"};
-  const auto fields = [] {
-    return std::vector<Field>{{"exclude_modules"}, {"fan_in_fan_out", false}, {"feedforward_modules"}, {"init_ia3_weights", true, false},
-                              {"modules_to_save"}, {"target_modules"}};
-  };
-  const auto make = [](const UpdateSite& site, const MethodFields& given, const SharedTensors&) -> AnyUpdate {
-    const auto ends = [&](const std::string& name) { return std::string_view(site.path).ends_with(name); };
-    auto names_of = field<std::vector<std::string>>(given, "feedforward_modules", {});
-    if (const auto one = field<std::string>(given, "feedforward_modules", ""); !one.empty()) names_of.push_back(one);
-    return make_ia3<float>(site.layer.in, site.layer.out, std::any_of(names_of.begin(), names_of.end(), ends));
-  };
-  return {"IA3", "ia3", "", fields, names, 1, {}, make};
-}
+/// IA³ as files know it: one tensor a module. Of `feedforward_modules`, a list, a path ends in one; files tell by the tensor's shape.
+Method ia3_method();
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/update/ia3.inl>
+#endif

@@ -34,10 +34,8 @@ struct LoraWeights {
   Parameter<S, Rank, In> a;
   Parameter<S, Out, Rank> b;
   S scale = S(1);
-  S dropout = S(0);
-  std::uint64_t dropout_seed = 0;
-  std::uint64_t dropout_stream = 0;  ///< of the next mask; each recorded pass takes one. Save it to resume with the same masks.
-  Parameter<S> bias = {};            ///< of B [out], or empty
+  InputDropout<S> dropout = {};
+  Parameter<S> bias = {};  ///< of B [out], or empty
   /// A and B rounded to bfloat16 for inference in Compute::bf16, by round(): half the bytes to read for each token. Empty otherwise.
   std::vector<bfloat16> rounded_a = {}, rounded_b = {};
 
@@ -46,7 +44,7 @@ struct LoraWeights {
     Plan<S> plan;
     plan.a = factor(a), plan.b = factor(b), plan.bias = factor(bias);
     plan.scale = scale;
-    plan.mask = request.next_mask(static_cast<double>(dropout), dropout_seed, dropout_stream);
+    plan.mask = request.next_mask(dropout);
     if (!rounded_a.empty()) plan.a.rounded = rounded_a.data(), plan.b.rounded = rounded_b.data();
     plan.trains_a = a.needs_grad(), plan.trains_b = b.needs_grad(), plan.trains_bias = bias.needs_grad();
     return plan;
@@ -86,7 +84,6 @@ LoraWeights<S, Rank, In, Out> make_lora(Index in, Index out, const LoraOptions& 
   check<ValueError>(Rank == Dynamic || rank == Rank, "lora", "options.rank = ", rank, " but the layer's rank is ", Rank,
                     " by its type; leave options.rank out");
   check<ValueError>(std::isfinite(options.alpha), "lora", "alpha = ", options.alpha, "; it must be finite");
-  check<ValueError>(options.dropout >= 0 && options.dropout < 1, "lora", "dropout = ", options.dropout, "; it must lie in [0, 1)");
   LoraWeights<S, Rank, In, Out> update;
   update.a.name = "lora_A.weight";
   update.a.value.resize(rank, in);
@@ -95,11 +92,10 @@ LoraWeights<S, Rank, In, Out> make_lora(Index in, Index out, const LoraOptions& 
   update.b.name = "lora_B.weight";
   update.b.value.setZero(out, rank);
   update.scale = static_cast<S>(lora_scale(rank, options.alpha, options.use_rslora));
-  update.dropout = static_cast<S>(options.dropout);
+  update.dropout = InputDropout<S>::of_layer(options.dropout, options.seed, options.stream);
   update.bias.name = "lora_B.bias";
   update.bias.is_vector = true;
   if (options.lora_bias) update.bias.value.setZero(out, 1);
-  update.dropout_seed = options.seed ^ (options.stream * 0x9E3779B97F4A7C15u);  // masks of equal layers differ, too
   return update;
 }
 

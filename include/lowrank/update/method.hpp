@@ -11,6 +11,7 @@
 #include <utility>
 
 #include <lowrank/autograd/parameter.hpp>
+#include <lowrank/error.hpp>
 #include <lowrank/product/plan.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -24,6 +25,20 @@ struct LayerView {
   Compute compute = Compute::fp32;
 };
 
+/// Dropout on the input of an update alone, while a tape records.
+template <class S>
+struct InputDropout {
+  S probability = S(0);
+  std::uint64_t seed = 0;
+  std::uint64_t stream = 0;  ///< of the next mask; each recorded pass takes one. Save it to resume with the same masks.
+
+  /// That of a model's layer with that number, so that the masks of equal layers differ. Throws ValueError.
+  static InputDropout of_layer(double probability, std::uint64_t seed, std::uint64_t layer) {
+    check<ValueError>(probability >= 0 && probability < 1, "dropout", "dropout = ", probability, "; it must lie in [0, 1)");
+    return {static_cast<S>(probability), seed ^ (layer * 0x9E3779B97F4A7C15u)};
+  }
+};
+
 /// What a plan is made for: one pass of one layer.
 template <class S>
 struct PlanRequest {
@@ -31,10 +46,10 @@ struct PlanRequest {
   bool is_recorded = false;                                ///< on a tape, so that gradients follow and dropout acts
   std::function<std::uint64_t(std::uint64_t&)> draw = {};  ///< the next number of a counter of random streams
 
-  /// A dropout mask for training; none otherwise.
-  Mask next_mask(double probability, std::uint64_t seed, std::uint64_t& stream) const {
-    if (probability == 0 || !is_recorded) return {};
-    return {probability, {seed, draw ? draw(stream) : stream++}};
+  /// The next mask, for training; none otherwise.
+  Mask next_mask(InputDropout<S>& dropout) const {
+    if (dropout.probability == 0 || !is_recorded) return {};
+    return {static_cast<double>(dropout.probability), {dropout.seed, draw ? draw(dropout.stream) : dropout.stream++}};
   }
 };
 

@@ -3,12 +3,11 @@
 /// MiSS: W X + Dᵀ (S X) + b, where S X sums the inputs that are r apart and D [r, out] is trained (Kang et al. 2024, "MiSS: Revisiting the
 /// trade-off in LoRA with an efficient shard-sharing structure").
 
-#include <cstdint>
 #include <memory>
+#include <utility>
 
-#include <lowrank/update/any_update.hpp>
-#include <lowrank/update/method.hpp>
 #include <lowrank/update/entry.hpp>
+#include <lowrank/update/method.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -20,8 +19,7 @@ struct MissWeights {
   Parameter<S> block;                    ///< D [r, out]; or [r, m], repeated along out ("mini")
   std::shared_ptr<const Weight<S>> sum;  ///< S [r, in]: ones where the column's number is the row's modulo r
   Index out = 0;
-  S dropout = S(0);
-  std::uint64_t dropout_seed = 0, dropout_stream = 0;
+  InputDropout<S> dropout = {};
 
   Plan<S> plan(const PlanRequest<S>& request) {
     const auto b = std::make_shared<Weight<S>>(out, block.rows());
@@ -29,7 +27,7 @@ struct MissWeights {
     Plan<S> plan;
     plan.a = {sum->data(), sum->rows(), sum->cols()};
     plan.b = {b->data(), b->rows(), b->cols()};
-    plan.mask = request.next_mask(static_cast<double>(dropout), dropout_seed, dropout_stream);
+    plan.mask = request.next_mask(dropout);
     plan.trains_b = block.needs_grad();
     plan.held = b;
     return plan;
@@ -61,23 +59,11 @@ MissWeights<S> make_miss(Index in, Index out, Index rank, Index mini = 0) {
   return update;
 }
 
-/// MiSS as files know it. Throws ValueError for init_weights "bat", which is another map.
-inline Method miss_method() {
-  static constexpr std::string_view names[] = {"miss_block"};
-  const auto fields = [] {
-    return std::vector<Field>{{"r", 64.0},         {"bias", "none"},   {"init_weights", true},  {"mini_r", 1.0},     {"miss_dropout", 0.0},
-                              {"exclude_modules"}, {"layers_pattern"}, {"layers_to_transform"}, {"modules_to_save"}, {"target_modules"}};
-  };
-  const auto make = [](const UpdateSite& site, const MethodFields& given, const SharedTensors&) -> AnyUpdate {
-    const std::string mode = field<std::string>(given, "init_weights", "");
-    check<ValueError>(mode.empty() || mode == "mini", "miss", "init_weights is \"", mode, "\"; true, false and \"mini\" are supported");
-    const Index mini = mode == "mini" ? static_cast<Index>(field<double>(given, "mini_r", 1)) : 0;
-    auto update = make_miss<float>(site.layer.in, site.layer.out, static_cast<Index>(field<double>(given, "r", 64)), mini);
-    update.dropout = static_cast<float>(field<double>(given, "miss_dropout", 0));
-    update.dropout_seed = site.seed ^ (site.stream * 0x9E3779B97F4A7C15u);
-    return update;
-  };
-  return {"MISS", "miss", "", fields, names, 1, {}, make};
-}
+/// MiSS as files know it. `init_weights` stays the mode: "bat" (update/miss_bat.hpp), "mini", or a truth.
+Method miss_method();
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/update/miss.inl>
+#endif

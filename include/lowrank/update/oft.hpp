@@ -11,13 +11,12 @@
 #include <utility>
 #include <vector>
 
-#include <lowrank/update/any_update.hpp>
-#include <lowrank/update/method.hpp>
 #include <lowrank/update/entry.hpp>
+#include <lowrank/update/method.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// X_k ↦ R_kᵀ X_k for blocks of `size` rows.
+/// X_k ↦ R_kᵀ X_k for blocks of rows; one R stands for all.
 template <class S>
 class BlockRotation : public InputMap<S> {
  public:
@@ -34,10 +33,8 @@ class BlockRotation : public InputMap<S> {
   Activation<S> by_blocks(const ActivationView<S>& x, const Turn& turn) const {
     const Index size = blocks_.front().rows();
     Activation<S> y(x.rows(), x.cols());
-    for (std::size_t k = 0; k < blocks_.size(); ++k) {
-      const Index row = static_cast<Index>(k) * size;
-      y.middleRows(row, size) = turn(blocks_[k], x.middleRows(row, size));
-    }
+    for (Index row = 0; row < x.rows(); row += size)
+      y.middleRows(row, size) = turn(blocks_[static_cast<std::size_t>(row / size) % blocks_.size()], x.middleRows(row, size));
     return y;
   }
   std::vector<Activation<S>> blocks_;
@@ -45,7 +42,9 @@ class BlockRotation : public InputMap<S> {
 
 struct OftOptions {
   Index block_size = 32;
-  Index terms = 0;  ///< of Neumann's series; 0: Cayley's transform itself
+  Index terms = 0;         ///< of Neumann's series; 0: Cayley's transform itself
+  bool is_shared = false;  ///< one rotation for all blocks
+  double eps = 0;          ///< above 0 the rotations stay small: ‖Q‖ ≤ eps / √(number of Q), "constrained OFT"
 };
 
 namespace detail {
@@ -84,10 +83,14 @@ template <class S = float>
 struct OftWeights {
   using Scalar = S;
 
-  Parameter<S> r;  ///< [blocks, size (size − 1) / 2]: the strictly upper triangles of Q, row by row
+  Parameter<S> r;  ///< [blocks or 1, size (size − 1) / 2]: the strictly upper triangles of Q, row by row
   Index block_size = 0, terms = 0;
+  S eps = S(0);
 
-  Plan<S> plan(const PlanRequest<S>&) {
+  /// Where rotations are to stay small, a recorded pass projects the numbers first, as PEFT does.
+  Plan<S> plan(const PlanRequest<S>& request) {
+    if (request.is_recorded)
+      for (Index k = 0; k < r.rows(); ++k) r.value.row(k) *= shrinkage(k);
     std::vector<Activation<S>> blocks;
     for (Index k = 0; k < r.rows(); ++k) blocks.push_back(rotation(skew(k)));
     Plan<S> plan;
@@ -99,8 +102,9 @@ struct OftWeights {
   void add_gradients(const PlanGradients<S>& gradients) {
     if (gradients.mapped.size() == 0 || !r.needs_grad()) return;
     for (Index k = 0; k < r.rows(); ++k) {
-      const Index row = k * block_size;
-      const Activation<S> dr = gradients.x.middleRows(row, block_size) * gradients.mapped.middleRows(row, block_size).transpose();
+      Activation<S> dr = Activation<S>::Zero(block_size, block_size);
+      for (Index row = k * block_size; row < gradients.x.rows(); row += r.rows() * block_size)  // of a shared rotation all blocks
+        dr += gradients.x.middleRows(row, block_size) * gradients.mapped.middleRows(row, block_size).transpose();
       const Activation<S> dq = rotation_backward(skew(k), dr);
       Index at = 0;
       for (Index i = 0; i < block_size; ++i)
@@ -114,11 +118,17 @@ struct OftWeights {
   void set_trainable(bool trainable) { r.trainable = trainable; }
 
  private:
+  /// What brings ‖Q‖ = √2 ‖q‖ of a block back to its bound.
+  S shrinkage(Index k) const {
+    const S norm = std::sqrt(S(2)) * r.value.row(k).norm(), bound = eps / std::sqrt(static_cast<S>(r.rows()));
+    return eps > 0 && norm > bound ? bound / norm : S(1);
+  }
   Activation<S> skew(Index k) const {
     Activation<S> q = Activation<S>::Zero(block_size, block_size);
+    const S factor = shrinkage(k);
     Index at = 0;
     for (Index i = 0; i < block_size; ++i)
-      for (Index j = i + 1; j < block_size; ++j, ++at) q(i, j) = r.value(k, at), q(j, i) = -r.value(k, at);
+      for (Index j = i + 1; j < block_size; ++j, ++at) q(i, j) = factor * r.value(k, at), q(j, i) = -q(i, j);
     return q;
   }
   Activation<S> rotation(const Activation<S>& q) const {
@@ -148,45 +158,21 @@ template <class S = float>
 OftWeights<S> make_oft(Index in, const OftOptions& options = {}) {
   const Index size = options.block_size;
   check<ValueError>(size > 1 && in % size == 0 && options.terms >= 0, "oft", "blocks of ", size, " for in = ", in, ", ", options.terms,
-                    " terms; the block size must divide in");
+                    " terms; the block size must divide in, and be at least 2");
+  check<ValueError>(options.eps >= 0 && std::isfinite(options.eps), "oft", "eps = ", options.eps, "; it must not be negative");
   OftWeights<S> update;
-  update.block_size = size, update.terms = options.terms;
+  update.block_size = size, update.terms = options.terms, update.eps = static_cast<S>(options.eps);
   update.r.name = "oft_R.weight";
-  update.r.value.setZero(in / size, size * (size - 1) / 2);
+  update.r.value.setZero(options.is_shared ? 1 : in / size, size * (size - 1) / 2);
   return update;
 }
 
-/// OFT as files know it. Throws ValueError for blocks that are shared or constrained, and for blocks that do not divide the input.
-inline Method oft_method() {
-  static constexpr std::string_view names[] = {"oft_R.weight"};
-  const auto fields = [] {
-    return std::vector<Field>{{"r", 0.0},
-                              {"oft_block_size", 32.0},
-                              {"bias", "none"},
-                              {"block_share", false},
-                              {"coft", false},
-                              {"eps", 6e-5, false},
-                              {"fan_in_fan_out", false},
-                              {"init_weights", true, false},
-                              {"module_dropout", 0.0, false},
-                              {"num_cayley_neumann_terms", 5.0},
-                              {"use_cayley_neumann", true},
-                              {"exclude_modules"},
-                              {"layers_pattern"},
-                              {"layers_to_transform"},
-                              {"modules_to_save"},
-                              {"target_modules"}};
-  };
-  const auto make = [](const UpdateSite& site, const MethodFields& given, const SharedTensors&) -> AnyUpdate {
-    check<ValueError>(!field(given, "block_share", false) && !field(given, "coft", false), "oft",
-                      "block_share or coft is true; blocks of their own without a constraint are supported");
-    const auto blocks = static_cast<Index>(field<double>(given, "r", 0));
-    OftOptions options;
-    options.block_size = blocks > 0 ? site.layer.in / blocks : static_cast<Index>(field<double>(given, "oft_block_size", 32));
-    options.terms = field(given, "use_cayley_neumann", true) ? static_cast<Index>(field<double>(given, "num_cayley_neumann_terms", 5)) : 0;
-    return make_oft<float>(site.layer.in, options);
-  };
-  return {"OFT", "oft", "", fields, names, 1, {}, make};
-}
+/// OFT as files know it: `oft_block_size`, or `r` blocks; where that does not divide the input, the nearest that does, as in PEFT.
+/// `module_dropout` has no effect, there as here.
+Method oft_method();
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/update/oft.inl>
+#endif

@@ -4,9 +4,13 @@
 #include <cmath>
 
 #include <lowrank/update/adalora.hpp>
+#include <lowrank/update/any_update.hpp>
 #include <lowrank/update/dora.hpp>
 #include <lowrank/update/hra.hpp>
 #include <lowrank/update/ia3.hpp>
+#include <lowrank/update/loha.hpp>
+#include <lowrank/update/lokr.hpp>
+#include <lowrank/update/lora_xs.hpp>
 #include <lowrank/update/miss.hpp>
 #include <lowrank/update/oft.hpp>
 #include <lowrank/update/vera.hpp>
@@ -36,13 +40,18 @@ LOWRANK_INLINE std::vector<Field> lora_fields() {
           {"target_modules"}};
 }
 
-inline constexpr std::string_view lora_names[] = {"lora_A.weight", "lora_B.weight", "lora_B.bias", "lora_embedding_A", "lora_embedding_B"};
-inline constexpr std::string_view dora_names[] = {"lora_A.weight", "lora_B.weight",    "lora_magnitude_vector",
-                                                  "lora_B.bias",   "lora_embedding_A", "lora_embedding_B"};
+inline constexpr MethodTensor lora_tensors_of_file[] = {
+    {"lora_A.weight"}, {"lora_B.weight", Outputs::rows}, {"lora_B.bias", Outputs::rows}, {"lora_embedding_A"}, {"lora_embedding_B"}};
+inline constexpr MethodTensor dora_tensors_of_file[] = {{"lora_A.weight"},
+                                                        {"lora_B.weight", Outputs::rows},
+                                                        {"lora_magnitude_vector", Outputs::rows},
+                                                        {"lora_B.bias", Outputs::rows},
+                                                        {"lora_embedding_A"},
+                                                        {"lora_embedding_B"}};
 
 LOWRANK_INLINE LoraOptions lora_options(const UpdateSite& site, const MethodFields& fields) {
   const LoraOptions options{
-      .rank = static_cast<Index>(field<double>(fields, "r", 8)),
+      .rank = count_field(fields, "r", 8),
       .alpha = field<double>(fields, "lora_alpha", 8),
       .use_rslora = field(fields, "use_rslora", false),
       .dropout = field<double>(fields, "lora_dropout", 0),
@@ -73,17 +82,41 @@ LOWRANK_INLINE AnyUpdate new_dora(const UpdateSite& site, const MethodFields& fi
 
 }  // namespace detail
 
-LOWRANK_INLINE std::span<const Method> methods() {
-  using namespace detail;
-  static const Method all[] = {{"LORA", "lora", "", lora_fields, lora_names, 2, {}, new_lora},
-                               {"LORA", "dora", "use_dora", lora_fields, dora_names, 3, {}, new_dora},
-                               vera_method(),
-                               ia3_method(),
-                               oft_method(),
-                               hra_method(),
-                               miss_method(),
-                               adalora_method()};
+namespace detail {
+
+/// The list itself.
+LOWRANK_INLINE std::vector<Method>& method_list() {
+  static std::vector<Method> all{{"LORA", "lora", "", lora_fields, lora_tensors_of_file, 2, new_lora},
+                                 {"LORA", "dora", "use_dora", lora_fields, dora_tensors_of_file, 3, new_dora},
+                                 vera_method(),
+                                 ia3_method(),
+                                 oft_method(),
+                                 hra_method(),
+                                 miss_method(),
+                                 adalora_method(),
+                                 loha_method(),
+                                 lokr_method(),
+                                 lora_xs_method()};
   return all;
+}
+
+}  // namespace detail
+
+LOWRANK_INLINE std::span<const Method> methods() { return detail::method_list(); }
+
+LOWRANK_INLINE void register_method(const Method& method) {
+  check<ValueError>(!method.peft_type.empty() && !method.name.empty() && method.fields && method.make && !method.tensors.empty(),
+                    "register_method", '"', method.name, "\": a method has a peft_type, a name, fields, tensors, and make");
+  check<ValueError>(method.required <= method.tensors.size(), "register_method", '"', method.name, "\" requires ", method.required,
+                    " tensors of the ", method.tensors.size(), " that it names");
+  for (const Method& known : methods()) {
+    check<ValueError>(known.name != method.name, "register_method", "there is a method named ", method.name,
+                      " already; choose another name");
+    check<ValueError>(known.peft_type != method.peft_type || known.flag != method.flag, "register_method", "peft_type ", method.peft_type,
+                      method.flag.empty() ? "" : " with ", method.flag, " is that of ", known.name,
+                      "; files could not tell the two apart: choose another type, or a flag");
+  }
+  detail::method_list().push_back(method);
 }
 
 LOWRANK_INLINE const Method* find_method(std::string_view peft_type, const MethodFields& fields) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <lowrank/adapters/adapter.hpp>
+#include <lowrank/adapters/recompress.hpp>
 #include <lowrank/adapters/target.hpp>
 #include <lowrank/nn/adapted_linear.hpp>
 #include <lowrank/update/any_update.hpp>
@@ -73,6 +74,13 @@ void scale(UpdateSet& set, double weight);
 
 /// Several sets as one: Σ sᵢ Bᵢ Aᵢ = [s₁B₁ | s₂B₂ | …] · [A₁ ; A₂ ; …], exactly. Throws ValueError for updates that are no such sum.
 UpdateSet sum(std::span<const UpdateSet> sets);
+
+/// The updates as LoRA, each at a rank or with a share of its energy: s B M A + s Δ of its plan as two factors, exact where the rank
+/// suffices.
+///
+/// The layers are those that the set is for; what depends on their weights is taken as of now. Throws ValueError for updates that are no
+/// sum (merge them), that have a bias, for token tables and full copies.
+FittedAdapter to_lora(const UpdateSet& set, std::span<const NamedLayer> layers, const RankChoice& choice);
 
 /// Computes once what inference with a fixed set needs again and again.
 void prepare(UpdateSet& set, std::span<const NamedLayer> layers);

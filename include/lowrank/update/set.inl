@@ -6,6 +6,8 @@
 #include <string_view>
 #include <utility>
 
+#include <lowrank/core/parallel.hpp>
+
 namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
@@ -19,7 +21,7 @@ LOWRANK_INLINE UpdateSite site_of(std::span<const NamedLayer> layers, Index slot
 
 /// Each parameter by its whole name in a file: the module's path, and what the method calls it.
 LOWRANK_INLINE AnyUpdate with_path(AnyUpdate update, const std::string& path) {
-  update.visit_parameters([&](Parameter<float>& parameter) { parameter.name = path + '.' + parameter.name; });
+  update.visit_parameters([&](Parameter<float>& parameter) { parameter.name = name_in_file(path, parameter.name); });
   return update;
 }
 
@@ -79,22 +81,28 @@ LOWRANK_INLINE SharedTensors shared_of(const Adapter& adapter, const Method& met
   return shared;
 }
 
+/// A parameter's shape in files.
+LOWRANK_INLINE std::vector<Index> stored_shape(const Parameter<float>& parameter) {
+  if (parameter.is_vector) return {parameter.size()};
+  if (parameter.planes > 0) return {parameter.planes, parameter.rows() / parameter.planes, parameter.cols()};
+  return {parameter.rows(), parameter.cols()};
+}
+
 /// Puts a module's tensors in the place of an update's numbers: each parameter has its tensor, and each tensor its parameter.
 LOWRANK_INLINE void load_parameters(AnyUpdate& update, const ModuleTensors& module, const std::string& path) {
   std::size_t count = 0;
   update.visit_parameters([&](Parameter<float>& parameter) {
     const StoredTensor* const tensor = module.find(parameter.name);
     check<ValueError>(tensor != nullptr, "bind", path, " has no tensor ", parameter.name, "; is the adapter whole?");
-    const bool is_vector = tensor->shape.size() == 1 && parameter.cols() == 1;
-    check<ShapeError>(!is_vector || tensor->size() == parameter.rows(), "bind", tensor->name, " is ", shape_text(tensor->shape),
-                      " but the layer has ", parameter.rows(), " outputs");
-    Weight<float> value = to_weight(*tensor);
-    check<ShapeError>(is_vector || (value.rows() == parameter.rows() && value.cols() == parameter.cols()), "bind", tensor->name, " is ",
-                      shape_text(tensor->shape), " but the module takes [", parameter.rows(), ", ", parameter.cols(), ']');
-    parameter.value = is_vector ? Weight<float>(value.transpose()) : std::move(value);
+    const std::vector<Index> shape = stored_shape(parameter);
+    check<ShapeError>(tensor->shape == shape, "bind", path, '.', parameter.name, " is ", shape_text(tensor->shape),
+                      " but the module takes ", shape_text(shape));
+    const std::vector<float> values = to_floats(*tensor);
+    std::copy(values.begin(), values.end(), parameter.value.data());
     ++count;
   });
-  check<ValueError>(count == module.tensors.size(), "bind", path, " has ", module.tensors.size(), " tensors but its method knows ", count);
+  check<ValueError>(count == module.tensors.size(), "bind", path, " has ", module.tensors.size(), " tensors but its method takes ", count,
+                    " of them");
 }
 
 LOWRANK_INLINE AnyUpdate loaded_update(const Adapter& adapter, const Method& method, const UpdateSite& site, const ModuleTensors& module,
@@ -179,10 +187,24 @@ LOWRANK_INLINE ModuleTensors tensors_of(AnyUpdate update, const NamedLayer& laye
   if (const auto* lora = update.lora()) made.scale = static_cast<double>(lora->scale);
   update.visit_parameters([&](const Parameter<float>& parameter) {
     StoredTensor tensor = from_weight(parameter.name, parameter.value);
-    if (parameter.is_vector) tensor.shape = {parameter.size()};
-    made.tensors.emplace(parameter.name.substr(layer.path.size() + 1), std::move(tensor));
+    tensor.shape = stored_shape(parameter);
+    const bool has_dot = parameter.name[layer.path.size()] == '.';
+    made.tensors.emplace(parameter.name.substr(layer.path.size() + (has_dot ? 1 : 0)), std::move(tensor));
   });
   return made;
+}
+
+/// Throws ValueError for choices of modules that the method's configuration has no key for: PEFT would pass over them.
+LOWRANK_INLINE void check_choices(const LoraConfig& config, const Method& method) {
+  const std::vector<Field> fields = method.fields();
+  const auto check_key = [&](std::string_view key, bool is_used) {
+    const bool is_known = std::any_of(fields.begin(), fields.end(), [&](const Field& field) { return field.key == key; });
+    check<ValueError>(!is_used || is_known, "new_lora", method.name, " has no ", key, "; leave it away");
+  };
+  check_key("exclude_modules", !std::holds_alternative<std::monostate>(config.exclude_modules));
+  check_key("layers_to_transform", !config.layers_to_transform.empty());
+  check_key("rank_pattern", !config.rank_pattern.empty());
+  check_key("alpha_pattern", !config.alpha_pattern.empty());
 }
 
 }  // namespace detail
@@ -217,8 +239,7 @@ LOWRANK_INLINE std::vector<Index> target_slots(std::span<const NamedLayer> layer
 LOWRANK_INLINE UpdateSet new_updates(std::span<const NamedLayer> layers, const LoraConfig& config, LoraInit init, std::uint64_t seed) {
   UpdateSet set{std::vector<AnyUpdate>(layers.size())};
   const Method& method = method_of(config);
-  check<ValueError>(method.make != nullptr && method.trains, "new_lora", "updates of ", method.name,
-                    " are used, merged and converted, but not trained; choose another method");
+  detail::check_choices(config, method);
   const std::vector<Index> targets = target_slots(layers, config);
   std::vector<UpdateSite> sites;
   for (const Index slot : targets) sites.push_back(detail::site_of(layers, slot, seed));
@@ -241,15 +262,16 @@ LOWRANK_INLINE UpdateSet apply(const Adapter& adapter, std::span<const NamedLaye
   const Method& method = method_of(adapter.config);
   std::vector<UpdateSite> sites;
   for (std::size_t s = 0; s < layers.size(); ++s)
-    if (adapter.layers.contains(layers[s].path)) sites.push_back(detail::site_of(layers, static_cast<Index>(s), 0));
+    if (const auto module = adapter.layers.find(layers[s].path); module != adapter.layers.end()) {
+      sites.push_back(detail::site_of(layers, static_cast<Index>(s), 0));
+      for (const auto& [name, tensor] : module->second.tensors) sites.back().shapes.emplace(name, tensor.shape);
+    }
   set.shared = detail::shared_of(adapter, method, sites);
   for (const UpdateSite& site : sites) {
     const auto slot = static_cast<std::size_t>(site.stream);
     const ModuleTensors& module = adapter.layers.at(site.path);
     AnyUpdate update = layers[slot].is_embedding ? detail::loaded_table_update(module, site.path)
                                                  : detail::loaded_update(adapter, method, site, module, set.shared);
-    if (LoraWeights<float>* const lora = update.lora(); lora && !layers[slot].is_embedding)
-      lora->dropout = static_cast<float>(adapter.config.dropout);
     set.slots[slot] = detail::with_path(std::move(update), site.path);
   }
   for (const StoredTensor& tensor : adapter.saved) detail::add_loaded_copy(layers, tensor, set);
@@ -271,7 +293,8 @@ LOWRANK_INLINE Adapter adapter_of(const UpdateSet& set, std::span<const NamedLay
     if (!named.is_embedding && !dense->weight_trainable()) continue;  // of a table that is saved itself
     adapter.saved.push_back(from_weight(dense->weight().name, dense->weight().value));
   }
-  for (const auto& [name, tensor] : set.shared) adapter.shared.push_back(from_weight(name, *tensor));
+  if (field(config.fields, method_of(config).saves_shared, true))
+    for (const auto& [name, tensor] : set.shared) adapter.shared.push_back(from_weight(name, *tensor));
   if (detail::is_all_linear(config.target_modules)) config.target_modules = names;  // as PEFT saves it
   adapter.config = std::move(config);
   return adapter;
@@ -302,6 +325,28 @@ LOWRANK_INLINE UpdateSet sum(std::span<const UpdateSet> sets) {
       check<ValueError>(total.copies.emplace(slot, copy).second, "adapter_sum",
                         "two adapters bring a full copy of the same layer; use one of them");
   return total;
+}
+
+LOWRANK_INLINE FittedAdapter to_lora(const UpdateSet& set, std::span<const NamedLayer> layers, const RankChoice& choice) {
+  check<ValueError>(set.copies.empty(), "to_lora", "an adapter that replaces whole layers (modules_to_save) is no LoRA alone");
+  std::vector<std::pair<std::string, Plan<float>>> plans;
+  UpdateSet updates = set;  // the plans refer to it
+  for (std::size_t s = 0; s < updates.slots.size(); ++s) {
+    if (!updates.slots[s]) continue;
+    const auto& [path, layer, is_embedding] = layers[s];
+    check<ValueError>(!is_embedding, "to_lora", path, ": an update of a token table stays what it is");
+    plans.emplace_back(path, updates.slots[s].plan({.layer = detail::layer_view(layer->base)}));
+    check<ValueError>(plans.back().second.bias.empty(), "to_lora", path, ": its update has a bias, which two factors cannot hold");
+  }
+  check<ValueError>(!plans.empty(), "to_lora", "the set has no update");
+  std::vector<FittedUpdate> fitted(plans.size());
+  parallel_for(static_cast<Index>(plans.size()), [&](Index i) {
+    const auto at = static_cast<std::size_t>(i);
+    fitted[at] = extract_update(plans[at].second, choice);
+  });
+  std::map<std::string, FittedUpdate> by_path;
+  for (std::size_t i = 0; i < plans.size(); ++i) by_path.emplace(plans[i].first, std::move(fitted[i]));
+  return to_adapter(by_path);
 }
 
 LOWRANK_INLINE void prepare(UpdateSet& set, std::span<const NamedLayer> layers) {

@@ -54,7 +54,7 @@ TEST_CASE("checkpoint repeats the dropout masks and moves their counter once") {
   Block<double> block(0.3);
   Tape<double> tape;
   tape.backward(sum(checkpoint(tape.variable(Activation<double>::Random(6, 5)), [&](Var<double> in) { return block(std::move(in)); })));
-  CHECK(block.up.update().dropout_stream == 1);
+  CHECK(block.up.update().dropout.stream == 1);
 }
 
 TEST_CASE("checkpoint without a tape, and of a function that trains nothing, is the function") {

@@ -396,7 +396,7 @@ TEST_CASE("what a GPU does not do is refused in a sentence") {
   const cuda::DeviceActivation x(random_activation(Block::hidden, 3, 1));
   Tape<float, Cuda> tape;
   const LayerUse uses[] = {{&block.layers[0], &block.updates[0]}};
-  block.updates[0].dropout = 0.1f;
+  block.updates[0].dropout.probability = 0.1f;
   CHECK_THROWS_WITH_AS(forward_together(uses, tape.input(x)), doctest::Contains("dropout"), ValueError);
   CHECK_NOTHROW(forward_together(uses, Var<float, Cuda>(x)));
   AdaptedLinear trained{AnyLinear(Linear<float>(Weight<float>::Zero(8, Block::hidden)))};

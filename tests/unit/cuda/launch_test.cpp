@@ -1,4 +1,5 @@
 #include <lowrank/cuda/launch.hpp>
+#include <lowrank/error.hpp>
 
 #include <support/model_gpu.hpp>
 

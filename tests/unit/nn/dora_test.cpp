@@ -125,7 +125,7 @@ TEST_CASE("dropout is on the input of the direction alone: W x + b + (g - 1) W d
   const auto x = random_columns<double>(14, 6, 10);
   Tape<double> tape;
   const Activation<double> y = layer(tape.variable(x)).value();
-  const Activation<double> d = dropout_forward(x, 0.5, {layer.update().dropout_seed, 0});
+  const Activation<double> d = dropout_forward(x, 0.5, {layer.update().dropout.seed, 0});
   const Weight<double> v = direction(layer), w = layer.base().weight().value;
   const Vector<double> gain = layer.magnitude().value.col(0).cwiseQuotient(v.rowwise().norm());
   const Activation<double> expected = ((w * x - w * d + gain.asDiagonal() * (v * d)).colwise() + layer.base().bias().value.col(0)).eval();

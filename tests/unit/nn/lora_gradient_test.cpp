@@ -94,7 +94,7 @@ TEST_CASE("dropout acts on the update alone and on a tape alone, each pass has i
   LoraLinear layer{Linear<double>(40, 3, {.seed = 11}), {.rank = 2, .dropout = 0.5, .seed = 12}};
   seed_update(layer);
   const auto masked = [&](const Vars& v) {
-    layer.update().dropout_stream = 9;
+    layer.update().dropout.stream = 9;
     return layer(v[0]);
   };
   const auto report = gradcheck(masked, {random<double>(40, 3, 13)}, parameters(layer));
@@ -102,14 +102,14 @@ TEST_CASE("dropout acts on the update alone and on a tape alone, each pass has i
   CHECK(report.worst < 2e-9);
 
   const auto x = random<double>(40, 3, 14);
-  layer.update().dropout_stream = 9;
+  layer.update().dropout.stream = 9;
   Tape<double> tape;
   const auto first = layer(tape.input(x)), second = layer(tape.input(x));
-  CHECK(layer.update().dropout_stream == 11);
+  CHECK(layer.update().dropout.stream == 11);
   CHECK(first.value() != second.value());
   const Activation<double> base = layer.base()(x), plain = layer(x);
   CHECK(layer(Var{Activation<double>(x)}).value().isApprox(plain, 1e-14));
-  const Activation<double> dropped = dropout_forward(x, 0.5, {layer.update().dropout_seed, 9});
+  const Activation<double> dropped = dropout_forward(x, 0.5, {layer.update().dropout.seed, 9});
   const Activation<double> expected = base + layer.scale() * (layer.b().value * (layer.a().value * dropped));
   CHECK(first.value().isApprox(expected, 1e-13));
 

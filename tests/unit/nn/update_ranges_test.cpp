@@ -48,7 +48,7 @@ TEST_CASE(
   const auto all_gradients = [&](const auto& sweep) {
     each([](auto& update) {
       update.visit_parameters([](auto& p) { p.gradient().setZero(); });
-      update.dropout_stream = 0;  // the same masks
+      update.dropout.stream = 0;  // the same masks
     });
     auto values = sweep();
     each([&](auto& update) { update.visit_parameters([&](auto& p) { values.push_back(p.grad); }); });

@@ -140,7 +140,7 @@ TEST_CASE("pinned: a model with dropout") {
       for (const std::string name : {"lora_r8", "dora_r8"}) {
         LoraSet set = adapter(model, name);
         for (Index slot = 0; slot < model.slots(); ++slot)
-          if (set.at(slot)) set.at(slot)->lora()->dropout = 0.25f;
+          if (set.at(slot)) set.at(slot)->lora()->dropout.probability = 0.25f;
         Tape<float> tape;
         const Var<float> loss = model.loss(text.ids, text.targets, 3, {.tape = &tape, .lora = &set, .recompute = true});
         results.add(setting.name + name + "/loss", loss.value());

@@ -8,7 +8,7 @@ way=$1 root=$2 build=$3 compiler=$4 cmake=$5 eigen_dir=$6 eigen_include=$7
 here=$root/tests/consumer
 work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
 mkdir "$work/app"
-cp "$here/main.cpp" "$here/files.cpp" "$here/gpu.cpp" "$work/app"
+cp "$here"/*.cpp "$here"/*.hpp "$work/app"
 cp "$here/interface.cmake" "$work"
 
 install_and_move() {
@@ -33,7 +33,7 @@ configure() {
 built_and_run() {
   "$cmake" --build "$work/build"
   cd "$work"
-  for program in app linked gpu files; do [ ! -x "build/$program" ] || "build/$program"; done
+  for program in app linked gpu files own_method; do [ ! -x "build/$program" ] || "build/$program"; done
 }
 
 case $way in

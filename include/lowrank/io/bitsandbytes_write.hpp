@@ -61,12 +61,12 @@ void check_format(std::string_view quant_type, Index block);
 
 /// Quantizes to a format that is chosen at run time: nf4 or fp4, blocks of 32 to 4096, plain or double-quantized scales; the scales by
 /// search if one is given. Throws ValueError for another format, or naming the first weight that is not finite.
-template <Source Weights>
-AnyMatrix quantize(const Weights& w, std::string_view quant_type, Index block, bool is_nested,
-                   const std::optional<Search>& search = std::nullopt) {
+template <Source Weights, class Matrices = AnyMatrix>
+Matrices quantize(const Weights& w, std::string_view quant_type, Index block, bool is_nested,
+                  const std::optional<Search>& search = std::nullopt) {
   detail::check_format(quant_type, block);
-  AnyMatrix matrix;
-  detail::visit_format<AnyMatrix>(quant_type, block, is_nested, [&]<class Format>(Format) {
+  Matrices matrix;
+  detail::visit_format<Matrices>(quant_type, block, is_nested, [&]<class Format>(Format) {
     matrix = search ? lowrank::quantize<Format>(w, *search) : lowrank::quantize<Format>(w);
   });
   return matrix;

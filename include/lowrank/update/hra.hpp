@@ -12,6 +12,7 @@
 
 #include <lowrank/update/entry.hpp>
 #include <lowrank/update/init.hpp>
+#include <lowrank/product/dense.hpp>
 #include <lowrank/update/method.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -23,21 +24,27 @@ class ReflectionMap : public InputMap<S> {
   /// With T of the product H₁ … H_r for unit columns, or, for orthonormal ones, T = 2.
   ReflectionMap(Activation<S> unit, bool is_orthonormal)
       : unit_(std::move(unit)), t_(S(2) * Activation<S>::Identity(unit_.cols(), unit_.cols())), is_fixed_(is_orthonormal) {
-    for (Index j = 1; j < unit_.cols() && !is_fixed_; ++j)  // T grows by a column for each reflection
-      t_.col(j).head(j) = S(-2) * (t_.topLeftCorner(j, j) * (unit_.leftCols(j).transpose() * unit_.col(j))).eval();
+    if (is_fixed_) return;
+    const Activation<S> gram = transposed_times<S>(unit_, unit_);
+    for (Index j = 1; j < unit_.cols(); ++j)  // T grows by a column for each reflection
+      t_.col(j).head(j) = S(-2) * times<S>(t_.topLeftCorner(j, j), gram.col(j).head(j));
   }
-  Activation<S> operator()(const ActivationView<S>& x) const override { return x - unit_ * (t_ * (unit_.transpose() * x)); }
-  Activation<S> transposed(const ActivationView<S>& g) const override { return g - unit_ * (t_.transpose() * (unit_.transpose() * g)); }
+  Activation<S> operator()(const ActivationView<S>& x) const override {
+    return x - times<S>(unit_, times<S>(t_, transposed_times<S>(unit_, x)));
+  }
+  Activation<S> transposed(const ActivationView<S>& g) const override {
+    return g - times<S>(unit_, transposed_times<S>(t_, transposed_times<S>(unit_, g)));
+  }
 
   /// dL/dÛ for X and V = dL/d(map X) [in, T]. With Z = Ûᵀ X, Q = Ûᵀ V: −(V Zᵀ Tᵀ + X Qᵀ T), and what comes through T.
   Activation<S> gradient(const ActivationView<S>& x, const ActivationView<S>& v) const {
-    const Activation<S> z = unit_.transpose() * x, q = unit_.transpose() * v;
-    Activation<S> d = -(v * (z.transpose() * t_.transpose()) + x * (q.transpose() * t_));
+    const Activation<S> z = transposed_times<S>(unit_, x), q = transposed_times<S>(unit_, v);
+    Activation<S> d = -(times_transposed<S>(v, times<S>(t_, z)) + times_transposed<S>(x, transposed_times<S>(t_, q)));
     if (is_fixed_) return d;
-    const Activation<S> dt = -q * z.transpose();
-    Activation<S> df = -t_.transpose() * dt * t_.transpose();                       // of F = T⁻¹
+    const Activation<S> dt = -times_transposed<S>(q, z);
+    Activation<S> df = -transposed_times<S>(t_, times_transposed<S>(dt, t_));       // of F = T⁻¹
     for (Index j = 0; j < df.cols(); ++j) df.col(j).tail(df.rows() - j).setZero();  // strictly upper
-    d += unit_ * (df + Activation<S>(df.transpose()));
+    d += times<S>(unit_, df + Activation<S>(df.transpose()));
     return d;
   }
 
@@ -68,10 +75,10 @@ Activation<S> orthonormalize(Activation<S>& u) {
 /// dL/dU of that from dL/dQ: (dQ + Q copyltu(−dQᵀ Q)) R⁻ᵀ, copyltu the lower triangle, mirrored.
 template <class S>
 Activation<S> orthonormalize_backward(const Activation<S>& q, const Activation<S>& r, const Activation<S>& dq) {
-  Activation<S> m = -dq.transpose() * q;
+  Activation<S> m = -transposed_times<S>(dq, q);
   for (Index j = 0; j < m.cols(); ++j)
     for (Index i = 0; i < j; ++i) m(i, j) = m(j, i);
-  Activation<S> du = dq + q * m;
+  Activation<S> du = dq + times<S>(q, m);
   for (Index j = du.cols(); j-- > 0;) {  // of dU Rᵀ = …, the last column first
     for (Index k = j + 1; k < du.cols(); ++k) du.col(j) -= r(j, k) * du.col(k);
     du.col(j) /= r(j, j);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <lowrank/update/entry.hpp>
+#include <lowrank/product/dense.hpp>
 #include <lowrank/update/method.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -22,10 +23,10 @@ class BlockRotation : public InputMap<S> {
  public:
   explicit BlockRotation(std::vector<Activation<S>> blocks) : blocks_(std::move(blocks)) {}
   Activation<S> operator()(const ActivationView<S>& x) const override {
-    return by_blocks(x, [](const Activation<S>& r, const auto& part) { return r.transpose() * part; });
+    return by_blocks(x, [](const Activation<S>& r, const auto& part) { return transposed_times<S>(r, part); });
   }
   Activation<S> transposed(const ActivationView<S>& g) const override {
-    return by_blocks(g, [](const Activation<S>& r, const auto& part) { return r * part; });
+    return by_blocks(g, [](const Activation<S>& r, const auto& part) { return times<S>(r, part); });
   }
 
  private:
@@ -104,7 +105,7 @@ struct OftWeights {
     for (Index k = 0; k < r.rows(); ++k) {
       Activation<S> dr = Activation<S>::Zero(block_size, block_size);
       for (Index row = k * block_size; row < gradients.x.rows(); row += r.rows() * block_size)  // of a shared rotation all blocks
-        dr += gradients.x.middleRows(row, block_size) * gradients.mapped.middleRows(row, block_size).transpose();
+        dr += times_transposed<S>(gradients.x.middleRows(row, block_size), gradients.mapped.middleRows(row, block_size));
       const Activation<S> dq = rotation_backward(skew(k), dr);
       Index at = 0;
       for (Index i = 0; i < block_size; ++i)
@@ -133,21 +134,21 @@ struct OftWeights {
   }
   Activation<S> rotation(const Activation<S>& q) const {
     const Activation<S> one = Activation<S>::Identity(block_size, block_size);
-    if (terms == 0) return (one - q) * detail::inverse_of_one_plus<S>(q);
+    if (terms == 0) return times<S>(one - q, detail::inverse_of_one_plus<S>(q));
     Activation<S> power = one, sum = Activation<S>::Zero(block_size, block_size);
-    for (const S c : detail::neumann_coefficients<S>(terms)) sum += c * power, power = (power * q).eval();
+    for (const S c : detail::neumann_coefficients<S>(terms)) sum += c * power, power = times<S>(power, q);
     return sum;
   }
   /// With K = (1 + Q)⁻¹: dQ = −(1 + R)ᵀ dR Kᵀ; of a power Qᵖ: Σ (Qᵃ)ᵀ dR (Q^(p − 1 − a))ᵀ.
   Activation<S> rotation_backward(const Activation<S>& q, const Activation<S>& dr) const {
     const Activation<S> one = Activation<S>::Identity(block_size, block_size);
-    if (terms == 0) return -(one + rotation(q)).transpose() * dr * detail::inverse_of_one_plus<S>(q).transpose();
+    if (terms == 0) return -transposed_times<S>(one + rotation(q), times_transposed<S>(dr, detail::inverse_of_one_plus<S>(q)));
     const auto c = detail::neumann_coefficients<S>(terms);
     std::vector<Activation<S>> powers{one};
-    while (powers.size() < c.size()) powers.push_back(powers.back() * q);
+    while (powers.size() < c.size()) powers.push_back(times<S>(powers.back(), q));
     Activation<S> dq = Activation<S>::Zero(block_size, block_size);
     for (std::size_t p = 1; p < c.size(); ++p)
-      for (std::size_t a = 0; a < p; ++a) dq += c[p] * (powers[a].transpose() * dr * powers[p - 1 - a].transpose());
+      for (std::size_t a = 0; a < p; ++a) dq += c[p] * transposed_times<S>(powers[a], times_transposed<S>(dr, powers[p - 1 - a]));
     return dq;
   }
 };

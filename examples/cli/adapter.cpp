@@ -81,10 +81,7 @@ void info(const Options& o) {
   std::printf("%zu modules, %ld parameters, %s\n\n", adapter.layers.size(), static_cast<long>(adapter.parameter_count()),
               human_bytes(static_cast<long long>(adapter.bytes())).c_str());
   auto layers = Json::list();
-  const bool has_factors = std::all_of(adapter.layers.begin(), adapter.layers.end(), [](const auto& entry) {
-    return entry.second.find(entry.second.a_name()) && entry.second.find(entry.second.b_name());
-  });
-  has_factors ? list_ranks(adapter, layers) : list_tensors(adapter, layers);
+  config.peft_type == "LORA" ? list_ranks(adapter, layers) : list_tensors(adapter, layers);
   for (const auto& tensor : adapter.saved)
     std::printf("  full copy: %s %s\n", tensor.name.c_str(), lowrank::shape_text(tensor.shape).c_str());
   for (const std::string& note : adapter.notes) std::printf("  note: %s\n", note.c_str());

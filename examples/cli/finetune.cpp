@@ -222,8 +222,7 @@ void save(const Options& o, const Session& session, const transformer::StartedLo
   lowrank::peft::save(transformer::to_adapter(session.model, lora, config), o.out);
 }
 
-void report(const Options& o, const Session& session, const LoraSet& lora, const Course& course, double before, double after,
-            bool has_held_out) {
+void report(const Options& o, const Session& session, LoraSet& lora, const Course& course, double before, double after, bool has_held_out) {
   double seconds = 0;
   for (const double step : course.seconds) seconds += step;
   auto json = common_report(session, &lora);
@@ -240,7 +239,7 @@ void report(const Options& o, const Session& session, const LoraSet& lora, const
   table.add({"loss of a training batch", format("%.4f", course.losses.front()), format("%.4f", course.losses.back())});
   if (has_held_out) table.add({"loss on held-out text", format("%.4f", before), format("%.4f", after)});
   table.print();
-  const Index trained = lowrank::parameter_count(lora), all = session.model.parameter_count() + trained;
+  const Index trained = lowrank::trainable_parameters(lora), all = session.model.parameter_count() + lowrank::parameter_count(lora);
   std::printf("  %s trained %ld of %ld parameters (%.2f %%), %.3f s a step, peak memory %s\n", o.out.c_str(), static_cast<long>(trained),
               static_cast<long>(all), 100.0 * static_cast<double>(trained) / static_cast<double>(all), median(course.seconds),
               human_bytes(peak_memory()).c_str());

@@ -78,7 +78,9 @@ void check_shared_rows(const Llama& model, const std::vector<Index>& slots, cons
 
 LoraSet new_lora(const Llama& model, const LoraConfig& config, lowrank::LoraInit init, std::uint64_t seed) {
   check_shared_rows(model, target_slots(model, config), config);
-  return lowrank::new_updates(model.named_layers(), config, init, seed);
+  LoraSet set = lowrank::new_updates(model.named_layers(), config, init, seed);
+  static_cast<void>(to_adapter(model, set, config));  // what could not be saved is not trained
+  return set;
 }
 
 LoraSet bind(const Llama& model, const Adapter& adapter, double weight) {

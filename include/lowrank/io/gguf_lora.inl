@@ -66,8 +66,9 @@ LOWRANK_INLINE void check_savable(const Adapter& adapter, const std::string& fil
                     ", which GGUF adapters cannot hold; train it without modules_to_save and biases, or merge it into the model");
   for (const auto& [path, layer] : adapter.layers) {
     for (const auto& [name, tensor] : layer.tensors)
-      check<ValueError>(name == layer.a_name() || name == layer.b_name(), operation, file, ": ", path, " has the tensor ", name,
-                        ", but GGUF adapters hold a product of two factors and nothing beside it; merge it into the model, or convert it");
+      check<ValueError>(
+          name == layer.a_name() || name == layer.b_name(), operation, file, ": ", path, " has the tensor ", name,
+          ", but GGUF adapters hold a product of two factors and nothing beside it; merge it into the model, or convert it to LoRA");
     const auto &a = layer.a(), &b = layer.b();
     check<ShapeError>(a.shape.size() == 2 && b.shape.size() == 2 && b.shape[1] == layer.rank() && layer.rank() > 0, operation, file, ": ",
                       path, " has ", shape_of(layer), " but A must be [r, in] and B [out, r]");

@@ -61,7 +61,7 @@ class Assembler {
   }
 
   Adapter assemble(const std::vector<StoredTensor>& tensors) {
-    for (const StoredTensor& tensor : tensors) sort_in(tensor);
+    for (const StoredTensor& tensor : tensors) sort_in(with_plain_name(tensor));
     for (auto& [path, module] : adapter_.layers) complete(path, module);
     for (const std::string& name : adapter_.config.modules_to_save)
       check<FormatError>(std::any_of(adapter_.saved.begin(), adapter_.saved.end(),
@@ -73,6 +73,14 @@ class Assembler {
   }
 
  private:
+  /// A name that begins with "_" follows the module's path; some versions of PEFT leave the adapter's name between the two.
+  static StoredTensor with_plain_name(StoredTensor tensor) {
+    constexpr std::string_view adapter = ".default";
+    const auto at = tensor.name.find(concat(adapter, '_'));
+    if (at != std::string::npos) tensor.name.erase(at, adapter.size());
+    return tensor;
+  }
+
   void sort_in(const StoredTensor& tensor) {
     constexpr std::string_view root = "base_model.";
     const bool is_shared =

@@ -285,6 +285,13 @@ LOWRANK_INLINE Json to_json(const FieldValue& value) {
       value);
 }
 
+/// Patterns in the order in which a file has them.
+template <class T>
+Patterns<T> by_key(Patterns<T> patterns) {
+  std::stable_sort(patterns.begin(), patterns.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  return patterns;
+}
+
 /// What PEFT writes for a fresh adapter of that type.
 LOWRANK_INLINE Json default_config(const std::string& peft_type) {
   Json config{{"peft_type", peft_type}, {"auto_mapping", {}}, {"base_model_name_or_path", {}}, {"inference_mode", true}, {"revision", {}},
@@ -340,8 +347,8 @@ LOWRANK_INLINE std::string config_text(const LoraConfig& config) {
   put("exclude_modules", before.exclude_modules, config.exclude_modules);
   put("layers_to_transform", before.layers_to_transform, config.layers_to_transform);
   put("layers_pattern", before.layers_pattern, config.layers_pattern);
-  put("rank_pattern", before.rank_pattern, config.rank_pattern);
-  put("alpha_pattern", before.alpha_pattern, config.alpha_pattern);
+  put("rank_pattern", detail::by_key(before.rank_pattern), detail::by_key(config.rank_pattern));
+  put("alpha_pattern", detail::by_key(before.alpha_pattern), detail::by_key(config.alpha_pattern));
   put("modules_to_save", before.modules_to_save, config.modules_to_save);
   put("base_model_name_or_path", before.base_model, config.base_model);
   put("task_type", before.task_type, config.task_type);

@@ -163,7 +163,7 @@ LOWRANK_INLINE AnyUpdate sum_of(const std::vector<const AnyUpdate*>& parts) {
   for (const AnyUpdate* part : parts) {
     all.push_back(part->get_if<LoraWeights<float>>());
     check<ValueError>(all.back() != nullptr, "adapter_sum", name_of(const_cast<AnyUpdate&>(*part)),
-                      ": adapters of this method do not add up; merge one of them, or use it alone");
+                      ": updates of this method do not add up; convert them to LoRA if they are sums, merge one of them, or use it alone");
     rank += all.back()->rank();
   }
   const LoraWeights<float>& first = *all.front();
@@ -306,8 +306,9 @@ LOWRANK_INLINE void scale(UpdateSet& set, double weight) {
   for (AnyUpdate& update : set.slots) {
     if (!update) continue;
     auto* const lora = update.get_if<LoraWeights<float>>();
-    check<ValueError>(lora != nullptr, "adapter", detail::name_of(update),
-                      ": an update of this method is no sum that a scale could change; use it at scale 1, or merge it");
+    check<ValueError>(
+        lora != nullptr, "adapter", detail::name_of(update),
+        ": an update of this method has no scale that could change; use it at scale 1, convert it to LoRA if it is a sum, or merge it");
     lora->scale *= static_cast<float>(weight);
   }
 }

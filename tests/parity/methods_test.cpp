@@ -9,6 +9,7 @@
 #include <tests/support/temporary.hpp>
 #include <transformer/adapters.hpp>
 #include <transformer/load.hpp>
+#include <transformer/merged_weight.hpp>
 
 // Adapters of PEFT's other methods on the tiny Llama: logits, gradients, and the way back into a file.
 
@@ -19,8 +20,8 @@ using transformer::LoraSet;
 namespace {
 
 const std::string methods_golden = LOWRANK_GOLDEN_DIR;
-const std::vector<std::string> method_names{"vera_r16",        "vera_unsaved_r16", "ia3",     "oft_b16",
-                                            "oft_b16_neumann", "hra_r8",           "miss_r8", "adalora", "loha_r4", "lokr_r4"};
+const std::vector<std::string> method_names{"vera_r16", "vera_unsaved_r16", "ia3",     "oft_b16", "oft_b16_neumann",
+                                            "hra_r8",   "miss_r8",          "adalora", "loha_r4", "lokr_r4"};
 
 template <class Values>
 double largest_difference_of(const std::vector<float>& expected, const Values& given) {
@@ -59,6 +60,39 @@ TEST_CASE("PEFT's methods give PEFT's logits and gradients, over a dense base") 
       CAPTURE(parameter.name);
       CHECK(largest_difference_of(expected.floats(gradient_name(parameter.name)), parameter.grad) < 1e-4);
     });
+  }
+}
+
+TEST_CASE("merged, PEFT's methods give PEFT's logits, over dense numbers, and over 4 bits those of the unmerged model") {
+  for (const std::string& name : method_names) {
+    CAPTURE(name);
+    const Adapter adapter = peft::load(methods_golden + "/methods/" + name);
+    test::GoldenFile expected(methods_golden + "/methods/" + name + "/expected.safetensors");
+    const std::vector<std::int32_t> ids = expected.ints("ids");
+    const Llama model = transformer::load_model(methods_golden + "/tiny_llama");
+    Llama dense = transformer::merged(model, transformer::bind(model, adapter));
+    CHECK(largest_difference_of(expected.floats("logits"), dense.logits(ids, 3).value()) < 1e-5);
+    Llama quantized = transformer::load_model(methods_golden + "/tiny_llama_nf4");
+    LoraSet set = transformer::bind(quantized, adapter);
+    const Activation<float> beside = quantized.logits(ids, 3, {.lora = &set}).value(),
+                            within = transformer::merged(quantized, set).logits(ids, 3).value();
+    CHECK((beside - within).cwiseAbs().maxCoeff() < 1e-5f * beside.cwiseAbs().maxCoeff());
+  }
+}
+
+TEST_CASE("LoHa, LoKr, VeRA, MiSS and AdaLoRA as LoRA of full rank give PEFT's logits, and at a share of the energy near ones") {
+  for (const std::string name : {"loha_r4", "lokr_r4", "vera_r16", "miss_r8", "adalora"}) {
+    CAPTURE(name);
+    Llama model = transformer::load_model(methods_golden + "/tiny_llama");
+    test::GoldenFile expected(methods_golden + "/methods/" + name + "/expected.safetensors");
+    const std::vector<std::int32_t> ids = expected.ints("ids");
+    const LoraSet set = transformer::bind(model, peft::load(methods_golden + "/methods/" + name));
+    const auto difference = [&](const RankChoice& choice) {
+      LoraSet lora = transformer::bind(model, transformer::to_lora(model, set, choice).adapter);
+      return largest_difference_of(expected.floats("logits"), model.logits(ids, 3, {.lora = &lora}).value());
+    };
+    CHECK(difference(RankChoice::rank(64)) < 1e-5);
+    CHECK(difference(RankChoice::energy(0.99)) < 0.2);
   }
 }
 

@@ -40,7 +40,9 @@ TEST_CASE("trained, saved as PEFT does and loaded again, every method has the sa
   const auto x = nn_test::random_columns<float>(64, 5, 7);
   for (const std::string& format : formats) {
     Layers layers(format);
-    for (const auto& [name, config] : all_cases()) {
+    for (const Case& method : all_cases()) {
+      const auto& name = method.name;
+      const LoraConfig& config = method.config;
       CAPTURE(format);
       CAPTURE(name);
       const auto named = layers.named();
@@ -66,8 +68,8 @@ TEST_CASE("ranges of one batch with updates of all methods give what each gives 
     CAPTURE(format);
     Layers layers(format);
     std::vector<UpdateSet> sets;
-    for (const auto& [name, config] : all) {
-      sets.push_back(new_updates(layers.named(), config, LoraInit::kaiming, 3));
+    for (const Case& method : all) {
+      sets.push_back(new_updates(layers.named(), method.config, LoraInit::kaiming, 3));
       move(sets.back());
     }
     const Index tokens = 3 * static_cast<Index>(sets.size()) + 2;
@@ -110,7 +112,9 @@ TEST_CASE("ranges of one batch with updates of all methods give what each gives 
 TEST_CASE("merged into dense numbers every method gives what it gives beside its base, dense or in 4 bits") {
   const auto x = nn_test::random_columns<float>(64, 5, 7);
   for (const std::string& format : formats)
-    for (const auto& [name, config] : all_cases()) {
+    for (const Case& method : all_cases()) {
+      const auto& name = method.name;
+      const LoraConfig& config = method.config;
       CAPTURE(format);
       CAPTURE(name);
       Layers layers(format);
@@ -134,7 +138,9 @@ TEST_CASE("merged into its 4-bit base every method loses what rounding loses, an
   const auto run = [&](const auto& base) {
     Layers layers("dense");
     layers.up = AdaptedLinear(AnyLinear(base));
-    for (const auto& [name, config] : all_cases()) {
+    for (const Case& method : all_cases()) {
+      const auto& name = method.name;
+      const LoraConfig& config = method.config;
       CAPTURE(name);
       UpdateSet set = new_updates(layers.named(), config, LoraInit::kaiming, 3);
       move(set);
@@ -153,7 +159,9 @@ TEST_CASE("merged into its 4-bit base every method loses what rounding loses, an
 
 TEST_CASE("methods that are a sum become LoRA, exactly where the rank suffices; the others are refused") {
   const auto x = nn_test::random_columns<float>(64, 5, 7);
-  for (const auto& [name, config] : all_cases()) {
+  for (const Case& method : all_cases()) {
+    const auto& name = method.name;
+    const LoraConfig& config = method.config;
     CAPTURE(name);
     Layers layers("nf4");
     UpdateSet set = new_updates(layers.named(), config, LoraInit::kaiming, 3);

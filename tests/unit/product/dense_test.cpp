@@ -11,7 +11,7 @@ namespace {
 
 /// The largest difference from Eigen's product, of the three ways to write it.
 template <class S>
-double largest_difference(Index m, Index k, Index n) {
+double difference_from_eigen(Index m, Index k, Index n) {
   const Activation<S> a = Activation<S>::Random(m, k), b = Activation<S>::Random(k, n), wanted = a * b;
   double largest = 0;
   for (const Activation<S>& given :
@@ -32,8 +32,8 @@ TEST_CASE("products of two dense matrices, around the borders of panels") {
         CAPTURE(m);
         CAPTURE(k);
         CAPTURE(n);
-        CHECK(largest_difference<float>(m, k, n) < 1e-4);
-        CHECK(largest_difference<double>(m, k, n) < 1e-13);
+        CHECK(difference_from_eigen<float>(m, k, n) < 1e-4);
+        CHECK(difference_from_eigen<double>(m, k, n) < 1e-13);
       }
 }
 

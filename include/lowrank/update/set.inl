@@ -37,7 +37,7 @@ LOWRANK_INLINE AnyUpdate new_table_update(const UpdateSite& site, const Method& 
   check<ValueError>(method.name == "lora" && !field(fields, "lora_bias", false), "new_lora", site.path,
                     " takes plain LoRA; leave it out of the targets of ", method.name,
                     field(fields, "lora_bias", false) ? " with lora_bias" : "");
-  const auto rank = static_cast<Index>(field<double>(fields, "r", 8));
+  const Index rank = count_field(fields, "r", 8);
   Weight<float> b(site.layer.in, rank);
   fill_normal(b, 1.0, Random(site.seed, site.stream));
   return LoraWeights<float>{

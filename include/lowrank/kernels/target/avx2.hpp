@@ -53,8 +53,6 @@ constexpr PanelKernels panel_kernels() {
           .pack_columns = pack_columns<lanes, Rounded>,
           .pack_token_rows = pack_rows<columns, Rounded>,
           .pack_token_columns = pack_columns<columns, Rounded>,
-          .pack_blocks = nullptr,
-          .pack_blocks_transposed = nullptr,
           .multiply = multiply};
 }
 
@@ -71,7 +69,6 @@ inline constexpr Target target = {.name = "avx2",
                                   .few_tokens = few_tokens,
                                   .few_tokens_bf16 = few_tokens,
                                   .few_tokens_int8 = few_tokens_int8,
-                                  .to_bfloat16 = nullptr,
                                   .to_int8 = to_int8,
                                   .quantize = {.encode_table = encode_table,
                                                .encode_extreme = encode_extreme,

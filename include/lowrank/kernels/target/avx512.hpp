@@ -53,7 +53,6 @@ constexpr PanelKernels panel_kernels() {
           .pack_token_rows = avx2::pack_rows<columns, Rounded>,
           .pack_token_columns = avx2::pack_columns<columns, Rounded>,
           .pack_blocks = pack_blocks<Rounded>,
-          .pack_blocks_transposed = nullptr,
           .multiply = multiply};
 }
 
@@ -69,9 +68,6 @@ inline constexpr Target target = {.name = "avx512",
                                   .widen_half = avx2::widen_half,
                                   .few_tokens = few_tokens,
                                   .few_tokens_bf16 = few_tokens,
-                                  .few_tokens_int8 = nullptr,
-                                  .to_bfloat16 = nullptr,
-                                  .to_int8 = nullptr,
                                   .quantize = {.encode_table = avx2::encode_table,
                                                .encode_extreme = avx2::encode_extreme,
                                                .encode_range = avx2::encode_range,

@@ -35,30 +35,25 @@ inline bool is_available() {
   return avx512::is_available() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
 }
 
-inline constexpr Target target = {.name = "avx512bf16",
-                                  .is_available = is_available,
-                                  .lanes = lanes,
-                                  .vectors = vectors,
-                                  .columns = columns,
-                                  .fp32 = avx512::panel_kernels<false>(),
-                                  .bf16 = {.unit = 2,
-                                           .pack_rows = pack_rows,
-                                           .pack_columns = pack_columns<lanes>,
-                                           .pack_token_rows = pack_8_rows,
-                                           .pack_token_columns = pack_columns<columns>,
-                                           .pack_blocks = pack_blocks,
-                                           .pack_blocks_transposed = pack_blocks_transposed,
-                                           .multiply = multiply},
-                                  .decode_blocks = avx512::decode_blocks,
-                                  .widen_bfloat16 = avx2::widen_bfloat16,
-                                  .widen_half = avx2::widen_half,
-                                  .few_tokens = avx512::few_tokens,
-                                  .few_tokens_bf16 = few_tokens,
-                                  .few_tokens_int8 = few_tokens_int8,
-                                  .to_bfloat16 = to_bfloat16,
-                                  .to_int8 = to_int8,
-                                  .quantize = avx512::target.quantize,
-                                  .elementwise = avx512::elementwise};
+constexpr Target make_target() {
+  Target all = avx512::target;
+  all.name = "avx512bf16";
+  all.is_available = is_available;
+  all.bf16 = {.unit = 2,
+              .pack_rows = pack_rows,
+              .pack_columns = pack_columns<lanes>,
+              .pack_token_rows = pack_8_rows,
+              .pack_token_columns = pack_columns<columns>,
+              .pack_blocks = pack_blocks,
+              .pack_blocks_transposed = pack_blocks_transposed,
+              .multiply = multiply};
+  all.few_tokens_bf16 = few_tokens;
+  all.few_tokens_int8 = few_tokens_int8;
+  all.to_bfloat16 = to_bfloat16;
+  all.to_int8 = to_int8;
+  return all;
+}
+inline constexpr Target target = make_target();
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels::avx512bf16
 

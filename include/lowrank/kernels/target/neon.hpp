@@ -37,7 +37,6 @@ constexpr PanelKernels panel_kernels() {
           .pack_token_rows = pack_rows<columns, Rounded>,
           .pack_token_columns = pack_columns<columns, Rounded>,
           .pack_blocks = pack_blocks<Rounded>,
-          .pack_blocks_transposed = nullptr,
           .multiply = multiply};
 }
 
@@ -54,7 +53,6 @@ inline constexpr Target target = {.name = "neon",
                                   .few_tokens = few_tokens,
                                   .few_tokens_bf16 = few_tokens,
                                   .few_tokens_int8 = few_tokens_int8,
-                                  .to_bfloat16 = nullptr,
                                   .to_int8 = to_int8,
                                   .quantize = scalar::target.quantize,
                                   .elementwise = elementwise};

@@ -22,11 +22,13 @@ struct QuantizeKernels {
   using EncodeBlocks = Index (*)(const float* x, Index blocks, std::byte* to);
 
   EncodeTable encode_table;
-  EncodeBlocks encode_extreme;       ///< null: the format's own rule does it. Q4_0: scale = the extreme / -8, code = number / scale + 8
-  EncodeBlocks encode_range;         ///< Q4_1: scale = (max - min) / 15, code = (number - min) / scale
-  EncodeBlocks encode_bytes;         ///< Q8_0: scale = max |x| / 127, code = number / scale
-  Decode<float> decode_float;        ///< null: Target::decode_blocks does it
-  Decode<bfloat16> decode_bfloat16;  ///< null with the other
+  // Null: the format's own rule does it.
+  EncodeBlocks encode_extreme = nullptr;  ///< Q4_0: scale = the extreme / -8, code = number / scale + 8
+  EncodeBlocks encode_range = nullptr;    ///< Q4_1: scale = (max - min) / 15, code = (number - min) / scale
+  EncodeBlocks encode_bytes = nullptr;    ///< Q8_0: scale = max |x| / 127, code = number / scale
+  // Null, both or none: Target::decode_blocks does it.
+  Decode<float> decode_float = nullptr;
+  Decode<bfloat16> decode_bfloat16 = nullptr;
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels

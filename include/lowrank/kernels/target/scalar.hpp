@@ -105,8 +105,6 @@ constexpr PanelKernels panel_kernels() {
           .pack_columns = pack_columns<lanes, Rounded>,
           .pack_token_rows = pack_rows<columns, Rounded>,
           .pack_token_columns = pack_columns<columns, Rounded>,
-          .pack_blocks = nullptr,
-          .pack_blocks_transposed = nullptr,
           .multiply = multiply};
 }
 
@@ -122,17 +120,7 @@ inline constexpr Target target = {.name = "scalar",
                                   .decode_blocks = decode_blocks,
                                   .widen_bfloat16 = widen<bfloat16>,
                                   .widen_half = widen<half>,
-                                  .few_tokens = nullptr,
-                                  .few_tokens_bf16 = nullptr,
-                                  .few_tokens_int8 = nullptr,
-                                  .to_bfloat16 = nullptr,
-                                  .to_int8 = nullptr,
-                                  .quantize = {.encode_table = encode_table,
-                                               .encode_extreme = nullptr,
-                                               .encode_range = nullptr,
-                                               .encode_bytes = nullptr,
-                                               .decode_float = nullptr,
-                                               .decode_bfloat16 = nullptr},
+                                  .quantize = {.encode_table = encode_table},
                                   .elementwise = elementwise};
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels::scalar

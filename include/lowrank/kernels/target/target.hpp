@@ -38,10 +38,10 @@ struct PanelKernels {
   Index unit;                                ///< depth in a word: 1 or 2
   Pack pack_rows, pack_columns;              ///< left factor, `lanes` lanes
   Pack pack_token_rows, pack_token_columns;  ///< activation, `columns` lanes
-  PackBlocks pack_blocks;                    ///< may be null
+  PackBlocks pack_blocks = nullptr;          ///< may be null
   /// The same of the transposed matrix: rows [row, row + depth) along the depth, columns [col, col + count) along the lanes; col and the
   /// group are multiples of the lanes.
-  PackBlocks pack_blocks_transposed;  ///< may be null
+  PackBlocks pack_blocks_transposed = nullptr;  ///< may be null
   Multiply multiply;
 };
 
@@ -79,10 +79,10 @@ struct Target {
   PanelKernels fp32, bf16;
   DecodeBlocks decode_blocks;
   Widen widen_bfloat16, widen_half;
-  Multiply few_tokens, few_tokens_bf16, few_tokens_int8;                    ///< null: the packed driver does it
-  void (*to_bfloat16)(const float* from, Index count, std::uint16_t* out);  ///< count is a multiple of 32
+  Multiply few_tokens = nullptr, few_tokens_bf16 = nullptr, few_tokens_int8 = nullptr;  ///< null: the packed driver does it
+  void (*to_bfloat16)(const float* from, Index count, std::uint16_t* out) = nullptr;    ///< count is a multiple of 32
   /// Rounds each chunk of 32 to q · scale, |q| at most 127; sum is scale · Σ q.
-  void (*to_int8)(const float* from, Index chunks, std::int8_t* q, float* scale, float* sum);
+  void (*to_int8)(const float* from, Index chunks, std::int8_t* q, float* scale, float* sum) = nullptr;
   QuantizeKernels quantize;
   Elementwise elementwise;
 

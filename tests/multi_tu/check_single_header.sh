@@ -13,10 +13,10 @@ echo "$(wc -l < "$names.folder") and $(wc -l < "$names.single") symbols"
 [ "$(wc -l < "$names.folder")" -gt 1000 ] || wrong=1
 diff "$names.folder" "$names.single" > "$names.difference" || { head -n 20 "$names.difference"; wrong=1; }
 
-# expect COUNT FLAGS…: how often the choice of the kernels is defined.
+# expect COUNT FLAGS…: how often the choice of the target is defined.
 expect() {
   count=$1 && shift
-  found=$("$compiler" -x c++ -std=c++20 -E -P -I"$eigen" "$@" "$header" 2> /dev/null | grep -cE 'table_of\(.*Target target\) \{')
+  found=$("$compiler" -x c++ -std=c++20 -E -P -I"$eigen" "$@" "$header" 2> /dev/null | grep -cE 'Target& current_target\(\) \{')
   echo "$found definitions with ${*:-no macro}"
   [ "$found" = "$count" ] || { echo "expected $count"; wrong=1; }
 }

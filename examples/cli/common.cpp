@@ -111,7 +111,7 @@ std::unique_ptr<LoraSet> open_adapters(const Llama& model, const std::vector<std
     sets.push_back(transformer::bind(model, transformer::open_adapter(model.config, path), weight));
   }
   auto set = std::make_unique<LoraSet>(sets.size() == 1 ? std::move(sets.front()) : lowrank::sum(sets));
-  lowrank::prepare(*set, model.named_layers());
+  lowrank::prepare(*set, model);
   return set;
 }
 

@@ -19,7 +19,7 @@ lowrank::ModuleNames parse_targets(const std::string& text) {
 }
 
 std::vector<Index> target_slots(const Llama& model, const LoraConfig& config) {
-  std::vector<Index> slots = lowrank::target_slots(model.named_layers(), config);
+  std::vector<Index> slots = lowrank::target_slots(model, config);
   std::erase(slots, model.embedding_slot());
   return slots;
 }
@@ -78,7 +78,7 @@ void check_shared_rows(const Llama& model, const std::vector<Index>& slots, cons
 
 LoraSet new_lora(const Llama& model, const LoraConfig& config, lowrank::LoraInit init, std::uint64_t seed) {
   check_shared_rows(model, target_slots(model, config), config);
-  LoraSet set = lowrank::new_updates(model.named_layers(), config, init, seed);
+  LoraSet set = lowrank::new_updates(model, config, init, seed);
   static_cast<void>(to_adapter(model, set, config));  // what could not be saved is not trained
   return set;
 }
@@ -96,13 +96,13 @@ LoraSet bind(const Llama& model, const Adapter& adapter, double weight) {
 }
 
 lowrank::FittedAdapter to_lora(const Llama& model, const LoraSet& set, const lowrank::RankChoice& choice) {
-  lowrank::FittedAdapter result = lowrank::to_lora(set, model.named_layers(), choice);
+  lowrank::FittedAdapter result = lowrank::to_lora(set, model, choice);
   result.adapter = with_rows(model, std::move(result.adapter), true);
   return result;
 }
 
 Adapter to_adapter(const Llama& model, const LoraSet& set, LoraConfig config) {
-  return with_rows(model, lowrank::adapter_of(set, model.named_layers(), std::move(config)), true);
+  return with_rows(model, lowrank::adapter_of(set, model, std::move(config)), true);
 }
 
 }  // namespace transformer

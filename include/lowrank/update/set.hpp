@@ -2,10 +2,12 @@
 
 /// Adapters bound to a model: updates of its linear layers, found by the layers' paths.
 
+#include <concepts>
 #include <cstdint>
 #include <map>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <lowrank/adapters/adapter.hpp>
@@ -87,6 +89,38 @@ void prepare(UpdateSet& set, std::span<const NamedLayer> layers);
 
 /// Numbers that a set holds.
 Index parameter_count(const UpdateSet& set);
+
+/// A model that lists its linear layers and its token table by their paths. Each function above that takes layers takes such a model too.
+template <class Model>
+concept LayeredModel = requires(const Model& model) {
+  { model.named_layers() } -> std::convertible_to<std::vector<NamedLayer>>;
+};
+
+template <LayeredModel Model>
+std::vector<Index> target_slots(const Model& model, const LoraConfig& config) {
+  return target_slots(std::vector<NamedLayer>(model.named_layers()), config);
+}
+template <LayeredModel Model>
+UpdateSet new_updates(const Model& model, const LoraConfig& config, LoraInit init, std::uint64_t seed) {
+  return new_updates(std::vector<NamedLayer>(model.named_layers()), config, init, seed);
+}
+template <LayeredModel Model>
+UpdateSet apply(const Adapter& adapter, const Model& model) {
+  const std::vector<NamedLayer> layers = model.named_layers();
+  return lowrank::apply(adapter, std::span(layers));
+}
+template <LayeredModel Model>
+Adapter adapter_of(const UpdateSet& set, const Model& model, LoraConfig config) {
+  return adapter_of(set, std::vector<NamedLayer>(model.named_layers()), std::move(config));
+}
+template <LayeredModel Model>
+FittedAdapter to_lora(const UpdateSet& set, const Model& model, const RankChoice& choice) {
+  return to_lora(set, std::vector<NamedLayer>(model.named_layers()), choice);
+}
+template <LayeredModel Model>
+void prepare(UpdateSet& set, const Model& model) {
+  prepare(set, std::vector<NamedLayer>(model.named_layers()));
+}
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

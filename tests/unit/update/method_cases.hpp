@@ -62,7 +62,7 @@ struct Layers {
   AdaptedLinear up, down;
 
   explicit Layers(const std::string& format) : up(base(format, 96, 64, 1)), down(base(format, 64, 96, 2)) {}
-  std::vector<NamedLayer> named() const { return {{"model.layers.0.mlp.up_proj", &up}, {"model.layers.0.mlp.down_proj", &down}}; }
+  std::vector<NamedLayer> named_layers() const { return {{"model.layers.0.mlp.up_proj", &up}, {"model.layers.0.mlp.down_proj", &down}}; }
   template <class X>
   auto operator()(const X& x, UpdateSet& set) {
     return down.forward(up.forward(x, set.at(0)), set.at(1));

@@ -45,7 +45,7 @@ TEST_CASE("trained, saved as PEFT does and loaded again, every method has the sa
       const LoraConfig& config = method.config;
       CAPTURE(format);
       CAPTURE(name);
-      const auto named = layers.named();
+      const auto named = layers.named_layers();
       UpdateSet set = new_updates(named, config, LoraInit::kaiming, 3);
       const auto before = state(layers, set, x);
       train(layers, set, x);
@@ -53,9 +53,9 @@ TEST_CASE("trained, saved as PEFT does and loaded again, every method has the sa
       CHECK(trained.front() != before.front());
       const TemporaryFolder folder;
       peft::save(adapter_of(set, named, config), folder.path() / "adapter");
-      UpdateSet again = lowrank::apply(peft::load(folder.path() / "adapter"), named);
+      UpdateSet again = apply(peft::load(folder.path() / "adapter"), layers);  // by the model, as by its list
       CHECK(state(layers, again, x) == trained);
-      peft::save(adapter_of(again, named, peft::load(folder.path() / "adapter").config), folder.path() / "again");
+      peft::save(adapter_of(again, layers, peft::load(folder.path() / "adapter").config), folder.path() / "again");
       UpdateSet third = lowrank::apply(peft::load(folder.path() / "again"), named);
       CHECK(state(layers, third, x) == trained);
     }
@@ -69,7 +69,7 @@ TEST_CASE("ranges of one batch with updates of all methods give what each gives 
     Layers layers(format);
     std::vector<UpdateSet> sets;
     for (const Case& method : all) {
-      sets.push_back(new_updates(layers.named(), method.config, LoraInit::kaiming, 3));
+      sets.push_back(new_updates(layers.named_layers(), method.config, LoraInit::kaiming, 3));
       move(sets.back());
     }
     const Index tokens = 3 * static_cast<Index>(sets.size()) + 2;
@@ -118,7 +118,7 @@ TEST_CASE("merged into dense numbers every method gives what it gives beside its
       CAPTURE(format);
       CAPTURE(name);
       Layers layers(format);
-      UpdateSet set = new_updates(layers.named(), config, LoraInit::kaiming, 3);
+      UpdateSet set = new_updates(layers.named_layers(), config, LoraInit::kaiming, 3);
       move(set);
       const auto plan = set.at(0)->plan({.layer = detail::layer_view(layers.up.base)});
       const MergedSource merged(layers.up.base.source(), plan);
@@ -142,7 +142,7 @@ TEST_CASE("merged into its 4-bit base every method loses what rounding loses, an
       const auto& name = method.name;
       const LoraConfig& config = method.config;
       CAPTURE(name);
-      UpdateSet set = new_updates(layers.named(), config, LoraInit::kaiming, 3);
+      UpdateSet set = new_updates(layers.named_layers(), config, LoraInit::kaiming, 3);
       move(set);
       Adapted layer(base, *set.at(0));
       const Activation<float> y = layer(x);
@@ -164,20 +164,21 @@ TEST_CASE("methods that are a sum become LoRA, exactly where the rank suffices; 
     const LoraConfig& config = method.config;
     CAPTURE(name);
     Layers layers("nf4");
-    UpdateSet set = new_updates(layers.named(), config, LoraInit::kaiming, 3);
+    UpdateSet set = new_updates(layers.named_layers(), config, LoraInit::kaiming, 3);
     move(set);
     const bool is_sum = !name.starts_with("dora") && !name.starts_with("ia3") && !name.starts_with("oft") && !name.starts_with("hra");
     if (!is_sum) {
-      CHECK_THROWS_WITH_AS(to_lora(set, layers.named(), RankChoice::rank(64)), doctest::Contains("merge it into the base"), ValueError);
+      CHECK_THROWS_WITH_AS(to_lora(set, layers.named_layers(), RankChoice::rank(64)), doctest::Contains("merge it into the base"),
+                           ValueError);
       continue;
     }
-    const FittedAdapter exact = to_lora(set, layers.named(), RankChoice::rank(64));
+    const FittedAdapter exact = to_lora(set, layers.named_layers(), RankChoice::rank(64));
     for (const auto& [path, fit] : exact.fits) CHECK(fit.residual < 1e-5);
     const TemporaryFolder folder;
     peft::save(exact.adapter, folder.path() / "lora");
-    UpdateSet lora = lowrank::apply(peft::load(folder.path() / "lora"), layers.named());
+    UpdateSet lora = lowrank::apply(peft::load(folder.path() / "lora"), layers.named_layers());
     CHECK(layers(x, lora).isApprox(layers(x, set), 1e-4f));
-    const FittedAdapter most = to_lora(set, layers.named(), RankChoice::energy(0.9));
+    const FittedAdapter most = to_lora(set, layers.named_layers(), RankChoice::energy(0.9));
     for (const auto& [path, fit] : most.fits) {
       CHECK(fit.residual <= std::sqrt(0.1) + 1e-6);
       CHECK(fit.rank <= exact.fits.at(path).rank);

@@ -143,7 +143,7 @@ TEST_CASE("LoHa and LoKr: the product of two products, and Kronecker's product, 
 
 TEST_CASE("AdaLoRA: a file whose ranks were cut, one of them to nothing, gives what zeros in E give") {
   Layers layers("dense");
-  const auto named = layers.named();
+  const auto named = layers.named_layers();
   LoraConfig config = method_case("adalora", {{"init_r", 4.0}, {"lora_alpha", 6.0}}).config;
   UpdateSet set = new_updates(named, config, LoraInit::kaiming, 3);
   move(set);
@@ -192,7 +192,7 @@ TEST_CASE("AdaLoRA: a file whose ranks were cut, one of them to nothing, gives w
 
 TEST_CASE("LoRA-XS begins with the weight's leading directions; the authors' files, which say LORA, are read under both their names") {
   Layers layers("dense");
-  const auto named = layers.named();
+  const auto named = layers.named_layers();
   const LoraConfig config = method_case("lora-xs", {{"r", 4.0}, {"lora_alpha", 8.0}}).config;
   UpdateSet set = new_updates(named, config, LoraInit::kaiming, 3);
   const auto* xs = set.at(0)->get_if<LoraXsWeights<float>>();
@@ -223,7 +223,7 @@ TEST_CASE("a choice of modules that a method's configuration has no key for is r
   Layers layers("dense");
   const auto refused = [&](LoraConfig config, auto change, const char* key) {
     change(config);
-    CHECK_THROWS_WITH_AS(new_updates(layers.named(), config, LoraInit::kaiming, 3), doctest::Contains(key), ValueError);
+    CHECK_THROWS_WITH_AS(new_updates(layers.named_layers(), config, LoraInit::kaiming, 3), doctest::Contains(key), ValueError);
   };
   refused(
       method_case("vera", {}).config, [](LoraConfig& c) { c.exclude_modules = std::string("x"); }, "exclude_modules");

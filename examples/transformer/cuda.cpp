@@ -32,7 +32,10 @@ template <>
 class Steps<Cuda> {
  public:
   Steps(Llama& model, LoraSet* lora, lowrank::AdamW<float>& optimizer, const std::vector<ParameterRef<float>>&, const TrainOptions& options)
-      : model_(model), lora_(lora), options_(options), optimizer_(optimizer) {}
+      : model_(model), lora_(lora), options_(options), optimizer_(optimizer) {
+    lowrank::check<lowrank::ValueError>(!lora || !has_penalties(*lora), "train",
+                                        "the adapter's method adds a term to the loss, which GPUs do not compute; train it on the CPU");
+  }
 
   double run(const Batch& batch) {
     optimizer_.begin_step();

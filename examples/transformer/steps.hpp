@@ -30,9 +30,10 @@ class Steps<Cpu> {
     optimizer_.zero_grad();
     const Var<float> loss = model_.loss(batch.ids, batch.targets, batch.sequences,
                                         {.tape = &tape_, .lora = lora_, .recompute = recomputes(model_, options_, batch)});
-    const double number = loss.item();
+    double number = loss.item();
     if (!std::isfinite(number)) return number;
     if (loss.requires_grad()) tape_.backward(loss);
+    if (lora_) number += add_penalties(*lora_);
     if (options_.clip_norm > 0) clip_gradient_norm(parameters_, options_.clip_norm);
     optimizer_.step();
     return number;

@@ -3,8 +3,10 @@
 /// AdaLoRA: W X + s B (E ∘ (A X)), a singular value decomposition whose least triplets are cut while it trains (Zhang et al. 2023,
 /// "Adaptive budget allocation for parameter-efficient fine-tuning").
 
+#include <cmath>
 #include <cstdint>
 
+#include <lowrank/product/dense.hpp>
 #include <lowrank/update/entry.hpp>
 #include <lowrank/update/init.hpp>
 #include <lowrank/update/method.hpp>
@@ -16,6 +18,7 @@ struct AdaloraOptions {
   Index kept = Dynamic;  ///< triplets that are left; Dynamic: all
   double alpha = 8;      ///< s = alpha / (init_r + 1e-5)
   double dropout = 0;
+  double orthogonality = 0.5;  ///< weight of the loss's own term ("orth_reg_weight")
   std::uint64_t seed = 0, stream = 0;
 };
 
@@ -27,6 +30,7 @@ struct AdaloraWeights {
   Parameter<S> a, b, e;  ///< A [r, in], B [out, r], E [r, 1]
   S scale = S(1);
   InputDropout<S> dropout = {};
+  S orthogonality = S(0);
 
   Plan<S> plan(const PlanRequest<S>& request) {
     Plan<S> plan;
@@ -40,6 +44,18 @@ struct AdaloraWeights {
     add_gradient(a, gradients.a);
     add_gradient(b, gradients.b);
     add_gradient(e, gradients.middle);
+  }
+  /// share · w (‖A Aᵀ − 1‖ + ‖Bᵀ B − 1‖) / 2 with Frobenius' norm, w the orthogonality; adds its gradient. With P = A Aᵀ − 1 that of A is
+  /// share · w P A / ‖P‖.
+  S add_penalty(S share) {
+    const S factor = share * orthogonality;
+    if (factor == S(0) || e.size() == 0) return S(0);
+    Activation<S> p = times_transposed<S>(a.value, a.value), q = transposed_times<S>(b.value, b.value);
+    p.diagonal().array() -= S(1), q.diagonal().array() -= S(1);
+    const S p_norm = p.norm(), q_norm = q.norm();
+    if (a.needs_grad() && p_norm > 0) a.gradient() += factor / p_norm * times<S>(p, a.value);
+    if (b.needs_grad() && q_norm > 0) b.gradient() += factor / q_norm * times<S>(b.value, q);
+    return factor * (p_norm + q_norm) / S(2);
   }
   template <class Visitor>
   void visit_parameters(const Visitor& visitor) {
@@ -66,6 +82,7 @@ AdaloraWeights<S> make_adalora(Index in, Index out, const AdaloraOptions& option
   const float divisor = static_cast<float>(options.rank) + 1e-5f;
   update.scale = static_cast<S>((options.alpha > 0 ? options.alpha : static_cast<double>(options.rank)) / static_cast<double>(divisor));
   update.dropout = InputDropout<S>::of_layer(options.dropout, options.seed, options.stream);
+  update.orthogonality = static_cast<S>(options.orthogonality);
   return update;
 }
 

@@ -16,6 +16,7 @@ LOWRANK_INLINE AnyUpdate new_adalora(const UpdateSite& site, const MethodFields&
                               .kept = site.size("lora_E", 0, kept),
                               .alpha = field<double>(given, "lora_alpha", 8),
                               .dropout = field<double>(given, "lora_dropout", 0),
+                              .orthogonality = field<double>(given, "orth_reg_weight", 0.5),
                               .seed = site.seed,
                               .stream = site.stream});
 }

@@ -54,6 +54,11 @@ class AnyUpdate {
   /// Computes once what inference with fixed numbers needs again and again, where the method has such: `prepare(layer)`, `round()`.
   void prepare(const LayerView<float>& layer) { held_->prepare(layer); }
 
+  /// Whether the method adds a term of its own to the loss of training.
+  bool has_penalty() const { return held_ && held_->has_penalty(); }
+  /// That term times a share, its gradient added to the parameters'; 0 for methods without.
+  float add_penalty(float share) { return held_ ? held_->add_penalty(share) : 0.0f; }
+
   /// The factors of an update that is LoRA, or LoRA with more; null for others.
   LoraWeights<float>* lora() { return held_ ? held_->lora() : nullptr; }
   const LoraWeights<float>* lora() const { return const_cast<AnyUpdate*>(this)->lora(); }
@@ -80,6 +85,8 @@ class AnyUpdate {
     virtual void add_gradients(const PlanGradients<float>& gradients) = 0;
     virtual void visit_parameters(const Visitor& visitor) = 0;
     virtual void prepare(const LayerView<float>& layer) = 0;
+    virtual bool has_penalty() const = 0;
+    virtual float add_penalty(float share) = 0;
     virtual LoraWeights<float>* lora() = 0;
     virtual InputDropout<float>* dropout() = 0;
   };
@@ -95,6 +102,13 @@ class AnyUpdate {
     void prepare([[maybe_unused]] const LayerView<float>& layer) override {
       if constexpr (requires { update.round(); }) update.round();
       if constexpr (requires { update.prepare(layer); }) update.prepare(layer);
+    }
+    bool has_penalty() const override {
+      return requires(Update & u) { u.add_penalty(1.0f); };
+    }
+    float add_penalty([[maybe_unused]] float share) override {
+      if constexpr (requires { update.add_penalty(share); }) return update.add_penalty(share);
+      return 0;
     }
     LoraWeights<float>* lora() override {
       if constexpr (std::derived_from<Update, LoraWeights<float>>) return &update;

@@ -87,6 +87,13 @@ FittedAdapter to_lora(const UpdateSet& set, std::span<const NamedLayer> layers, 
 /// Computes once what inference with a fixed set needs again and again.
 void prepare(UpdateSet& set, std::span<const NamedLayer> layers);
 
+/// Whether a method of the set adds a term of its own to the loss of training.
+bool has_penalties(const UpdateSet& set);
+
+/// The mean of these terms over the updates that have one (AdaLoRA: orthogonality), its gradient added to the parameters': to be called
+/// after the backward pass of a step, before the gradients are clipped.
+double add_penalties(UpdateSet& set);
+
 /// Numbers that a set holds.
 Index parameter_count(const UpdateSet& set);
 

@@ -355,6 +355,18 @@ LOWRANK_INLINE void prepare(UpdateSet& set, std::span<const NamedLayer> layers) 
     if (set.slots[s] && !layers[s].is_embedding) set.slots[s].prepare(detail::layer_view(layers[s].layer->base));
 }
 
+LOWRANK_INLINE bool has_penalties(const UpdateSet& set) {
+  return std::any_of(set.slots.begin(), set.slots.end(), [](const AnyUpdate& update) { return update.has_penalty(); });
+}
+
+LOWRANK_INLINE double add_penalties(UpdateSet& set) {
+  const auto count = std::count_if(set.slots.begin(), set.slots.end(), [](const AnyUpdate& update) { return update.has_penalty(); });
+  double sum = 0;
+  for (AnyUpdate& update : set.slots)
+    if (update.has_penalty()) sum += static_cast<double>(update.add_penalty(1.0f / static_cast<float>(count)));
+  return sum;
+}
+
 LOWRANK_INLINE Index parameter_count(const UpdateSet& set) {
   Index count = 0;
   const_cast<UpdateSet&>(set).visit_parameters([&](const Parameter<float>& parameter) { count += parameter.size(); });

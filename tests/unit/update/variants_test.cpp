@@ -1,9 +1,12 @@
+#include <cmath>
+
 #include <doctest/doctest.h>
 
 #include <lowrank/adapters/merge.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/peft_config.hpp>
 #include <lowrank/io/safetensors.hpp>
+#include <lowrank/update/adalora.hpp>
 #include <lowrank/update/hra.hpp>
 #include <lowrank/update/loha.hpp>
 #include <lowrank/update/lokr.hpp>
@@ -188,6 +191,37 @@ TEST_CASE("AdaLoRA: a file whose ranks were cut, one of them to nothing, gives w
   CHECK(layers(x, third) == layers(x, again));
   config.rank_pattern = {{"up_proj", 2}};
   CHECK_THROWS_WITH_AS(new_updates(named, config, LoraInit::kaiming, 3), doctest::Contains("what training has cut"), ValueError);
+}
+
+TEST_CASE("AdaLoRA: the term of orthogonality is PEFT's, and its gradient that of finite differences") {
+  auto update = make_adalora<double>(width, height, {.rank = 3, .orthogonality = 0.7});
+  update.a.value = drawn(3, width, 1), update.b.value = drawn(height, 3, 2);
+  const auto term = [&] {
+    const Matrix one = Matrix::Identity(3, 3);
+    const Matrix &a = update.a.value, &b = update.b.value;
+    return 0.5 * 0.7 * ((a * a.transpose() - one).norm() + (b.transpose() * b - one).norm()) / 2;
+  };
+  CHECK(update.add_penalty(0.5) == doctest::Approx(term()));
+  for (Parameter<double>* parameter : {&update.a, &update.b})
+    for (Index i = 0; i < parameter->value.size(); ++i) {
+      double& number = parameter->value.data()[i];
+      const double saved = number, step = 1e-6;
+      number = saved + step;
+      const double above = term();
+      number = saved - step;
+      const double below = term();
+      number = saved;
+      CHECK(std::abs(parameter->grad.data()[i] - (above - below) / (2 * step)) < 1e-8);
+    }
+  UpdateSet set;
+  set.slots.resize(3);
+  CHECK_FALSE(has_penalties(set));
+  CHECK(add_penalties(set) == 0);
+  set.slots[0] = make_adalora(width, height, {.rank = 3}), set.slots[2] = make_adalora(width, height, {.rank = 3});
+  CHECK(has_penalties(set));
+  UpdateSet one;
+  one.slots.push_back(set.slots[0]);
+  CHECK(add_penalties(set) == doctest::Approx(add_penalties(one)));  // the mean of equal terms
 }
 
 TEST_CASE("LoRA-XS begins with the weight's leading directions; the authors' files, which say LORA, are read under both their names") {

@@ -106,8 +106,8 @@ template <Layout L>
 
 /// Adds what few_rows_int8 has summed to the product.
 template <int Rows, int Tokens>
-[[gnu::always_inline]] inline void store_int8_sums(const FewTokens& p, const UnsignedTable& bytes, Index row, const __m256 (&sum)[Rows * Tokens],
-                                       const __m128 (&rest)[Rows * Tokens]) {
+[[gnu::always_inline]] inline void store_int8_sums(const FewTokens& p, const UnsignedTable& bytes, Index row,
+                                                   const __m256 (&sum)[Rows * Tokens], const __m128 (&rest)[Rows * Tokens]) {
   alignas(16) float sums[Rows * Tokens];
   const __m128 unit = _mm_set1_ps(bytes.unit), zero = _mm_set1_ps(bytes.zero);
   LOWRANK_UNROLL

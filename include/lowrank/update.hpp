@@ -7,5 +7,4 @@
 #include <lowrank/update/init.hpp>
 #include <lowrank/update/lora.hpp>
 #include <lowrank/update/lora_scale.hpp>
-#include <lowrank/update/lora_xs.hpp>
 #include <lowrank/update/method.hpp>

@@ -44,13 +44,6 @@ inline bool has_interleaved_rows(const Llama& model, Index slot) {
   return turned && model.config.rope.pairs == lowrank::RopePairs::interleaved;
 }
 
-inline Parameter<float> trainable(std::string name, lowrank::Weight<float> value) {
-  Parameter<float> parameter;
-  parameter.name = std::move(name);
-  parameter.value = std::move(value);
-  return parameter;
-}
-
 }  // namespace detail
 
 /// Fresh updates of what the configuration names, by its method; A drawn from the seed.

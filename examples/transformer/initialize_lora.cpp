@@ -224,8 +224,8 @@ std::vector<lowrank::Svd> gradient_directions(Llama& model, const std::vector<In
     const Index in = model.layer(s).in_features(), out = model.layer(s).out_features(), k = std::min({rank + oversampling, in, out});
     Weight<float> sample(k, in);
     fill_normal(sample, 1, lowrank::Random(options.seed, static_cast<std::uint64_t>(s)));
-    probes.slots[static_cast<std::size_t>(s)] = LoraWeights<float>{.a = detail::trainable("probe A", std::move(sample)),
-                                                                   .b = detail::trainable("probe B", Weight<float>::Zero(out, k))};
+    probes.slots[static_cast<std::size_t>(s)] =
+        LoraWeights<float>{.a = {"probe A", std::move(sample)}, .b = {"probe B", Weight<float>::Zero(out, k)}};
     weights_of(probes, s).a.trainable = false;
   }
   probe(model, probes, options, examples);
@@ -240,7 +240,7 @@ std::vector<lowrank::Svd> gradient_directions(Llama& model, const std::vector<In
     const LoraWeights<float>& p = weights_of(probes, slots[static_cast<std::size_t>(i)]);
     const lowrank::Svd small = lowrank::thin_svd(p.a.grad.cast<double>());  // Qᵀ dL/dW   [k, in]
     directions[static_cast<std::size_t>(i)] =
-        lowrank::Svd{lowrank::detail::thin_product(p.b.value.cast<double>(), small.u), small.s, small.v}.leading(rank);
+        lowrank::Svd{lowrank::times<double>(p.b.value.cast<double>(), small.u), small.s, small.v}.leading(rank);
   });
   return directions;
 }
@@ -298,8 +298,8 @@ LoraSet plain_lora(const StartedLora& started, LoraConfig& config) {
     if (!after) continue;
     const LoraWeights<float>& before = *started.moved->slots[s].lora();
     Factors update = lowrank::to_plain_update({before.a.value, before.b.value}, {after->a.value, after->b.value});
-    after->a = detail::trainable(after->a.name, std::move(update.a));
-    after->b = detail::trainable(after->b.name, std::move(update.b));
+    after->a = {after->a.name, std::move(update.a)};
+    after->b = {after->b.name, std::move(update.b)};
     if (auto* dora = plain.slots[s].get_if<lowrank::DoraWeights<float>>())  // of the base as it was
       dora->weight_squares = started.moved->slots[s].get_if<lowrank::DoraWeights<float>>()->weight_squares;
   }

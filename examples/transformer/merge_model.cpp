@@ -72,8 +72,8 @@ class Merger {
     lowrank::Weight<float> a = (roots.asDiagonal() * svd.v.transpose()).cast<float>(), b = (svd.u * roots.asDiagonal()).cast<float>();
     const bool is_table = slot == model_.embedding_slot();
     if (is_table) std::tie(a, b) = std::pair(lowrank::Weight<float>(b.transpose()), lowrank::Weight<float>(a.transpose()));
-    LoraWeights<float> update{.a = detail::trainable(path(slot) + (is_table ? ".lora_embedding_A" : ".lora_A.weight"), std::move(a)),
-                              .b = detail::trainable(path(slot) + (is_table ? ".lora_embedding_B" : ".lora_B.weight"), std::move(b))};
+    LoraWeights<float> update{.a = {path(slot) + (is_table ? ".lora_embedding_A" : ".lora_A.weight"), std::move(a)},
+                              .b = {path(slot) + (is_table ? ".lora_embedding_B" : ".lora_B.weight"), std::move(b)}};
     result_.residual.slots[static_cast<std::size_t>(slot)] = std::move(update);
   }
 

@@ -70,10 +70,6 @@ LOWRANK_INLINE void set_config_ranks(Adapter& adapter) {
   config.json.clear();
 }
 
-}  // namespace detail
-
-namespace detail {
-
 LOWRANK_INLINE Weight<float> through_middle(const Plan<float>& plan) {
   const auto &a = plan.a, &middle = plan.middle;
   if (middle.empty() || a.empty()) return a.matrix();

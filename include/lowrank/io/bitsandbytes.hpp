@@ -89,12 +89,22 @@ bool visit_format(std::string_view quant_type, Index block, bool is_nested, cons
   return visit_format(std::type_identity<Matrices>(), quant_type, block, is_nested, visit);
 }
 
+/// The storage of a weight, made of its parts.
+template <class Scales>
+TableStorage<Scales> storage_of(const QuantState& state, const Parts& parts) {
+  const Index blocks = ceil_div(state.rows * state.cols, state.block);
+  const auto with = [&](typename Scales::Storage scales) {
+    return TableStorage<Scales>(state.quant_type, state.block, state.rows, state.cols, parts.codes, std::move(scales), parts.map);
+  };
+  if constexpr (Scales::is_double_quantized)
+    return with({state.quant_type, blocks, parts.absmax, parts.nested_absmax, state.nested_offset, parts.nested_map});
+  else
+    return with({state.quant_type, blocks, parts.absmax});
+}
+
 template <class Format>
 QuantizedMatrix<Format> matrix_of(const QuantState& state, const Parts& parts) {
-  if constexpr (Format::Scales::is_double_quantized)
-    return {state.rows, state.cols, parts.codes, parts.absmax, parts.nested_absmax, state.nested_offset, parts.map, parts.nested_map};
-  else
-    return {state.rows, state.cols, parts.codes, parts.absmax, parts.map};
+  return QuantizedMatrix<Format>(TableBlocks<Format>(storage_of<typename Format::Scales>(state, parts)));
 }
 
 }  // namespace detail

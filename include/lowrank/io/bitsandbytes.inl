@@ -129,15 +129,10 @@ LOWRANK_INLINE QuantState quant_state(const safetensors::File& file, const std::
 }
 
 LOWRANK_INLINE lowrank::AnyMatrix load_weight(const safetensors::File& file, const std::string& prefix) {
-  const QuantState s = quant_state(file, prefix);
-  const detail::Parts p = detail::parts(file, prefix, s);
-  const Index blocks = ceil_div(s.rows * s.cols, s.block);
-  if (!s.is_nested) {
-    PlainScales::Storage scales(s.quant_type, blocks, p.absmax);
-    return lowrank::AnyMatrix(TableStorage<PlainScales>(s.quant_type, s.block, s.rows, s.cols, p.codes, std::move(scales), p.map));
-  }
-  DoubleQuant::Storage scales(s.quant_type, blocks, p.absmax, p.nested_absmax, s.nested_offset, p.nested_map);
-  return lowrank::AnyMatrix(TableStorage<DoubleQuant>(s.quant_type, s.block, s.rows, s.cols, p.codes, std::move(scales), p.map));
+  const QuantState state = quant_state(file, prefix);
+  const detail::Parts parts = detail::parts(file, prefix, state);
+  return state.is_nested ? lowrank::AnyMatrix(detail::storage_of<DoubleQuant>(state, parts))
+                         : lowrank::AnyMatrix(detail::storage_of<PlainScales>(state, parts));
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI::bitsandbytes

@@ -15,7 +15,7 @@ Strided<S> strided(Activation<S>& m) {
   return {m.data(), m.rows(), m.cols(), Eigen::OuterStride<>(m.rows())};
 }
 
-inline void check_depth(const char* operation, Index left, Index right) {
+LOWRANK_INLINE void check_depth(const char* operation, Index left, Index right) {
   check<ShapeError>(left == right, operation, "the sum runs over ", left, " numbers on the left and ", right,
                     " on the right; both must be the same");
 }

@@ -71,9 +71,9 @@ TableCodes encode_table(const Weights& w, const kernels::TableEncoder& encoder) 
 }  // namespace quant
 
 /// bitsandbytes' storage: 4-bit codes of the flattened matrix, weight 2i in the high nibble of byte i, 2i + 1 in the low one, and a
-/// scale for each `Format::block` consecutive weights; blocks may straddle rows, the last one may be short.
+/// scale for each `block` consecutive weights; blocks may straddle rows, the last one may be short.
 ///
-/// The rule is that of bitsandbytes' CUDA kernel (the constants of Format::encode): t = w · (1 / absmax), in fp32. Where its CPU path
+/// The rule is that of bitsandbytes' CUDA kernel (the constants of Nf4 and Fp4): t = w · (1 / absmax), in fp32. Where its CPU path
 /// gives other bytes or values:
 /// 1. a zero block: codes 0 here (NF4 byte 0x00, decoding to -0); the CPU path writes NF4 byte 0x77;
 /// 2. a short last block: the CPU path divides by absmax, which can move a weight that lies within rounding of a threshold; and it
@@ -110,6 +110,8 @@ class TableStorage {
 
   Index rows() const { return rows_; }
   Index cols() const { return cols_; }
+  /// Weights that share a scale.
+  Index block() const { return block_; }
   /// Codes and scales; the tables belong to the format.
   std::size_t bytes() const { return codes_.size() + scales_.bytes(); }
   Index blocks() const { return ceil_div(rows_ * cols_, block_); }
@@ -168,8 +170,12 @@ class TableBlocks : public TableStorage<typename Format::Scales> {
   using Base = TableStorage<typename Format::Scales>;
   using Scales = typename Base::Scales;
 
-  TableBlocks() = default;
-  explicit TableBlocks(Base storage) : Base(std::move(storage)) {}
+  TableBlocks() : TableBlocks(0, 0, Buffer(), Scales()) {}
+  /// A storage whose block is the format's. Throws ShapeError for another.
+  explicit TableBlocks(Base storage) : Base(std::move(storage)) {
+    check<ShapeError>(this->block() == Format::block, Format::name, "the storage has blocks of ", this->block(), ", the format blocks of ",
+                      Format::block, "; name the format that was stored");
+  }
   /// Existing parts, and the file's own table, if it has one. Throws ShapeError.
   TableBlocks(Index rows, Index cols, Buffer codes, Scales scales, const std::array<float, 16>& table = Format::table)
       : Base(Format::name, Format::block, rows, cols, std::move(codes), std::move(scales), table) {}

@@ -43,4 +43,11 @@ struct Field {
   bool changes_result = true;  ///< false: it says how the training began or went
 };
 
+/// The keys of a method, and those by which most methods choose the modules that they train.
+inline std::vector<Field> with_module_choices(std::vector<Field> own) {
+  for (const char* key : {"exclude_modules", "layers_pattern", "layers_to_transform", "modules_to_save", "target_modules"})
+    own.push_back({key});
+  return own;
+}
+
 }  // namespace lowrank::inline LOWRANK_ABI

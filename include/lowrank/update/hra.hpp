@@ -10,9 +10,9 @@
 #include <memory>
 #include <utility>
 
+#include <lowrank/product/dense.hpp>
 #include <lowrank/update/entry.hpp>
 #include <lowrank/update/init.hpp>
-#include <lowrank/product/dense.hpp>
 #include <lowrank/update/method.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -104,14 +104,13 @@ struct HraWeights {
   }
   void add_gradients(const PlanGradients<S>& gradients) {
     if (gradients.mapped.size() == 0 || !u.needs_grad()) return;
-    Activation<S> hat = u.value;
-    const Activation<S> r = orthogonalizes ? detail::orthonormalize<S>(hat) : Activation<S>();
-    if (!orthogonalizes) hat = unit();
-    const Activation<S> d = ReflectionMap<S>(hat, orthogonalizes).gradient(gradients.x, gradients.mapped);
     if (orthogonalizes) {
-      u.gradient() += detail::orthonormalize_backward<S>(hat, r, d);
+      Activation<S> q = u.value;
+      const Activation<S> r = detail::orthonormalize<S>(q);
+      u.gradient() += detail::orthonormalize_backward<S>(q, r, ReflectionMap<S>(q, true).gradient(gradients.x, gradients.mapped));
       return;
     }
+    const Activation<S> hat = unit(), d = ReflectionMap<S>(hat, false).gradient(gradients.x, gradients.mapped);
     for (Index i = 0; i < d.cols(); ++i)  // through the norms
       u.gradient().col(i) += (d.col(i) - hat.col(i) * hat.col(i).dot(d.col(i))) / u.value.col(i).norm();
   }

@@ -23,9 +23,7 @@ LOWRANK_INLINE AnyUpdate new_hra(const UpdateSite& site, const MethodFields& giv
 LOWRANK_INLINE Method hra_method() {
   static constexpr MethodTensor tensors[] = {{"hra_u"}};
   const auto fields = [] {
-    return std::vector<Field>{{"r", 8.0},          {"apply_GS", false}, {"bias", "none"},        {"init_weights", true, false},
-                              {"exclude_modules"}, {"layers_pattern"},  {"layers_to_transform"}, {"modules_to_save"},
-                              {"target_modules"}};
+    return with_module_choices({{"r", 8.0}, {"apply_GS", false}, {"bias", "none"}, {"init_weights", true, false}});
   };
   return {"HRA", "hra", "", fields, tensors, 1, detail::new_hra};
 }

@@ -10,7 +10,6 @@
 #include <vector>
 
 #include <lowrank/core/random.hpp>
-#include <lowrank/product/multiply.hpp>
 #include <lowrank/update/entry.hpp>
 #include <lowrank/update/init.hpp>
 #include <lowrank/update/method.hpp>
@@ -90,9 +89,7 @@ struct LohaWeights {
 
  private:
   static void add_half(const Weight<S>& delta, Parameter<S>& a, Parameter<S>& b, Parameter<S>& other_a, Parameter<S>& other_b) {
-    const Activation<S> d = delta.cwiseProduct(Weight<S>(multiply(factor(other_a).source(), Activation<S>(other_b.value))));
-    if (a.needs_grad()) accumulate_outer(a.gradient(), d, Activation<S>(b.value));
-    if (b.needs_grad()) b.gradient() += multiply_transposed(factor(a).source(), d);
+    add_product_gradients<S>(a, b, delta.cwiseProduct(Weight<S>(times<S>(other_a.value, other_b.value))));
   }
 };
 

@@ -19,19 +19,14 @@ LOWRANK_INLINE AnyUpdate new_loha(const UpdateSite& site, const MethodFields& gi
 LOWRANK_INLINE Method loha_method() {
   static constexpr MethodTensor tensors[] = {{"hada_w1_a", Outputs::rows}, {"hada_w1_b"}, {"hada_w2_a", Outputs::rows}, {"hada_w2_b"}};
   const auto fields = [] {
-    return std::vector<Field>{{"r", 8.0},
-                              {"alpha", 8.0},
-                              {"init_weights", true, false},
-                              {"module_dropout", 0.0, false},
-                              {"rank_dropout", 0.0, false},
-                              {"use_effective_conv2d", false, false},
-                              {"alpha_pattern"},
-                              {"rank_pattern"},
-                              {"exclude_modules"},
-                              {"layers_pattern"},
-                              {"layers_to_transform"},
-                              {"modules_to_save"},
-                              {"target_modules"}};
+    return with_module_choices({{"r", 8.0},
+                                {"alpha", 8.0},
+                                {"init_weights", true, false},
+                                {"module_dropout", 0.0, false},
+                                {"rank_dropout", 0.0, false},
+                                {"use_effective_conv2d", false, false},
+                                {"alpha_pattern"},
+                                {"rank_pattern"}});
   };
   return {"LOHA", "loha", "", fields, tensors, 4, detail::new_loha};
 }

@@ -9,7 +9,6 @@
 #include <utility>
 
 #include <lowrank/core/random.hpp>
-#include <lowrank/product/multiply.hpp>
 #include <lowrank/update/entry.hpp>
 #include <lowrank/update/init.hpp>
 #include <lowrank/update/method.hpp>
@@ -52,13 +51,12 @@ template <class S>
 struct LokrFactor {
   Parameter<S> whole, a, b;  ///< [rows, cols]; or [rows, r], [r, cols]
 
-  Weight<S> value() { return whole.empty() ? Weight<S>(multiply(factor(a).source(), Activation<S>(b.value))) : whole.value; }
+  Weight<S> value() { return whole.empty() ? Weight<S>(times<S>(a.value, b.value)) : whole.value; }
   bool needs_grad() const { return whole.needs_grad() || a.needs_grad() || b.needs_grad(); }
   /// Adds the gradient of the factor to that of its numbers.
   void add(const Activation<S>& d) {
     if (whole.needs_grad()) whole.gradient() += d;
-    if (a.needs_grad()) accumulate_outer(a.gradient(), d, Activation<S>(b.value));
-    if (b.needs_grad()) b.gradient() += multiply_transposed(factor(a).source(), d);
+    add_product_gradients<S>(a, b, d);
   }
   template <class Visitor>
   void visit_parameters(const Visitor& visitor) {

@@ -80,22 +80,17 @@ LOWRANK_INLINE Method lokr_method() {
   static constexpr MethodTensor tensors[] = {{"lokr_w1", Outputs::mixed}, {"lokr_w1_a", Outputs::mixed}, {"lokr_w1_b"},
                                              {"lokr_w2", Outputs::mixed}, {"lokr_w2_a", Outputs::mixed}, {"lokr_w2_b"}};
   const auto fields = [] {
-    return std::vector<Field>{{"r", 8.0},
-                              {"alpha", 8.0},
-                              {"decompose_both", false},
-                              {"decompose_factor", -1.0},
-                              {"init_weights", true},
-                              {"module_dropout", 0.0, false},
-                              {"rank_dropout", 0.0, false},
-                              {"rank_dropout_scale", false, false},
-                              {"use_effective_conv2d", false, false},
-                              {"alpha_pattern"},
-                              {"rank_pattern"},
-                              {"exclude_modules"},
-                              {"layers_pattern"},
-                              {"layers_to_transform"},
-                              {"modules_to_save"},
-                              {"target_modules"}};
+    return with_module_choices({{"r", 8.0},
+                                {"alpha", 8.0},
+                                {"decompose_both", false},
+                                {"decompose_factor", -1.0},
+                                {"init_weights", true},
+                                {"module_dropout", 0.0, false},
+                                {"rank_dropout", 0.0, false},
+                                {"rank_dropout_scale", false, false},
+                                {"use_effective_conv2d", false, false},
+                                {"alpha_pattern"},
+                                {"rank_pattern"}});
   };
   return {"LOKR", "lokr", "", fields, tensors, 0, detail::new_lokr};
 }

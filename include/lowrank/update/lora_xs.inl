@@ -33,21 +33,16 @@ LOWRANK_INLINE AnyUpdate new_lora_xs(const UpdateSite& site, const MethodFields&
 LOWRANK_INLINE Method lora_xs_method() {
   static constexpr MethodTensor tensors[] = {{"lora_A.weight"}, {"lora_B.weight", Outputs::rows}, {"_lora_latent_mapping.weight"}};
   const auto fields = [] {
-    return std::vector<Field>{{"r", 8.0},
-                              {"lora_alpha", 8.0},
-                              {"lora_dropout", 0.0},
-                              {"use_rslora", false},
-                              {"bias", "none"},
-                              {"fan_in_fan_out", false},
-                              {"init_lora_weights", true, false},
-                              {"loftq_config", {}, false},
-                              {"rank_pattern"},
-                              {"alpha_pattern"},
-                              {"exclude_modules"},
-                              {"layers_pattern"},
-                              {"layers_to_transform"},
-                              {"modules_to_save"},
-                              {"target_modules"}};
+    return with_module_choices({{"r", 8.0},
+                                {"lora_alpha", 8.0},
+                                {"lora_dropout", 0.0},
+                                {"use_rslora", false},
+                                {"bias", "none"},
+                                {"fan_in_fan_out", false},
+                                {"init_lora_weights", true, false},
+                                {"loftq_config", {}, false},
+                                {"rank_pattern"},
+                                {"alpha_pattern"}});
   };
   return {.peft_type = "LORA_XS",
           .name = "lora-xs",

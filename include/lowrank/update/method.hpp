@@ -12,6 +12,7 @@
 
 #include <lowrank/autograd/parameter.hpp>
 #include <lowrank/error.hpp>
+#include <lowrank/product/dense.hpp>
 #include <lowrank/product/plan.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -88,6 +89,13 @@ template <class S, int Rows, int Cols, class Gradient>
 void add_gradient(Parameter<S, Rows, Cols>& parameter, const Gradient& gradient) {
   if (parameter.needs_grad() && gradient.size() > 0)
     parameter.gradient() += Eigen::Map<const Weight<S, Rows, Cols>>(gradient.data(), parameter.rows(), parameter.cols());
+}
+
+/// Adds the gradients of the factors of a product A B from that of the product: dA = D Bᵀ, dB = Aᵀ D.
+template <class S>
+void add_product_gradients(Parameter<S>& a, Parameter<S>& b, const ActivationView<S>& d) {
+  if (a.needs_grad()) a.gradient() += times_transposed<S>(d, b.value);
+  if (b.needs_grad()) b.gradient() += transposed_times<S>(a.value, d);
 }
 
 /// An update of any method, where it is; null: none. What layers are handed, so that a swap of adapters is a change of pointers.

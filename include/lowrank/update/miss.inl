@@ -28,8 +28,7 @@ LOWRANK_INLINE AnyUpdate new_miss(const UpdateSite& site, const MethodFields& gi
 LOWRANK_INLINE Method miss_method() {
   static constexpr MethodTensor tensors[] = {{"miss_block", Outputs::columns}};
   const auto fields = [] {
-    return std::vector<Field>{{"r", 64.0},         {"bias", "none"},   {"init_weights", true},  {"mini_r", 1.0},     {"miss_dropout", 0.0},
-                              {"exclude_modules"}, {"layers_pattern"}, {"layers_to_transform"}, {"modules_to_save"}, {"target_modules"}};
+    return with_module_choices({{"r", 64.0}, {"bias", "none"}, {"init_weights", true}, {"mini_r", 1.0}, {"miss_dropout", 0.0}});
   };
   return {"MISS", "miss", "", fields, tensors, 1, detail::new_miss};
 }

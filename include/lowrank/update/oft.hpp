@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include <lowrank/update/entry.hpp>
 #include <lowrank/product/dense.hpp>
+#include <lowrank/update/entry.hpp>
 #include <lowrank/update/method.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

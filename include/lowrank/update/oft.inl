@@ -35,22 +35,17 @@ LOWRANK_INLINE AnyUpdate new_oft(const UpdateSite& site, const MethodFields& giv
 LOWRANK_INLINE Method oft_method() {
   static constexpr MethodTensor tensors[] = {{"oft_R.weight"}};
   const auto fields = [] {
-    return std::vector<Field>{{"r", 0.0},
-                              {"oft_block_size", 32.0},
-                              {"bias", "none"},
-                              {"block_share", false},
-                              {"coft", false},
-                              {"eps", 6e-5},
-                              {"fan_in_fan_out", false},
-                              {"init_weights", true, false},
-                              {"module_dropout", 0.0, false},
-                              {"num_cayley_neumann_terms", 5.0},
-                              {"use_cayley_neumann", true},
-                              {"exclude_modules"},
-                              {"layers_pattern"},
-                              {"layers_to_transform"},
-                              {"modules_to_save"},
-                              {"target_modules"}};
+    return with_module_choices({{"r", 0.0},
+                                {"oft_block_size", 32.0},
+                                {"bias", "none"},
+                                {"block_share", false},
+                                {"coft", false},
+                                {"eps", 6e-5},
+                                {"fan_in_fan_out", false},
+                                {"init_weights", true, false},
+                                {"module_dropout", 0.0, false},
+                                {"num_cayley_neumann_terms", 5.0},
+                                {"use_cayley_neumann", true}});
   };
   return {"OFT", "oft", "", fields, tensors, 1, detail::new_oft};
 }

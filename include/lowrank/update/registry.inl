@@ -21,23 +21,18 @@ namespace detail {
 
 /// The keys of PEFT's LoraConfig.
 LOWRANK_INLINE std::vector<Field> lora_fields() {
-  return {{"r", 8.0},
-          {"lora_alpha", 8.0},
-          {"lora_dropout", 0.0},
-          {"bias", "none"},
-          {"fan_in_fan_out", false},
-          {"init_lora_weights", true, false},
-          {"lora_bias", false},
-          {"use_dora", false},
-          {"use_rslora", false},
-          {"loftq_config", {}, false},
-          {"rank_pattern"},
-          {"alpha_pattern"},
-          {"exclude_modules"},
-          {"layers_pattern"},
-          {"layers_to_transform"},
-          {"modules_to_save"},
-          {"target_modules"}};
+  return with_module_choices({{"r", 8.0},
+                              {"lora_alpha", 8.0},
+                              {"lora_dropout", 0.0},
+                              {"bias", "none"},
+                              {"fan_in_fan_out", false},
+                              {"init_lora_weights", true, false},
+                              {"lora_bias", false},
+                              {"use_dora", false},
+                              {"use_rslora", false},
+                              {"loftq_config", {}, false},
+                              {"rank_pattern"},
+                              {"alpha_pattern"}});
 }
 
 inline constexpr MethodTensor lora_tensors_of_file[] = {
@@ -79,10 +74,6 @@ LOWRANK_INLINE AnyUpdate new_dora(const UpdateSite& site, const MethodFields& fi
   update.begin(site.layer);
   return update;
 }
-
-}  // namespace detail
-
-namespace detail {
 
 /// The list itself.
 LOWRANK_INLINE std::vector<Method>& method_list() {

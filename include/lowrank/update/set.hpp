@@ -7,7 +7,6 @@
 #include <map>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include <lowrank/adapters/adapter.hpp>
@@ -24,6 +23,30 @@ struct NamedLayer {
   std::string path;
   const AdaptedLinear* layer = nullptr;
   bool is_embedding = false;
+};
+
+/// The layers of a model: a list of them, which must outlive this, or a model that gives one as `named_layers()`.
+class ModelLayers {
+ public:
+  ModelLayers(std::span<const NamedLayer> layers) : layers_(layers) {}
+  ModelLayers(const std::vector<NamedLayer>& layers) : layers_(layers) {}
+  template <class Model>
+  requires requires(const Model& model) {
+    { model.named_layers() } -> std::convertible_to<std::vector<NamedLayer>>;
+  }
+  ModelLayers(const Model& model) : own_(model.named_layers()), layers_(own_) {}
+  ModelLayers(const ModelLayers&) = delete;
+  ModelLayers& operator=(const ModelLayers&) = delete;
+
+  operator std::span<const NamedLayer>() const { return layers_; }
+  auto begin() const { return layers_.begin(); }
+  auto end() const { return layers_.end(); }
+  std::size_t size() const { return layers_.size(); }
+  const NamedLayer& operator[](std::size_t slot) const { return layers_[slot]; }
+
+ private:
+  std::vector<NamedLayer> own_ = {};
+  std::span<const NamedLayer> layers_;
 };
 
 /// What turns one frozen base into a task's model: an update a slot, or none, and layers that are replaced as a whole.
@@ -54,22 +77,22 @@ struct UpdateSet {
 };
 
 /// The layers as modules that a configuration may name; an embedding is [dim, vocabulary].
-std::vector<ModuleShape> module_shapes(std::span<const NamedLayer> layers);
+std::vector<ModuleShape> module_shapes(const ModelLayers& layers);
 
 /// Slots that a configuration names. "all-linear" means every linear layer but the output head, lm_head.
-std::vector<Index> target_slots(std::span<const NamedLayer> layers, const LoraConfig& config);
+std::vector<Index> target_slots(const ModelLayers& layers, const LoraConfig& config);
 
 /// Fresh updates of what a configuration names, by its method, and full copies of its modules_to_save. Numbers are drawn from the seed,
 /// other ones for each slot. Throws ValueError.
-UpdateSet new_updates(std::span<const NamedLayer> layers, const LoraConfig& config, LoraInit init, std::uint64_t seed);
+UpdateSet new_updates(const ModelLayers& layers, const LoraConfig& config, LoraInit init, std::uint64_t seed);
 
 /// A loaded adapter for a model: its updates, and full copies of linear layers or of the token table.
 ///
 /// Throws ShapeError when it belongs to another model, ValueError for what the model cannot hold, such as a copy of a norm.
-UpdateSet apply(const Adapter& adapter, std::span<const NamedLayer> layers);
+UpdateSet apply(const Adapter& adapter, const ModelLayers& layers);
 
 /// A set as an adapter, ready to be saved; `config` says what it is. Names and shapes are those of files.
-Adapter adapter_of(const UpdateSet& set, std::span<const NamedLayer> layers, LoraConfig config);
+Adapter adapter_of(const UpdateSet& set, const ModelLayers& layers, LoraConfig config);
 
 /// Multiplies the updates by a number. Throws ValueError where that has no meaning: updates that are no sum, full copies.
 void scale(UpdateSet& set, double weight);
@@ -82,10 +105,10 @@ UpdateSet sum(std::span<const UpdateSet> sets);
 ///
 /// The layers are those that the set is for; what depends on their weights is taken as of now. Throws ValueError for updates that are no
 /// sum (merge them), that have a bias, for token tables and full copies.
-FittedAdapter to_lora(const UpdateSet& set, std::span<const NamedLayer> layers, const RankChoice& choice);
+FittedAdapter to_lora(const UpdateSet& set, const ModelLayers& layers, const RankChoice& choice);
 
 /// Computes once what inference with a fixed set needs again and again.
-void prepare(UpdateSet& set, std::span<const NamedLayer> layers);
+void prepare(UpdateSet& set, const ModelLayers& layers);
 
 /// Whether a method of the set adds a term of its own to the loss of training.
 bool has_penalties(const UpdateSet& set);
@@ -96,38 +119,6 @@ double add_penalties(UpdateSet& set);
 
 /// Numbers that a set holds.
 Index parameter_count(const UpdateSet& set);
-
-/// A model that lists its linear layers and its token table by their paths. Each function above that takes layers takes such a model too.
-template <class Model>
-concept LayeredModel = requires(const Model& model) {
-  { model.named_layers() } -> std::convertible_to<std::vector<NamedLayer>>;
-};
-
-template <LayeredModel Model>
-std::vector<Index> target_slots(const Model& model, const LoraConfig& config) {
-  return target_slots(std::vector<NamedLayer>(model.named_layers()), config);
-}
-template <LayeredModel Model>
-UpdateSet new_updates(const Model& model, const LoraConfig& config, LoraInit init, std::uint64_t seed) {
-  return new_updates(std::vector<NamedLayer>(model.named_layers()), config, init, seed);
-}
-template <LayeredModel Model>
-UpdateSet apply(const Adapter& adapter, const Model& model) {
-  const std::vector<NamedLayer> layers = model.named_layers();
-  return lowrank::apply(adapter, std::span(layers));
-}
-template <LayeredModel Model>
-Adapter adapter_of(const UpdateSet& set, const Model& model, LoraConfig config) {
-  return adapter_of(set, std::vector<NamedLayer>(model.named_layers()), std::move(config));
-}
-template <LayeredModel Model>
-FittedAdapter to_lora(const UpdateSet& set, const Model& model, const RankChoice& choice) {
-  return to_lora(set, std::vector<NamedLayer>(model.named_layers()), choice);
-}
-template <LayeredModel Model>
-void prepare(UpdateSet& set, const Model& model) {
-  prepare(set, std::vector<NamedLayer>(model.named_layers()));
-}
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

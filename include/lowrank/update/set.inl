@@ -25,13 +25,6 @@ LOWRANK_INLINE AnyUpdate with_path(AnyUpdate update, const std::string& path) {
   return update;
 }
 
-LOWRANK_INLINE Parameter<float> trained(std::string name, Weight<float> value) {
-  Parameter<float> parameter;
-  parameter.name = std::move(name);
-  parameter.value = std::move(value);
-  return parameter;
-}
-
 /// A fresh update of a token table: A = 0, B drawn from N(0, 1), as in PEFT.
 LOWRANK_INLINE AnyUpdate new_table_update(const UpdateSite& site, const Method& method, const MethodFields& fields) {
   check<ValueError>(method.name == "lora" && !field(fields, "lora_bias", false), "new_lora", site.path,
@@ -41,8 +34,8 @@ LOWRANK_INLINE AnyUpdate new_table_update(const UpdateSite& site, const Method& 
   Weight<float> b(site.layer.in, rank);
   fill_normal(b, 1.0, Random(site.seed, site.stream));
   return LoraWeights<float>{
-      .a = trained(std::string(embedding_a), Weight<float>::Zero(rank, site.layer.out)),
-      .b = trained(std::string(embedding_b), std::move(b)),
+      .a = {std::string(embedding_a), Weight<float>::Zero(rank, site.layer.out)},
+      .b = {std::string(embedding_b), std::move(b)},
       .scale = static_cast<float>(lora_scale(rank, field<double>(fields, "lora_alpha", 8), field(fields, "use_rslora", false)))};
 }
 
@@ -118,8 +111,8 @@ LOWRANK_INLINE AnyUpdate loaded_update(const Adapter& adapter, const Method& met
 
 LOWRANK_INLINE AnyUpdate loaded_table_update(const ModuleTensors& module, const std::string& path) {
   check<ValueError>(module.tensors.size() == 2, "bind", path, " has a tensor beside A and B, which an embedding does not apply");
-  return LoraWeights<float>{.a = trained(std::string(embedding_a), to_weight(module.a())),
-                            .b = trained(std::string(embedding_b), to_weight(module.b())),
+  return LoraWeights<float>{.a = {std::string(embedding_a), to_weight(module.a())},
+                            .b = {std::string(embedding_b), to_weight(module.b())},
                             .scale = static_cast<float>(module.scale)};
 }
 
@@ -176,8 +169,8 @@ LOWRANK_INLINE AnyUpdate sum_of(const std::vector<const AnyUpdate*>& parts) {
     if (bias.size() == 0) bias.setZero(first.b.rows(), 1);
     bias += part->scale * part->bias.value;
   }
-  LoraWeights<float> total{.a = trained(first.a.name, std::move(a)), .b = trained(first.b.name, std::move(b)), .scale = 1};
-  if (bias.size() > 0) total.bias = trained(first.a.name.substr(0, first.a.name.rfind(".lora_A")) + ".lora_B.bias", std::move(bias));
+  LoraWeights<float> total{.a = {first.a.name, std::move(a)}, .b = {first.b.name, std::move(b)}, .scale = 1};
+  if (bias.size() > 0) total.bias = {first.a.name.substr(0, first.a.name.rfind(".lora_A")) + ".lora_B.bias", std::move(bias)};
   return total;
 }
 
@@ -209,7 +202,7 @@ LOWRANK_INLINE void check_choices(const LoraConfig& config, const Method& method
 
 }  // namespace detail
 
-LOWRANK_INLINE std::vector<ModuleShape> module_shapes(std::span<const NamedLayer> layers) {
+LOWRANK_INLINE std::vector<ModuleShape> module_shapes(const ModelLayers& layers) {
   std::vector<ModuleShape> shapes;
   for (const auto& [path, layer, is_embedding] : layers) {
     const Index in = layer->in_features(), out = layer->out_features();
@@ -218,7 +211,7 @@ LOWRANK_INLINE std::vector<ModuleShape> module_shapes(std::span<const NamedLayer
   return shapes;
 }
 
-LOWRANK_INLINE std::vector<Index> target_slots(std::span<const NamedLayer> layers, const LoraConfig& given) {
+LOWRANK_INLINE std::vector<Index> target_slots(const ModelLayers& layers, const LoraConfig& given) {
   LoraConfig config = given;
   if (detail::is_all_linear(config.target_modules)) {  // PEFT, too, makes names of it, so that chosen layers count
     std::vector<std::string> names;
@@ -236,7 +229,7 @@ LOWRANK_INLINE std::vector<Index> target_slots(std::span<const NamedLayer> layer
   return slots;
 }
 
-LOWRANK_INLINE UpdateSet new_updates(std::span<const NamedLayer> layers, const LoraConfig& config, LoraInit init, std::uint64_t seed) {
+LOWRANK_INLINE UpdateSet new_updates(const ModelLayers& layers, const LoraConfig& config, LoraInit init, std::uint64_t seed) {
   UpdateSet set{std::vector<AnyUpdate>(layers.size())};
   const Method& method = method_of(config);
   detail::check_choices(config, method);
@@ -256,7 +249,7 @@ LOWRANK_INLINE UpdateSet new_updates(std::span<const NamedLayer> layers, const L
   return set;
 }
 
-LOWRANK_INLINE UpdateSet apply(const Adapter& adapter, std::span<const NamedLayer> layers) {
+LOWRANK_INLINE UpdateSet apply(const Adapter& adapter, const ModelLayers& layers) {
   check_fits(adapter, module_shapes(layers));
   UpdateSet set{std::vector<AnyUpdate>(layers.size())};
   const Method& method = method_of(adapter.config);
@@ -278,7 +271,7 @@ LOWRANK_INLINE UpdateSet apply(const Adapter& adapter, std::span<const NamedLaye
   return set;
 }
 
-LOWRANK_INLINE Adapter adapter_of(const UpdateSet& set, std::span<const NamedLayer> layers, LoraConfig config) {
+LOWRANK_INLINE Adapter adapter_of(const UpdateSet& set, const ModelLayers& layers, LoraConfig config) {
   Adapter adapter;
   std::vector<std::string> names;
   for (std::size_t s = 0; s < layers.size() && s < set.slots.size(); ++s) {
@@ -328,7 +321,7 @@ LOWRANK_INLINE UpdateSet sum(std::span<const UpdateSet> sets) {
   return total;
 }
 
-LOWRANK_INLINE FittedAdapter to_lora(const UpdateSet& set, std::span<const NamedLayer> layers, const RankChoice& choice) {
+LOWRANK_INLINE FittedAdapter to_lora(const UpdateSet& set, const ModelLayers& layers, const RankChoice& choice) {
   check<ValueError>(set.copies.empty(), "to_lora", "an adapter that replaces whole layers (modules_to_save) is no LoRA alone");
   std::vector<std::pair<std::string, Plan<float>>> plans;
   UpdateSet updates = set;  // the plans refer to it
@@ -350,7 +343,7 @@ LOWRANK_INLINE FittedAdapter to_lora(const UpdateSet& set, std::span<const Named
   return to_adapter(by_path);
 }
 
-LOWRANK_INLINE void prepare(UpdateSet& set, std::span<const NamedLayer> layers) {
+LOWRANK_INLINE void prepare(UpdateSet& set, const ModelLayers& layers) {
   for (std::size_t s = 0; s < set.slots.size(); ++s)
     if (set.slots[s] && !layers[s].is_embedding) set.slots[s].prepare(detail::layer_view(layers[s].layer->base));
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 #include <utility>
 
@@ -165,10 +166,8 @@ void apart_backward(const LayerGroup<S>& group, const ActivationView<S>& x, cons
                     std::span<const typename LayerGroup<S>::Apart> scaled, const std::vector<Activation<S>>& g, Activation<S>* dx,
                     GroupBackward<S>& result) {
   const auto unscaled_of = [&](const auto& part) -> const Activation<S>* {
-    for (std::size_t k = 0; k < forward.unscaled.size(); ++k)
-      if (scaled[k].layer == part.layer && scaled[k].plan == part.plan && scaled[k].tokens.begin == part.tokens.begin)
-        return &forward.unscaled[k];
-    return nullptr;
+    const auto found = static_cast<std::size_t>(std::find(scaled.begin(), scaled.end(), part) - scaled.begin());
+    return found < forward.unscaled.size() ? &forward.unscaled[found] : nullptr;
   };
   for (std::size_t layer = group.layers.size(); layer-- > 0;) {
     const auto run = [&](Index plan) {

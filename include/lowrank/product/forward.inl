@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 #include <utility>
 
@@ -63,9 +64,7 @@ void apart_forward(const LayerGroup<S>& group, const ActivationView<S>& x, std::
     const auto run = [&](Index k) {
       const std::size_t i = first + static_cast<std::size_t>(k);
       const auto& part = group.apart[i];
-      const auto found = std::find_if(scaled.begin(), scaled.end(), [&](const auto& s) {
-        return s.layer == part.layer && s.plan == part.plan && s.tokens.begin == part.tokens.begin;
-      });
+      const auto found = std::find(scaled.begin(), scaled.end(), part);
       Activation<S>* const unscaled =
           keeps_unscaled && found != scaled.end() ? &result.unscaled[static_cast<std::size_t>(found - scaled.begin())] : nullptr;
       result.apart[i] = apart_forward(group, part, x, result.y[layer], unscaled);

@@ -25,6 +25,7 @@ struct LayerGroup {
   struct Apart {
     std::size_t layer, plan;
     TokenRange tokens;
+    bool operator==(const Apart&) const = default;
   };
 
   std::span<const LayerPlan<S>> layers;

@@ -92,6 +92,7 @@ struct Plan {
 /// Tokens [begin, begin + count) of a batch.
 struct TokenRange {
   Index begin = 0, count = 0;
+  bool operator==(const TokenRange&) const = default;
 };
 
 /// One layer of a group, with the plans of its updates and the tokens that each is for.

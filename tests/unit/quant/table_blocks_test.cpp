@@ -209,3 +209,13 @@ TEST_CASE("concepts: what is a format, what can be written") {
   static_assert(WritableFormat<Q8_0> && WritableFormat<Nf4<4096>> && !WritableFormat<Q4K>);
   static_assert(Source<QuantizedMatrix<Q4_1>>);
 }
+
+TEST_CASE("a storage keeps its block: under the name of another format it is refused, and an empty one has the format's") {
+  const auto q = quantize<Nf4<64>>(Weight<float>(Weight<float>::Random(4, 64)));
+  const TableStorage<PlainScales>& storage = q.storage();
+  CHECK(TableBlocks<Nf4<64>>{storage}.codes().size() == storage.codes().size());
+  CHECK_THROWS_WITH_AS(TableBlocks<Nf4<128>>{storage}, doctest::Contains("blocks of 64, the format blocks of 128"), ShapeError);
+  const QuantizedMatrix<Fp4<128>> empty;
+  CHECK(empty.storage().block() == 128);
+  CHECK(empty.storage().table() == Fp4<128>::table);
+}

@@ -27,10 +27,10 @@ Weight<float> random_weight(Index out, Index in) {
 AnyMatrix four_bits(Index out, Index in) { return AnyMatrix(quantize<Nf4<64, DoubleQuant>>(random_weight(out, in))); }
 AnyMatrix bfloat16_rows(Index out, Index in) {
   const Weight<float> w = random_weight(out, in);
-  Buffer numbers = Buffer::allocate(static_cast<std::size_t>(w.size()) * sizeof(bfloat16));
-  bfloat16* const to = numbers.mutable_as<bfloat16>();
-  for (Index i = 0; i < w.size(); ++i) to[i] = bfloat16(w.data()[i]);
-  return AnyMatrix(StoredMatrix<bfloat16>(out, in, std::move(numbers)));
+  Buffer numbers = Buffer::allocate(static_cast<std::size_t>(w.size()) * sizeof(BFloat16));
+  BFloat16* const to = numbers.mutable_as<BFloat16>();
+  for (Index i = 0; i < w.size(); ++i) to[i] = BFloat16(w.data()[i]);
+  return AnyMatrix(StoredMatrix<BFloat16>(out, in, std::move(numbers)));
 }
 
 int run(int argc, char** argv) {

@@ -66,7 +66,7 @@ AnyMatrix four_bits(Index out, Index in) {
                                                          Buffer::allocate((groups + 255) / 256 * sizeof(float)), 0.0f));
 }
 AnyMatrix bfloat16_zeros(Index out, Index in) {
-  return AnyMatrix(StoredMatrix<bfloat16>(out, in, Buffer::allocate(static_cast<std::size_t>(out * in) * sizeof(bfloat16))));
+  return AnyMatrix(StoredMatrix<BFloat16>(out, in, Buffer::allocate(static_cast<std::size_t>(out * in) * sizeof(BFloat16))));
 }
 
 struct Bytes {

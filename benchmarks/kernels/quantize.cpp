@@ -58,7 +58,7 @@ void add(const std::string& name) {
   add_one("quantize/" + name, quantize_weight<Quantization>);
   add_one("dequantize/" + name, dequantize_weight<Quantization>);
   add_one("dequantize_into/" + name + "/fp32", dequantize_weight_into<Quantization, float>);
-  add_one("dequantize_into/" + name + "/bf16", dequantize_weight_into<Quantization, bfloat16>);
+  add_one("dequantize_into/" + name + "/bf16", dequantize_weight_into<Quantization, BFloat16>);
 }
 
 const bool added = [] {

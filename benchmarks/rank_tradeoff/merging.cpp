@@ -18,9 +18,9 @@ constexpr Index one_token = 1;
 
 /// A layer of each base in its own type, as merge() takes it.
 lowrank::Linear<float> typed_base(const Weight<float>& w, lowrank::Linear<float>*) { return lowrank::Linear<float>(w); }
-lowrank::FrozenLinear<lowrank::bfloat16> typed_base(const Weight<float>& w, lowrank::FrozenLinear<lowrank::bfloat16>*) {
-  return lowrank::FrozenLinear<lowrank::bfloat16>(
-      lowrank::round_to<lowrank::bfloat16>(lowrank::DenseSource<float>(w.data(), w.rows(), w.cols())));
+lowrank::FrozenLinear<lowrank::BFloat16> typed_base(const Weight<float>& w, lowrank::FrozenLinear<lowrank::BFloat16>*) {
+  return lowrank::FrozenLinear<lowrank::BFloat16>(
+      lowrank::round_to<lowrank::BFloat16>(lowrank::DenseSource<float>(w.data(), w.rows(), w.cols())));
 }
 template <class Format>
 lowrank::QuantizedLinear<Format> typed_base(const Weight<float>& w, lowrank::QuantizedLinear<Format>*) {
@@ -136,7 +136,7 @@ void measure_merging(const Options& options, Budget budget, Results& results) {
     }
     std::fprintf(stderr, "merging %ld, %s, rank %ld\n", static_cast<long>(piece.d), piece.base.c_str(), static_cast<long>(piece.rank));
     if (piece.base == "fp32") merge_rows<lowrank::Linear<float>>("fp32", piece.d, piece.rank, slice, results);
-    if (piece.base == "bf16") merge_rows<lowrank::FrozenLinear<lowrank::bfloat16>>("bf16", piece.d, piece.rank, slice, results);
+    if (piece.base == "bf16") merge_rows<lowrank::FrozenLinear<lowrank::BFloat16>>("bf16", piece.d, piece.rank, slice, results);
     if (piece.base == "nf4") merge_rows<lowrank::QuantizedLinear<lowrank::Nf4<64>>>("nf4", piece.d, piece.rank, slice, results);
     if (piece.base == "q4_1") merge_rows<lowrank::QuantizedLinear<lowrank::Q4_1>>("q4_1", piece.d, piece.rank, slice, results);
   }

@@ -47,7 +47,7 @@ inline AnyMatrix random_q4_k(const lowrank::Weight<float>& w) {
   auto buffer = lowrank::Buffer::allocate(static_cast<std::size_t>(w.size() / Q4K::block * Q4K::block_bytes));
   auto* words = buffer.mutable_as<std::uint32_t>();
   for (std::size_t i = 0; i < buffer.size() / 4; ++i) words[i] = random.bits();
-  const lowrank::half scales[] = {lowrank::half(0.002f), lowrank::half(0.02f)};
+  const lowrank::Half scales[] = {lowrank::Half(0.002f), lowrank::Half(0.02f)};
   for (std::size_t at = 0; at < buffer.size(); at += Q4K::block_bytes) std::memcpy(buffer.mutable_as<std::byte>() + at, scales, 4);
   return AnyMatrix(lowrank::QuantizedMatrix<Q4K>(w.rows(), w.cols(), std::move(buffer)));
 }
@@ -63,7 +63,7 @@ inline const std::vector<Format>& formats() {
   static const std::vector<Format> all{{"nf4", quantized<Nf4<64>>, true}, {"nf4_dq", quantized<Nf4<64, DoubleQuant>>, true},
                                        {"q4_1", quantized<Q4_1>, true},   {"q4_k", random_q4_k, true},
                                        {"q8_0", quantized<Q8_0>, true},   {"fp32", dense<float>, false},
-                                       {"bf16", dense<bfloat16>, false}};
+                                       {"bf16", dense<BFloat16>, false}};
   return all;
 }
 

@@ -37,7 +37,7 @@ lowrank::AnyMatrix mapped_matrix(const StoredTensor& tensor) {
     return lowrank::AnyMatrix(lowrank::StoredMatrix<Element>(tensor.shape.at(0), tensor.shape.at(1), tensor.bytes));
   };
   if (tensor.dtype == lowrank::DType::f32) return as(float{});
-  return tensor.dtype == lowrank::DType::bf16 ? as(lowrank::bfloat16{}) : as(lowrank::half{});
+  return tensor.dtype == lowrank::DType::bf16 ? as(lowrank::BFloat16{}) : as(lowrank::Half{});
 }
 
 const char* dtype_text(lowrank::DType dtype) {

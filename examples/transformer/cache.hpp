@@ -13,7 +13,7 @@ using lowrank::Index;
 /// Keys and values of the tokens that were already read, so that the next one costs one column.
 template <class Device = lowrank::Cpu>
 struct Cache {
-  std::vector<lowrank::Array<float, Device>> keys, values;  // [kv_width, room], one a layer; the first `length` columns count
+  std::vector<lowrank::ArrayOn<float, Device>> keys, values;  // [kv_width, room], one a layer; the first `length` columns count
   Index length = 0;
 };
 

@@ -62,12 +62,12 @@ AdaptedLinear converted(const AdaptedLinear& layer, Base base) {
   using namespace lowrank;
   if (base == Base::native) return layer;
   const Weight<float> dense = dense_weight(layer);  // [out, in]
-  Vector<float> bias = layer.base.bias().value;
+  Column<float> bias = layer.base.bias().value;
   if (base == Base::nf4) return AnyLinear(AnyMatrix(quantize<Nf4<64>>(dense)), std::move(bias));
   if (base == Base::bf16) {
-    auto bytes = Buffer::allocate(static_cast<std::size_t>(dense.size()) * sizeof(bfloat16));
-    std::transform(dense.data(), dense.data() + dense.size(), bytes.mutable_as<bfloat16>(), [](float x) { return bfloat16(x); });
-    return AnyLinear(AnyMatrix(StoredMatrix<bfloat16>(dense.rows(), dense.cols(), std::move(bytes))), std::move(bias));
+    auto bytes = Buffer::allocate(static_cast<std::size_t>(dense.size()) * sizeof(BFloat16));
+    std::transform(dense.data(), dense.data() + dense.size(), bytes.mutable_as<BFloat16>(), [](float x) { return BFloat16(x); });
+    return AnyLinear(AnyMatrix(StoredMatrix<BFloat16>(dense.rows(), dense.cols(), std::move(bytes))), std::move(bias));
   }
   AnyLinear full(Linear<float>(dense, std::move(bias)));
   full.set_trainable(false);

@@ -102,9 +102,9 @@ lowrank::RopeOptions folder_rope(const JsonReader& config, Index head_size) {
   return rope;
 }
 
-lowrank::Vector<float> folder_vector(FolderTensors& tensors, const std::string& name, Index size) {
+lowrank::Column<float> folder_vector(FolderTensors& tensors, const std::string& name, Index size) {
   const std::vector<float> values = lowrank::to_floats(tensors.take(name, {size}));
-  const lowrank::Vector<float> result = Eigen::Map<const lowrank::Vector<float>>(values.data(), size);
+  const lowrank::Column<float> result = Eigen::Map<const lowrank::Column<float>>(values.data(), size);
   lowrank::check<lowrank::FormatError>(result.allFinite(), "load_folder", "tensor ", name,
                                        " holds numbers that are not finite; the file is damaged");
   return result;
@@ -114,7 +114,7 @@ lowrank::Vector<float> folder_vector(FolderTensors& tensors, const std::string& 
 lowrank::AnyLinear folder_linear(FolderTensors& tensors, const std::string& name, Index rows, Index cols) {
   using namespace lowrank;
   const std::string weight = name + ".weight";
-  Vector<float> bias;
+  Column<float> bias;
   if (tensors.has(name + ".bias")) bias = folder_vector(tensors, name + ".bias", rows);
   const auto& file = tensors.file_of(weight);
   if (bitsandbytes::contains(file, name)) {
@@ -133,9 +133,9 @@ lowrank::AnyLinear folder_linear(FolderTensors& tensors, const std::string& name
     case DType::f32:
       return dense(float{});
     case DType::f16:
-      return dense(half{});
+      return dense(Half{});
     case DType::bf16:
-      return dense(bfloat16{});
+      return dense(BFloat16{});
     default:
       break;
   }

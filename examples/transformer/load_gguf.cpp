@@ -29,14 +29,14 @@ class GgufReader {
     lowrank::check<lowrank::FormatError>(!wrong, "load_gguf", file_.path().string(), ": tensor ", tensor.name, " holds numbers in row ",
                                          wrong.value_or(0), " that are not finite; the file is damaged");
     return lowrank::AnyLinear(lowrank::gguf::matrix(tensor, "load_gguf"),
-                              has(name + ".bias") ? vector(name + ".bias", rows) : lowrank::Vector<float>{});
+                              has(name + ".bias") ? vector(name + ".bias", rows) : lowrank::Column<float>{});
   }
-  lowrank::Vector<float> vector(const std::string& name, Index size) {
+  lowrank::Column<float> vector(const std::string& name, Index size) {
     const auto& tensor = take(name, {size});
     lowrank::check<lowrank::FormatError>(is_dense(tensor.type), "load_gguf", file_.path().string(), ": tensor ", name, " is ",
                                          lowrank::ggml_traits(tensor.type).name, " but vectors must be F32, F16 or BF16");
     const std::vector<float> values = lowrank::gguf::to_floats(tensor);
-    const lowrank::Vector<float> result = Eigen::Map<const lowrank::Vector<float>>(values.data(), size);
+    const lowrank::Column<float> result = Eigen::Map<const lowrank::Column<float>>(values.data(), size);
     lowrank::check<lowrank::FormatError>(result.allFinite(), "load_gguf", file_.path().string(), ": tensor ", name,
                                          " holds numbers that are not finite; the file is damaged");
     return result;

@@ -38,7 +38,7 @@ class Merger {
 
   AnyMatrix merged(Index slot) const { return merged_weight(model_, set_, slot); }
   /// The bias where the set changes it, else nothing.
-  std::optional<lowrank::Vector<float>> bias(Index slot) const {
+  std::optional<lowrank::Column<float>> bias(Index slot) const {
     return changes_bias(model_, set_, slot) ? std::optional(merged_bias(model_, set_, slot)) : std::nullopt;
   }
   /// Throws ValueError for a bias that has no place.
@@ -171,10 +171,10 @@ std::vector<StoredTensor> merged_parts(Merger& merger, Index slot, const lowrank
     return std::vector<StoredTensor>{{prefix + ".weight", stored, {merged.rows(), merged.cols()}, matrix.buffer()}};
   };
   if (to == "f32" || (to == "same" && dtype == lowrank::DType::f32)) return dense(float{}, lowrank::DType::f32);
-  if (to == "f16" || (to == "same" && dtype == lowrank::DType::f16)) return dense(lowrank::half{}, lowrank::DType::f16);
+  if (to == "f16" || (to == "same" && dtype == lowrank::DType::f16)) return dense(lowrank::Half{}, lowrank::DType::f16);
   lowrank::check<lowrank::ValueError>(to == "same" || to == "bf16", "merge", "--to ", to,
                                       " is for GGUF files; a folder's layers become same, f32, f16 or bf16");
-  return dense(lowrank::bfloat16{}, lowrank::DType::bf16);
+  return dense(lowrank::BFloat16{}, lowrank::DType::bf16);
 }
 
 /// Modules by their paths, with their slots.
@@ -227,7 +227,7 @@ struct NewBiases {
     for (Index s = 0; s < merger.model().head_slot(); ++s) {
       const std::string name = merger.path(s) + ".bias";
       if (!(is_attention(s) ? attention : mlp) || folder.has(name)) continue;
-      const auto bias = merger.bias(s).value_or(lowrank::Vector<float>::Zero(merger.model().layer(s).out_features()));
+      const auto bias = merger.bias(s).value_or(lowrank::Column<float>::Zero(merger.model().layer(s).out_features()));
       tensors.push_back(lowrank::detail::to_tensor(name, bias, dtype, true));
     }
   }

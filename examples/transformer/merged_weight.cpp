@@ -90,9 +90,9 @@ bool changes_bias(const Llama& model, const LoraSet& set, Index slot) {
   return !plan.bias.empty() || (plan.gain.scales_bias && !layer.base.bias().empty());
 }
 
-lowrank::Vector<float> merged_bias(const Llama& model, const LoraSet& set, Index slot) {
+lowrank::Column<float> merged_bias(const Llama& model, const LoraSet& set, Index slot) {
   const AdaptedLinear& layer = layer_used(model, set, slot);
-  const lowrank::Vector<float> bias = layer.base.bias().value;
+  const lowrank::Column<float> bias = layer.base.bias().value;
   return set.at(slot) && slot != model.embedding_slot() ? lowrank::merged_bias(plan_of(set, slot, layer), bias) : bias;
 }
 

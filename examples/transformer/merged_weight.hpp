@@ -18,7 +18,7 @@ lowrank::AnyMatrix merged_weight(const Llama& model, const LoraSet& set, Index s
 bool changes_bias(const Llama& model, const LoraSet& set, Index slot);
 
 /// b + s b_B of a slot [out], or nothing where neither the base nor the update has a bias.
-lowrank::Vector<float> merged_bias(const Llama& model, const LoraSet& set, Index slot);
+lowrank::Column<float> merged_bias(const Llama& model, const LoraSet& set, Index slot);
 
 /// The model with W' in place of every W that the set changes, dense and in fp32: for comparison. A tied head becomes one of its own where
 /// it and the token table part.

@@ -45,7 +45,7 @@ Var<float, Device> Llama::logits(std::span<const std::int32_t> ids, Index sequen
 template <class Device>
 Var<float, Device> Llama::next_logits(std::span<const std::int32_t> ids, Pass<Device> pass) {
   const Var<float, Device> states = hidden(ids, 1, pass);
-  return apply(head_slot(), Var<float, Device>(lowrank::Array<float, Device>(states.value().rightCols(1))), pass);
+  return apply(head_slot(), Var<float, Device>(lowrank::ArrayOn<float, Device>(states.value().rightCols(1))), pass);
 }
 
 template <class Device>

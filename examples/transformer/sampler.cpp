@@ -16,7 +16,7 @@ Sampler::Sampler(SamplerOptions options) : options_(options), random_(options.se
   lowrank::check<ValueError>(options.top_p > 0 && options.top_p <= 1, "sampler", "top-p is ", options.top_p, "; give a share in (0, 1]");
 }
 
-std::int32_t Sampler::operator()(const lowrank::Vector<float>& logits) {
+std::int32_t Sampler::operator()(const lowrank::Column<float>& logits) {
   Index best = 0;
   const float largest = logits.maxCoeff(&best);
   if (options_.temperature == 0) return static_cast<std::int32_t>(best);

@@ -26,7 +26,7 @@ class Sampler {
   explicit Sampler(SamplerOptions options);
 
   /// logits [vocabulary]; cost: one pass, and a sort of the kept ones when sampling.
-  std::int32_t operator()(const lowrank::Vector<float>& logits);
+  std::int32_t operator()(const lowrank::Column<float>& logits);
 
  private:
   /// Index of a weight, by its share of the most likely ones that hold top_p of the sum; weights fall.

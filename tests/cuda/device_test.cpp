@@ -165,7 +165,7 @@ void test_elementwise() {
   const auto x = random_matrix(300, 17, 1), g = random_matrix(300, 17, 2);
   Parameter<float> w;
   w.value = random_matrix(300, 1, 3);
-  const Vector<float> weight = w.value;
+  const Column<float> weight = w.value;
   const DeviceActivation dx(x), dg(g);
   expect(is_near(to_host(cuda::rms_norm_forward(dx, w, 1e-5f)), rms_norm_forward(x, weight, 1e-5f), 1e-5), "RMSNorm");
   expect(is_near(to_host(cuda::rms_norm_backward(dx, w, 1e-5f, dg)), rms_norm_backward(x, weight, 1e-5f, g).dx, 1e-5),

@@ -5,6 +5,6 @@
 
 #include <lowrank/cuda.hpp>
 
-__global__ void round_trip(float* values) { values[threadIdx.x] = lowrank::bfloat16(values[threadIdx.x]); }
+__global__ void round_trip(float* values) { values[threadIdx.x] = lowrank::BFloat16(values[threadIdx.x]); }
 
 lowrank::Weight<float> scaled(const lowrank::Weight<float>& w) { return 2.0f * w; }

@@ -20,7 +20,7 @@ TEST_CASE("exercise 7b: what bfloat16 loses") {
   double error = 0, whole = 0;
   for (int i = 0; i < 100'000; ++i) {
     const float w = random.normal();
-    const double rest = static_cast<double>(static_cast<float>(lowrank::bfloat16(w))) - static_cast<double>(w);
+    const double rest = static_cast<double>(static_cast<float>(lowrank::BFloat16(w))) - static_cast<double>(w);
     error += rest * rest;
     whole += static_cast<double>(w) * static_cast<double>(w);
   }

@@ -25,8 +25,8 @@ const std::vector<std::string> method_names{"vera_r16", "vera_unsaved_r16", "ia3
 
 template <class Values>
 double largest_difference_of(const std::vector<float>& expected, const Values& given) {
-  const Eigen::Map<const Vector<float>> want(expected.data(), static_cast<Index>(expected.size()));
-  const Eigen::Map<const Vector<float>> have(given.data(), given.size());
+  const Eigen::Map<const Column<float>> want(expected.data(), static_cast<Index>(expected.size()));
+  const Eigen::Map<const Column<float>> have(given.data(), given.size());
   REQUIRE(want.size() == have.size());
   return static_cast<double>((want - have).cwiseAbs().maxCoeff() / want.cwiseAbs().maxCoeff());
 }

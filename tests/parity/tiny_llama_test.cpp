@@ -37,8 +37,8 @@ Text golden_text() {
 // Largest difference over the largest number.
 template <class Values>
 double relative_difference(const std::vector<float>& expected, const Values& given) {
-  const Eigen::Map<const Vector<float>> want(expected.data(), static_cast<Index>(expected.size()));
-  const Eigen::Map<const Vector<float>> have(given.data(), given.size());
+  const Eigen::Map<const Column<float>> want(expected.data(), static_cast<Index>(expected.size()));
+  const Eigen::Map<const Column<float>> have(given.data(), given.size());
   REQUIRE(want.size() == have.size());
   return static_cast<double>((want - have).cwiseAbs().maxCoeff() / want.cwiseAbs().maxCoeff());
 }

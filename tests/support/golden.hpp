@@ -45,7 +45,7 @@ class GoldenFile {
     if (dtype(name) != "BF16") return read<float>(name, "F32");
     std::vector<float> result;
     for (const std::uint16_t bits : read<std::uint16_t>(name, "BF16")) {
-      bfloat16 value;
+      BFloat16 value;
       value.bits = bits;
       result.push_back(value);
     }

@@ -28,7 +28,7 @@
 
 namespace simt_test {
 
-using lowrank::bfloat16;
+using lowrank::BFloat16;
 using lowrank::cuda::LaunchShape;
 using lowrank::cuda::Pending;
 using lowrank::cuda::warp_size;
@@ -162,12 +162,12 @@ class Thread {
     MmaLane lane{c, a, b};
     m_.meet(&Thread::multiply, &lane);
   }
-  void load_matrices(std::uint32_t (&r)[4], const bfloat16* row) const {
+  void load_matrices(std::uint32_t (&r)[4], const BFloat16* row) const {
     MatrixLane lane{row, {}};
     m_.meet(&Thread::load<false>, &lane);
     std::memcpy(r, lane.r, sizeof r);
   }
-  void load_matrices_transposed(std::uint32_t (&r)[4], const bfloat16* row) const {
+  void load_matrices_transposed(std::uint32_t (&r)[4], const BFloat16* row) const {
     MatrixLane lane{row, {}};
     m_.meet(&Thread::load<true>, &lane);
     std::memcpy(r, lane.r, sizeof r);
@@ -227,7 +227,7 @@ class Thread {
     const std::uint32_t (&b)[2];
   };
   struct MatrixLane {
-    const bfloat16* row;
+    const BFloat16* row;
     std::uint32_t r[4];
   };
 

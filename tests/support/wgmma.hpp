@@ -160,7 +160,7 @@ class AsyncProducts {
       }
   }
   float read(std::uint32_t address) const {
-    lowrank::bfloat16 number;
+    lowrank::BFloat16 number;
     std::memcpy(&number, shared_ + (address - first_address), sizeof number);
     return number;
   }

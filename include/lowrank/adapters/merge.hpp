@@ -44,7 +44,7 @@ class MergedSource {
 };
 
 /// The bias of a layer with a plan merged into it: b, times g where the plan says so, + s times that of the update. Either may be empty.
-Vector<float> merged_bias(const Plan<float>& plan, const Vector<float>& bias);
+Column<float> merged_bias(const Plan<float>& plan, const Column<float>& bias);
 
 /// What became of an update that was stored with its base. Norms are Frobenius's, Δ = W' − W before rounding, Q what was stored.
 struct MergeReport {

@@ -133,12 +133,12 @@ LOWRANK_INLINE void MergedSource::decode(Index row, Index count, Index col, Inde
     for (Index j = 0; j < length; ++j) out[i * stride + j] = static_cast<double>(sum(i, j));
 }
 
-LOWRANK_INLINE Vector<float> merged_bias(const Plan<float>& plan, const Vector<float>& bias) {
-  Vector<float> merged = bias;
+LOWRANK_INLINE Column<float> merged_bias(const Plan<float>& plan, const Column<float>& bias) {
+  Column<float> merged = bias;
   if (plan.gain.scales_bias && !plan.gain.empty() && merged.size() > 0) merged.array() *= plan.gain.factors.array();
   if (plan.bias.empty()) return merged;
   if (merged.size() == 0) merged.setZero(plan.bias.rows * plan.bias.cols);
-  return merged + plan.scale * Eigen::Map<const Vector<float>>(plan.bias.data, merged.size());
+  return merged + plan.scale * Eigen::Map<const Column<float>>(plan.bias.data, merged.size());
 }
 
 LOWRANK_INLINE MergeReport merge_report(const WeightView& before, const WeightView& merged, const WeightView& after) {

@@ -45,8 +45,8 @@ StoredTensor rounded_tensor(std::string name, std::vector<Index> shape, const We
 LOWRANK_INLINE StoredTensor to_tensor(std::string name, const Weight<float>& m, DType dtype, bool as_vector) {
   std::vector<Index> shape{m.rows(), m.cols()};
   if (as_vector) shape.pop_back();
-  if (dtype == DType::bf16) return rounded_tensor<bfloat16>(std::move(name), std::move(shape), m);
-  if (dtype == DType::f16) return rounded_tensor<half>(std::move(name), std::move(shape), m);
+  if (dtype == DType::bf16) return rounded_tensor<BFloat16>(std::move(name), std::move(shape), m);
+  if (dtype == DType::f16) return rounded_tensor<Half>(std::move(name), std::move(shape), m);
   return rounded_tensor<float>(std::move(name), std::move(shape), m);
 }
 

@@ -29,7 +29,7 @@ class ResidualMatrix {
     w_.decode(row, count, col, length, out, stride);
     const auto& [a, b, scale] = *update_;
     for (Index i = 0; i < count; ++i) {
-      Eigen::Map<Vector<Scalar>> line(out + i * stride, length);
+      Eigen::Map<Column<Scalar>> line(out + i * stride, length);
       // One row after the other: an element's sum has the same order whatever the window.
       for (Index k = 0; k < a.rows(); ++k)
         line -= static_cast<Scalar>(static_cast<float>(scale) * b(row + i, k)) *

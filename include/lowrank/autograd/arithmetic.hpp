@@ -19,7 +19,7 @@ template <class S, class Device>
 Var<S, Device> operator+(Var<S, Device> x, Var<S, Device> y) {
   detail::check_same_shape("add", x, y);
   const bool into_y = y.is_last_owner() && !x.is_last_owner();
-  Array<S, Device> z = (into_y ? y : x).take();
+  ArrayOn<S, Device> z = (into_y ? y : x).take();
   detail::accumulate(z, (into_y ? x : y).value());
   return record(std::move(z), {x, y}, [](auto& flow) {
     if (flow.needs(1)) flow.add(1, flow.gradient());
@@ -31,7 +31,7 @@ Var<S, Device> operator+(Var<S, Device> x, Var<S, Device> y) {
 template <class S, class Device>
 Var<S, Device> operator*(const Var<S, Device>& x, const Var<S, Device>& y) {
   detail::check_same_shape("multiply", x, y);
-  Array<S, Device> z = x.value().cwiseProduct(y.value());
+  ArrayOn<S, Device> z = x.value().cwiseProduct(y.value());
   return record(std::move(z), {x, y}, [x = x.kept(), y = y.kept()](auto& flow) {
     flow.add(0, flow.gradient().cwiseProduct(*y.get()));
     flow.add(1, flow.gradient().cwiseProduct(*x.get()));
@@ -41,7 +41,7 @@ Var<S, Device> operator*(const Var<S, Device>& x, const Var<S, Device>& y) {
 /// factor · X. Keeps nothing.
 template <class S, class Device>
 Var<S, Device> scale(Var<S, Device> x, std::type_identity_t<S> factor) {
-  Array<S, Device> y = x.take();
+  ArrayOn<S, Device> y = x.take();
   y *= factor;
   return record(std::move(y), {x}, [factor](auto& flow) {
     auto g = flow.take();
@@ -53,9 +53,9 @@ Var<S, Device> scale(Var<S, Device> x, std::type_identity_t<S> factor) {
 /// Σ over all numbers of X, a [1, 1]. Keeps nothing.
 template <class S, class Device>
 Var<S, Device> sum(const Var<S, Device>& x) {
-  Array<S, Device> total = Array<S, Device>::Constant(1, 1, x.value().sum());
+  ArrayOn<S, Device> total = ArrayOn<S, Device>::Constant(1, 1, x.value().sum());
   return record(std::move(total), {x}, [rows = x.rows(), cols = x.cols()](auto& flow) {
-    flow.add(0, Array<S, Device>::Constant(rows, cols, flow.gradient()(0, 0)));
+    flow.add(0, ArrayOn<S, Device>::Constant(rows, cols, flow.gradient()(0, 0)));
   });
 }
 

@@ -17,7 +17,7 @@ Var<S, Device> checkpoint(const Var<S, Device>& x, Function f) {
   if (tape == nullptr) return f(x);
   const bool needs_x = x.requires_grad();
   auto draws = std::make_shared<Draws>();
-  std::shared_ptr<Array<S, Device>> y;
+  std::shared_ptr<ArrayOn<S, Device>> y;
   {
     Tape<S, Device> scratch;
     scratch.record_draws(*draws);

@@ -21,11 +21,11 @@ namespace detail {
 // A parameter [n, 1] or [1, n] as a vector, and its gradient.
 template <class S, int Rows, int Cols>
 auto vector_of(const Parameter<S, Rows, Cols>& parameter) {
-  return Eigen::Map<const Vector<S>>(parameter.value.data(), parameter.size());
+  return Eigen::Map<const Column<S>>(parameter.value.data(), parameter.size());
 }
 template <class S, int Rows, int Cols>
 auto gradient_vector(Parameter<S, Rows, Cols>& parameter) {
-  return Eigen::Map<Vector<S>>(parameter.gradient().data(), parameter.size());
+  return Eigen::Map<Column<S>>(parameter.gradient().data(), parameter.size());
 }
 }  // namespace detail
 
@@ -33,7 +33,9 @@ auto gradient_vector(Parameter<S, Rows, Cols>& parameter) {
 template <class S, class Device, int Rows, int Cols>
 Var<S, Device> rms_norm(const Var<S, Device>& x, Parameter<S, Rows, Cols>& weight, std::type_identity_t<S> epsilon) {
   const Kept<S, Device> kept = x.kept();
-  const auto forward = [w = &weight, epsilon](const Array<S, Device>& in) { return rms_norm_forward(in, detail::vector_of(*w), epsilon); };
+  const auto forward = [w = &weight, epsilon](const ArrayOn<S, Device>& in) {
+    return rms_norm_forward(in, detail::vector_of(*w), epsilon);
+  };
   const auto backward = [kept, w = &weight, epsilon](auto& flow) {
     auto gradients = rms_norm_backward(*kept.get(), detail::vector_of(*w), epsilon, flow.gradient(), w->needs_grad());
     if (w->needs_grad()) detail::gradient_vector(*w) += gradients.dweight;
@@ -121,8 +123,8 @@ Var<S, Device> attention(const Var<S, Device>& q, const Var<S, Device>& k, const
 
 namespace detail {
 template <class S, class Device = Cpu>
-Array<S, Device> number(S value) {
-  return Array<S, Device>::Constant(1, 1, value);
+ArrayOn<S, Device> number(S value) {
+  return ArrayOn<S, Device>::Constant(1, 1, value);
 }
 }  // namespace detail
 
@@ -166,7 +168,7 @@ Var<S, Device> linear_cross_entropy(Parameter<S>& head, const Var<S, Device>& x,
 
 /// Mean of (X - target)² over all numbers, a [1, 1]. Keeps X and the target.
 template <class S, class Device>
-Var<S, Device> mse(const Var<S, Device>& x, std::type_identity_t<Array<S, Device>> target) {
+Var<S, Device> mse(const Var<S, Device>& x, std::type_identity_t<ArrayOn<S, Device>> target) {
   const S loss = mse_forward(x.value(), target);
   return record(detail::number<S, Device>(loss), {x}, [x = x.kept(), target = std::move(target)](auto& flow) {
     flow.add(0, mse_backward(*x.get(), target, flow.gradient()(0, 0)));

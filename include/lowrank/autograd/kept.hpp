@@ -17,20 +17,20 @@ class DeviceActivation;  // cuda/array.hpp; its name suffices for a Var<float, C
 
 namespace detail {
 template <class S, class Device>
-struct ArrayOn;
+struct OnDevice;
 template <class S>
-struct ArrayOn<S, Cpu> {
+struct OnDevice<S, Cpu> {
   using type = Activation<S>;
 };
 template <>
-struct ArrayOn<float, Cuda> {
+struct OnDevice<float, Cuda> {
   using type = cuda::DeviceActivation;
 };
 }  // namespace detail
 
 /// The activation array of a device; on the CPU an Eigen matrix [rows, T].
 template <class S, class Device = Cpu>
-using Array = typename detail::ArrayOn<S, Device>::type;
+using ArrayOn = typename detail::OnDevice<S, Device>::type;
 
 /// The array in host memory: what a program reads results with, whatever the device. Call it unqualified; each device brings its own.
 inline const Activation<float>& to_host(const Activation<float>& x) { return x; }
@@ -59,7 +59,7 @@ inline auto rounded_copy(const Activation<float>& x) { return detail::RoundedCop
 template <class S, class Device = Cpu>
 class Restorer {
  public:
-  using Value = Array<S, Device>;
+  using Value = ArrayOn<S, Device>;
 
   /// By a copy in bfloat16 for products in Compute::bf16, which round their inputs so; in fp32 the array itself is kept.
   Restorer(std::weak_ptr<const Value> value, Compute compute) : value_(std::move(value)), rounds_(compute == Compute::bf16) {}
@@ -86,7 +86,7 @@ void Restorer<S, Device>::keep() {
   restored_ = value_.lock();
 }
 template <class S, class Device>
-std::shared_ptr<const Array<S, Device>> Restorer<S, Device>::get() {
+std::shared_ptr<const ArrayOn<S, Device>> Restorer<S, Device>::get() {
   if (restored_) return restored_;
   if (auto value = value_.lock()) return value;
   return restored_ = std::make_shared<const Value>(restore_());
@@ -96,7 +96,7 @@ std::shared_ptr<const Array<S, Device>> Restorer<S, Device>::get() {
 template <class S, class Device = Cpu>
 class Kept {
  public:
-  using Value = Array<S, Device>;
+  using Value = ArrayOn<S, Device>;
 
   explicit Kept(std::shared_ptr<const Value> value) : value_(std::move(value)) {}
   explicit Kept(std::shared_ptr<Restorer<S, Device>> restorer) : restorer_(std::move(restorer)) { restorer_->keep(); }

@@ -28,7 +28,7 @@ void accumulate(Activation<float>& into, const Activation<float>& more);
 template <class S, class Device = Cpu>
 class GradientFlow {
  public:
-  using Value = Array<S, Device>;
+  using Value = ArrayOn<S, Device>;
   /// A value's shape, and its gradient once there is one.
   struct Slot {
     Index rows, cols;
@@ -89,7 +89,7 @@ struct Draws {
 template <class S, class Device>
 class Tape {
  public:
-  using Value = Array<S, Device>;
+  using Value = ArrayOn<S, Device>;
   using Variable = Var<S, Device>;
   using Flow = GradientFlow<S, Device>;
 
@@ -211,7 +211,7 @@ void Tape<S, Device>::backward(const Variable& output, Value gradient) {
 }
 
 template <class S, class Device>
-const Array<S, Device>& Tape<S, Device>::gradient(const Variable& leaf) const {
+const ArrayOn<S, Device>& Tape<S, Device>::gradient(const Variable& leaf) const {
   check<Error>(leaf.tape() == this && leaf.requires_grad(), "gradient", "the Var is no leaf of this tape; make it with variable()");
   check<Error>(leaf.recording_ == swept_, "gradient", "call backward() first; only the last sweep's gradients are kept");
   const auto found = std::lower_bound(leaves_.begin(), leaves_.end(), leaf.node_, [](const Leaf& l, Index n) { return l.node < n; });
@@ -302,7 +302,7 @@ void Tape<S, Device>::end_recording() {
 
 /// Tape::record on the tape of the inputs; a constant when none has one.
 template <class S, class Device, class Backward>
-Var<S, Device> record(std::shared_ptr<Array<S, Device>> value, std::initializer_list<Var<S, Device>> inputs, Backward backward,
+Var<S, Device> record(std::shared_ptr<ArrayOn<S, Device>> value, std::initializer_list<Var<S, Device>> inputs, Backward backward,
                       bool trainable = false) {
   for (const auto& input : inputs) {
     if (input.tape()) return input.tape()->record(std::move(value), inputs, std::move(backward), trainable);
@@ -310,7 +310,7 @@ Var<S, Device> record(std::shared_ptr<Array<S, Device>> value, std::initializer_
   return Var<S, Device>(std::move(value));
 }
 template <class S, class Device, class Backward>
-Var<S, Device> record(Array<S, Device> value, std::initializer_list<Var<S, Device>> inputs, Backward backward, bool trainable = false) {
+Var<S, Device> record(ArrayOn<S, Device> value, std::initializer_list<Var<S, Device>> inputs, Backward backward, bool trainable = false) {
   return record(detail::share(std::move(value)), inputs, std::move(backward), trainable);
 }
 

@@ -28,7 +28,7 @@ template <class S = float, class Device = Cpu>
 class Var {
  public:
   using Scalar = S;
-  using Value = Array<S, Device>;
+  using Value = ArrayOn<S, Device>;
 
   Var() = default;
   /// A constant without a tape.
@@ -82,7 +82,7 @@ template <class S>
 Var(Activation<S>) -> Var<S, Cpu>;
 
 template <class S, class Device>
-const std::shared_ptr<Array<S, Device>>& Var<S, Device>::shared_value() const {
+const std::shared_ptr<ArrayOn<S, Device>>& Var<S, Device>::shared_value() const {
   check<Error>(value_ != nullptr, "Var", "has no value: it was moved from or never set");
   return value_;
 }
@@ -101,7 +101,7 @@ Var<S, Device> Var<S, Device>::kept_as(Compute compute) && {
   return std::move(*this);
 }
 template <class S, class Device>
-Array<S, Device> Var<S, Device>::take() {
+ArrayOn<S, Device> Var<S, Device>::take() {
   Value& value = *shared_value();
   Value taken = value_.use_count() == 1 ? std::move(value) : value;
   value_.reset();

@@ -24,7 +24,10 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-static_assert(Dynamic == Eigen::Dynamic && std::is_same_v<Index, Eigen::Index>);
+static_assert(std::is_same_v<Index, Eigen::Index>);
+
+/// Size known at run time only. Eigen's own name, so that both namespaces can be used together.
+using Eigen::Dynamic;
 
 namespace detail {
 // Eigen allows a one-column matrix in column-major order only, and a one-row matrix in row-major order only.
@@ -42,7 +45,7 @@ using Activation = Eigen::Matrix<Scalar, In, Tokens, detail::column_major_unless
 
 /// A vector [n]: a bias, a norm's weight, a row scale.
 template <class Scalar, int Size = Dynamic>
-using Vector = Eigen::Matrix<Scalar, Size, 1>;
+using Column = Eigen::Matrix<Scalar, Size, 1>;
 
 /// A weight in memory that someone else owns.
 template <class Scalar>

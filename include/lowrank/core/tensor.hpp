@@ -42,8 +42,8 @@ template <class T>
 constexpr DType dtype_of() {
   if constexpr (std::is_same_v<T, float>) return DType::f32;
   if constexpr (std::is_same_v<T, double>) return DType::f64;
-  if constexpr (std::is_same_v<T, bfloat16>) return DType::bf16;
-  if constexpr (std::is_same_v<T, half>) return DType::f16;
+  if constexpr (std::is_same_v<T, BFloat16>) return DType::bf16;
+  if constexpr (std::is_same_v<T, Half>) return DType::f16;
   if constexpr (std::is_same_v<T, std::uint8_t>) return DType::u8;
   if constexpr (std::is_same_v<T, std::int8_t>) return DType::i8;
   if constexpr (std::is_same_v<T, std::int32_t>) return DType::i32;

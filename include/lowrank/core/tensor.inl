@@ -26,10 +26,10 @@ LOWRANK_INLINE std::vector<float> to_floats(const StoredTensor& tensor) {
       detail::copy_as_float<double>(tensor, out);
       break;
     case DType::bf16:
-      detail::copy_as_float<bfloat16>(tensor, out);
+      detail::copy_as_float<BFloat16>(tensor, out);
       break;
     case DType::f16:
-      detail::copy_as_float<half>(tensor, out);
+      detail::copy_as_float<Half>(tensor, out);
       break;
     default:
       fail<FormatError>("to_floats", tensor.name, " holds ", dtype_name(tensor.dtype), " but F32, F64, BF16 or F16 is needed");

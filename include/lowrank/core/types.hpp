@@ -12,9 +12,6 @@ namespace lowrank::inline LOWRANK_ABI {
 /// Sizes and positions: signed, so that differences and countdowns are safe.
 using Index = std::ptrdiff_t;
 
-/// Size known at run time only (the same value as Eigen::Dynamic).
-inline constexpr int Dynamic = -1;
-
 /// std::bit_cast, by the compiler's own where the C++ library has none yet (LLVM 13's, which emscripten 3.1.6 brings).
 #if defined(__cpp_lib_bit_cast)
 using std::bit_cast;
@@ -30,12 +27,12 @@ constexpr To bit_cast(const From& from) {
 enum class Compute { fp32, bf16, int8 };
 
 /// The upper half of an IEEE single: 8 bits of exponent, 7 of mantissa.
-struct bfloat16 {
+struct BFloat16 {
   std::uint16_t bits = 0;
 
-  constexpr bfloat16() = default;
+  constexpr BFloat16() = default;
   /// Rounds to nearest, ties to even; NaN stays NaN.
-  constexpr explicit bfloat16(float value) {
+  constexpr explicit BFloat16(float value) {
     const auto word = bit_cast<std::uint32_t>(value);
     const bool is_nan = (word & 0x7fffffffu) > 0x7f800000u;
     bits = is_nan ? static_cast<std::uint16_t>((word >> 16) | 0x40u)
@@ -45,12 +42,12 @@ struct bfloat16 {
 };
 
 /// IEEE half precision: 5 bits of exponent, 10 of mantissa.
-struct half {
+struct Half {
   std::uint16_t bits = 0;
 
-  constexpr half() = default;
+  constexpr Half() = default;
   /// Rounds to nearest, ties to even; overflow gives infinity, NaN stays NaN.
-  constexpr explicit half(float value) {
+  constexpr explicit Half(float value) {
     const auto word = bit_cast<std::uint32_t>(value);
     const std::uint32_t sign = (word >> 16) & 0x8000u, magnitude = word & 0x7fffffffu;
     if (magnitude > 0x7f800000u) {

@@ -72,8 +72,8 @@ LOWRANK_INLINE DeviceActivation DeviceActivation::window(Index first, Index coun
 LOWRANK_INLINE std::function<DeviceActivation()> rounded_copy(const DeviceActivation& x) {
   const int rows = detail::narrow(x.rows()), cols = detail::narrow(x.cols());
   const Index stride = round_up(rows, chunk_size);
-  Memory memory = x.machine().reserve(static_cast<std::size_t>(stride * cols) * sizeof(bfloat16));
-  auto* const bits = reinterpret_cast<bfloat16*>(memory.get());
+  Memory memory = x.machine().reserve(static_cast<std::size_t>(stride * cols) * sizeof(BFloat16));
+  auto* const bits = reinterpret_cast<BFloat16*>(memory.get());
   if (x.size() > 0) x.machine().launch(ToBfloat16{x.data(), rows, cols, rows, 1, bits, stride});
   return [memory = std::move(memory), bits, stride, rows, cols] {
     DeviceActivation y(rows, cols);

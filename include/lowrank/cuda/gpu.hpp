@@ -99,7 +99,7 @@ class Blas {
   Blas(const Blas&) = delete;
   Blas& operator=(const Blas&) = delete;
 
-  SliceBuffer slice() const { return {static_cast<bfloat16*>(memory_), Index{slice_bytes / sizeof(bfloat16)}}; }
+  SliceBuffer slice() const { return {static_cast<BFloat16*>(memory_), Index{slice_bytes / sizeof(BFloat16)}}; }
 
   /// cuBLAS counts columns first: its left factor is ours read along its rows, so it is transposed when ours is not.
   void multiply(const DenseProduct& p) const {

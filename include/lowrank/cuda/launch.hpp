@@ -43,9 +43,9 @@ constexpr ProductPath choose_product(Index rows, Index tokens, bool transposed, 
 struct DenseProduct {
   bool transposed = false;
   int rows = 0, tokens = 0, depth = 0;
-  const bfloat16* left = nullptr;
+  const BFloat16* left = nullptr;
   Index left_stride = 0;
-  const bfloat16* right = nullptr;
+  const BFloat16* right = nullptr;
   Index right_stride = 0;
   float* y = nullptr;
   Index ldy = 0;

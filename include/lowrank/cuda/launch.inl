@@ -106,7 +106,7 @@ LOWRANK_INLINE int slice_rows(const Product& p, bool transposed, Index width, co
 
 template <int Bits>
 void decode_slice(Machine& machine, const Product& p, bool transposed, int first, int count, const DenseProduct& dense, int place) {
-  bfloat16* const to = machine.slice().data;
+  BFloat16* const to = machine.slice().data;
   if (transposed)
     machine.launch(DecodeSlice<Bits>{p.base, 0, dense.depth, first / chunk_size, to, dense.left_stride, p.update, place, true});
   else
@@ -129,7 +129,7 @@ LOWRANK_INLINE void multiply_slices(Machine& machine, const Product& p, bool tra
     const Index stride = is_own_slice ? whole : transposed ? round_up(count, chunk_size) : width;
     DenseProduct dense{transposed, count, p.tokens, depth, buffer.data, stride, p.x.data, p.x.stride, p.y + first, p.ldy, p.accumulate};
     if (is_own_slice)
-      dense.left = reinterpret_cast<const bfloat16*>(p.base.codes) + (transposed ? first : first * whole);
+      dense.left = reinterpret_cast<const BFloat16*>(p.base.codes) + (transposed ? first : first * whole);
     else
       decode(machine, p, transposed, first, count, dense, place);
     machine.multiply(dense);

@@ -33,7 +33,7 @@ struct Scratch {
 
 /// Room for a decoded slice, 40 MiB where the L2 cache holds 50: all of a matrix [4096, 4096] with its update.
 struct SliceBuffer {
-  bfloat16* data = nullptr;
+  BFloat16* data = nullptr;
   Index size = 0;  ///< numbers
 };
 

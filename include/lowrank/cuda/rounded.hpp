@@ -28,7 +28,7 @@ class Rounded {
 
  private:
   Memory memory_;
-  bfloat16* data_ = nullptr;
+  BFloat16* data_ = nullptr;
   Index stride_ = 0;
   int count_ = 0, cols_ = 0;
 };

@@ -6,8 +6,8 @@ namespace lowrank::inline LOWRANK_ABI::cuda {
 
 LOWRANK_INLINE Rounded::Rounded(Machine& machine, const float* x, Index count, Index cols, float factor, Index room)
     : stride_(round_up(cols, chunk_size) + room), count_(detail::narrow(count)), cols_(detail::narrow(cols)) {
-  memory_ = machine.reserve(static_cast<std::size_t>(count * stride_) * sizeof(bfloat16));
-  data_ = reinterpret_cast<bfloat16*>(memory_.get());
+  memory_ = machine.reserve(static_cast<std::size_t>(count * stride_) * sizeof(BFloat16));
+  data_ = reinterpret_cast<BFloat16*>(memory_.get());
   if (count > 0 && cols > 0) machine.launch(ToBfloat16{x, cols, count_, cols_, factor, data_, stride_});
 }
 

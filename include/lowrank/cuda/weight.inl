@@ -101,14 +101,14 @@ LOWRANK_INLINE void fill_scales(const BlockSource& w, ChunkedMatrix& matrix) {
   bool is_offset = false, is_half = true;
   for (std::size_t i = 0; i < count; ++i) {
     is_offset = is_offset || matrix.offsets[i] != 0;
-    is_half = is_half && static_cast<float>(half(matrix.scales[i])) == matrix.scales[i] &&
-              static_cast<float>(half(matrix.offsets[i])) == matrix.offsets[i];
+    is_half = is_half && static_cast<float>(Half(matrix.scales[i])) == matrix.scales[i] &&
+              static_cast<float>(Half(matrix.offsets[i])) == matrix.offsets[i];
   }
   matrix.facts.scaling = is_half ? Scaling::halves : Scaling::floats;
   if (!is_offset) matrix.offsets.clear();
   if (!is_half) return;
-  for (const float scale : matrix.scales) matrix.half_scales.push_back(half(scale).bits);
-  for (const float offset : matrix.offsets) matrix.half_offsets.push_back(half(offset).bits);
+  for (const float scale : matrix.scales) matrix.half_scales.push_back(Half(scale).bits);
+  for (const float offset : matrix.offsets) matrix.half_offsets.push_back(Half(offset).bits);
   matrix.scales.clear();
   matrix.offsets.clear();
 }
@@ -124,7 +124,7 @@ LOWRANK_INLINE ChunkedMatrix to_bfloat16_chunks(const WeightView& weight) {
       weight.decode(i, Index{1}, Index{0}, cols, row.data(), cols);
       std::uint32_t* const to = matrix.codes[static_cast<std::size_t>(i * matrix.facts.chunks * 4)].word;
       for (Index k = 0; k < cols; ++k)
-        to[k / 2] |= static_cast<std::uint32_t>(bfloat16(row[static_cast<std::size_t>(k)]).bits) << (k % 2 * 16);
+        to[k / 2] |= static_cast<std::uint32_t>(BFloat16(row[static_cast<std::size_t>(k)]).bits) << (k % 2 * 16);
     }
   });
   return matrix;

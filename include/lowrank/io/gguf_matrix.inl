@@ -26,8 +26,8 @@ LOWRANK_INLINE std::string readable_types() {
 LOWRANK_INLINE AnyMatrix matrix(const Tensor& tensor, std::string_view operation) {
   const Index rows = tensor.rows(), cols = tensor.cols();
   if (tensor.type == GgmlType::f32) return AnyMatrix(StoredMatrix<float>(rows, cols, tensor.bytes));
-  if (tensor.type == GgmlType::f16) return AnyMatrix(StoredMatrix<half>(rows, cols, tensor.bytes));
-  if (tensor.type == GgmlType::bf16) return AnyMatrix(StoredMatrix<bfloat16>(rows, cols, tensor.bytes));
+  if (tensor.type == GgmlType::f16) return AnyMatrix(StoredMatrix<Half>(rows, cols, tensor.bytes));
+  if (tensor.type == GgmlType::bf16) return AnyMatrix(StoredMatrix<BFloat16>(rows, cols, tensor.bytes));
   AnyMatrix result;
   const bool is_known = visit_ggml_format(
       ggml_traits(tensor.type).name, [&]<class Format>(Format) { result = AnyMatrix(QuantizedMatrix<Format>(rows, cols, tensor.bytes)); });
@@ -51,8 +51,8 @@ LOWRANK_INLINE SavedMatrix save_matrix(const AnyMatrix& w, std::string name, Ggm
     saved.matrix = AnyMatrix(std::move(matrix));
   };
   if (type == GgmlType::f32) dense(round_to<float>(w));
-  if (type == GgmlType::f16) dense(round_to<half>(w));
-  if (type == GgmlType::bf16) dense(round_to<bfloat16>(w));
+  if (type == GgmlType::f16) dense(round_to<Half>(w));
+  if (type == GgmlType::bf16) dense(round_to<BFloat16>(w));
   visit_ggml_format(ggml_traits(type).name, [&]<class Format>(Format) {
     if constexpr (WritableFormat<Format>) {
       auto matrix = quantize<Format>(w);

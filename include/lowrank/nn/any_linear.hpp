@@ -32,7 +32,7 @@ class BasicAnyLinear {
     set_compute(layer.compute());
   }
   /// A frozen weight [out, in] with a bias [out], or none.
-  explicit BasicAnyLinear(AnyMatrix weight, Vector<S> bias = {}) : layer_(SourceLinear<AnyMatrix, S>(std::move(weight), std::move(bias))) {}
+  explicit BasicAnyLinear(AnyMatrix weight, Column<S> bias = {}) : layer_(SourceLinear<AnyMatrix, S>(std::move(weight), std::move(bias))) {}
 
   /// Calls f with the layer that is held.
   template <class F>

@@ -18,7 +18,7 @@ namespace lowrank::inline LOWRANK_ABI {
 template <class S, class Device = Cpu>
 Var<S, Device> embedding(Tape<S, Device>* tape, Parameter<S>& table, std::span<const std::int32_t> ids) {
   const DenseSource<S> source(table.value.data(), table.rows(), table.cols());
-  Array<S, Device> y = embedding_forward<S>(source, ids);
+  ArrayOn<S, Device> y = embedding_forward<S>(source, ids);
   if (tape == nullptr) return Var<S, Device>(std::move(y));
   if (!table.needs_grad()) return tape->input(std::move(y));
   auto backward = [table = &table, ids = std::vector<std::int32_t>(ids.begin(), ids.end())](auto& flow) {

@@ -48,7 +48,7 @@ class SourceLinear {
   using Scalar = S;
 
   /// Weight [out, in], bias [out] or none (frozen until set otherwise).
-  explicit SourceLinear(Matrix weight, Vector<S> bias = {}) : weight_(std::move(weight)) {
+  explicit SourceLinear(Matrix weight, Column<S> bias = {}) : weight_(std::move(weight)) {
     check<ShapeError>(bias.size() == 0 || bias.size() == weight_.rows(), "linear", "bias is [", bias.size(), "] but the weight is [",
                       weight_.rows(), ", ", weight_.cols(), "]; the bias must have one number an output");
     bias_.name = "bias";
@@ -126,6 +126,6 @@ class QuantizedLinear : public SourceLinear<QuantizedMatrix<Format>, S> {
 template <class Format>
 QuantizedLinear(QuantizedMatrix<Format>) -> QuantizedLinear<Format, float>;
 template <class Format, class S>
-QuantizedLinear(QuantizedMatrix<Format>, Vector<S>) -> QuantizedLinear<Format, S>;
+QuantizedLinear(QuantizedMatrix<Format>, Column<S>) -> QuantizedLinear<Format, S>;
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -31,7 +31,7 @@ class Linear {
   static constexpr bool is_static = In != Dynamic && Out != Dynamic;
 
   /// Weight [out, in], bias [out] or none.
-  explicit Linear(Weight<S, Out, In> weight, Vector<S> bias = {}) {
+  explicit Linear(Weight<S, Out, In> weight, Column<S> bias = {}) {
     check<ShapeError>(bias.size() == 0 || bias.size() == weight.rows(), "linear", "bias is [", bias.size(), "] but the weight is [",
                       weight.rows(), ", ", weight.cols(), "]; the bias must have one number an output");
     weight_.name = "weight";
@@ -117,7 +117,7 @@ class Linear {
     const double bound = 1.0 / std::sqrt(static_cast<double>(in));
     Weight<S, Out, In> weight(out, in);
     fill_uniform(weight, bound, Random(options.seed, 2 * options.stream));
-    Vector<S> bias(options.bias ? out : 0);
+    Column<S> bias(options.bias ? out : 0);
     fill_uniform(bias, bound, Random(options.seed, 2 * options.stream + 1));
     return Linear(std::move(weight), std::move(bias));
   }
@@ -130,6 +130,6 @@ class Linear {
 template <class S, int Out, int In, int Order, int MaxOut, int MaxIn>
 Linear(Eigen::Matrix<S, Out, In, Order, MaxOut, MaxIn>) -> Linear<S, In, Out>;
 template <class S, int Out, int In, int Order, int MaxOut, int MaxIn>
-Linear(Eigen::Matrix<S, Out, In, Order, MaxOut, MaxIn>, Vector<S>) -> Linear<S, In, Out>;
+Linear(Eigen::Matrix<S, Out, In, Order, MaxOut, MaxIn>, Column<S>) -> Linear<S, In, Out>;
 
 }  // namespace lowrank::inline LOWRANK_ABI

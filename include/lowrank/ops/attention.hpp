@@ -113,7 +113,7 @@ void attend_block(const AttentionGrid<S>& grid, const ActivationView<S>& q, cons
   const Index n = std::min(grid.query_block(), grid.queries - query), columns = n * grid.group(), size = grid.shape.head_size;
   const Activation<S> qs = grid.gather(q, sequence, kv_head, query, n, grid.scale());
   Activation<S> y = Activation<S>::Zero(size, columns), scores(grid.key_block, columns);
-  Vector<S> max = Vector<S>::Constant(columns, -std::numeric_limits<S>::infinity()), sum = Vector<S>::Zero(columns);
+  Column<S> max = Column<S>::Constant(columns, -std::numeric_limits<S>::infinity()), sum = Column<S>::Zero(columns);
   const Index end = query + n + grid.offset();  // keys past the last query's own are masked for the whole block
   for (Index key = 0; key < end; key += grid.key_block) {
     const Index count = std::min(grid.key_block, end - key);
@@ -178,7 +178,7 @@ namespace detail {
 template <class S>
 struct AttentionColumns {
   Activation<S> q, g, dq;             // q times the scale; [size, columns]
-  Vector<S> log_sum_exp, projection;  // projection is Σ g∘y, the derivative of a softmax along itself
+  Column<S> log_sum_exp, projection;  // projection is Σ g∘y, the derivative of a softmax along itself
 
   AttentionColumns(const AttentionGrid<S>& grid, const ActivationView<S>& all_q, const ActivationView<S>& y, const ActivationView<S>& lse,
                    const ActivationView<S>& all_g, Index sequence, Index kv_head, Index query, Index n)

@@ -7,8 +7,8 @@ LOWRANK_INLINE void attend_query(const AttentionGrid<float>& grid, const Activat
                                  const ActivationView<float>& v, Index sequence, Index head, Index query, AttentionForward<float>& out) {
   const Index size = grid.shape.head_size, row = head / grid.group() * size, count = query + grid.offset() + 1;
   const Index first = sequence * grid.keys, column = sequence * grid.queries + query;
-  Vector<float> scores(count);
-  const Vector<float> qs = grid.scale() * q.col(column).segment(head * size, size);
+  Column<float> scores(count);
+  const Column<float> qs = grid.scale() * q.col(column).segment(head * size, size);
   elementwise().dots(k.col(first).data() + row, k.outerStride(), count, qs.data(), size, scores.data());  // Kᵀ q
   const float max = max_of(scores.data(), count), sum = exponential(scores.data(), max, count, scores.data());
   float* y = &out.y(head * size, column);

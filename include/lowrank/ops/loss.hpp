@@ -54,7 +54,7 @@ SoftmaxSums<S> softmax_sums(const S* logits, Index n) {
 }
 
 template <class S>
-CrossEntropy<S> mean_of(const Vector<S>& losses, Index count) {
+CrossEntropy<S> mean_of(const Column<S>& losses, Index count) {
   CrossEntropy<S> result{S(0), count, 0};
   for (Index t = 0; t < losses.size(); ++t) result.total += static_cast<double>(losses[t]);
   if (count > 0) result.loss = static_cast<S>(result.total / static_cast<double>(count));
@@ -67,10 +67,10 @@ CrossEntropy<S> mean_of(const Vector<S>& losses, Index count) {
 ///
 /// Logits [vocabulary, T]. Finite for any finite logits. Throws ShapeError, and ValueError for a target outside the vocabulary.
 template <MatrixLike X, class S = ScalarOf<X>>
-Vector<S> negative_log_likelihood(const X& input, std::span<const std::int32_t> targets) {
+Column<S> negative_log_likelihood(const X& input, std::span<const std::int32_t> targets) {
   const ActivationView<S> logits(input);
   const auto counted = detail::counted_tokens("negative_log_likelihood", targets, logits.rows(), logits.cols());
-  Vector<S> losses = Vector<S>::Zero(logits.cols());
+  Column<S> losses = Column<S>::Zero(logits.cols());
   parallel_for(static_cast<Index>(counted.size()), [&](Index i) {
     const Index t = counted[static_cast<std::size_t>(i)];
     const S* column = logits.col(t).data();
@@ -82,7 +82,7 @@ Vector<S> negative_log_likelihood(const X& input, std::span<const std::int32_t> 
 /// Cross-entropy of logits [vocabulary, T]: the mean of the negative log-likelihoods of the counted tokens. Throws ShapeError, ValueError.
 template <MatrixLike X, class S = ScalarOf<X>>
 CrossEntropy<S> cross_entropy_forward(const X& logits, std::span<const std::int32_t> targets) {
-  const Vector<S> losses = negative_log_likelihood(logits, targets);
+  const Column<S> losses = negative_log_likelihood(logits, targets);
   return detail::mean_of(losses, static_cast<Index>(targets.size()) - std::count(targets.begin(), targets.end(), ignored_target));
 }
 
@@ -138,7 +138,7 @@ void multiply_into(Strided<S> y, const W& source, const Activation<S>& x, Comput
 /// Losses of a slice of logits; the logits become share · (softmax − onehot) if a gradient is wanted.
 template <class S>
 void cross_entropy_slice(Strided<S>& logits, const Index* counted, std::span<const std::int32_t> targets, S share, bool gradient,
-                         Vector<S>& losses) {
+                         Column<S>& losses) {
   parallel_for(logits.cols(), [&](Index i) {
     S* column = logits.col(i).data();
     const Index target = targets[static_cast<std::size_t>(counted[i])];
@@ -162,7 +162,7 @@ Activation<S> gather_columns(const ActivationView<S>& x, const Index* tokens, In
 
 /// The mean of the losses, without a gradient yet.
 template <class S>
-LinearCrossEntropy<S> mean_loss(const Vector<S>& losses, Index count) {
+LinearCrossEntropy<S> mean_loss(const Column<S>& losses, Index count) {
   const auto mean = mean_of(losses, count);
   LinearCrossEntropy<S> result;
   result.loss = mean.loss;
@@ -188,7 +188,7 @@ LinearCrossEntropy<S> linear_cross_entropy(const W& source, const X& input, std:
   const auto counted = detail::counted_tokens("linear_cross_entropy", targets, source.rows(), x.cols());
   const auto count = static_cast<Index>(counted.size());
   const S share = count > 0 ? S(1) / static_cast<S>(count) : S(0);
-  Vector<S> losses = Vector<S>::Zero(x.cols());
+  Column<S> losses = Column<S>::Zero(x.cols());
   Activation<S> dx;
   if (want_gradient) dx.setZero(x.rows(), x.cols());
   PagedArray<S> memory(static_cast<std::size_t>(source.rows() * std::min(count, detail::loss_slice)));
@@ -210,7 +210,7 @@ LinearCrossEntropy<S> linear_cross_entropy(const W& source, const X& input, std:
 }
 
 #if defined(LOWRANK_COMPILED)
-extern template Vector<float> negative_log_likelihood(const Activation<float>&, std::span<const std::int32_t>);
+extern template Column<float> negative_log_likelihood(const Activation<float>&, std::span<const std::int32_t>);
 extern template CrossEntropy<float> cross_entropy_forward(const Activation<float>&, std::span<const std::int32_t>);
 extern template Activation<float> cross_entropy_backward(const Activation<float>&, std::span<const std::int32_t>, float);
 extern template float mse_forward(const Activation<float>&, const ActivationView<float>&);

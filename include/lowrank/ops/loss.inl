@@ -19,7 +19,7 @@ LOWRANK_INLINE std::vector<Index> counted_tokens(const char* operation, std::spa
 }  // namespace detail
 
 #if defined(LOWRANK_COMPILING)
-template Vector<float> negative_log_likelihood(const Activation<float>&, std::span<const std::int32_t>);
+template Column<float> negative_log_likelihood(const Activation<float>&, std::span<const std::int32_t>);
 template CrossEntropy<float> cross_entropy_forward(const Activation<float>&, std::span<const std::int32_t>);
 template Activation<float> cross_entropy_backward(const Activation<float>&, std::span<const std::int32_t>, float);
 template float mse_forward(const Activation<float>&, const ActivationView<float>&);

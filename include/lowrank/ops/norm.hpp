@@ -10,7 +10,7 @@ namespace lowrank::inline LOWRANK_ABI {
 template <class S>
 struct RmsNormGradients {
   Activation<S> dx;
-  Vector<S> dweight;
+  Column<S> dweight;
 };
 
 namespace detail {
@@ -80,7 +80,7 @@ RmsNormGradients<S> rms_norm_backward(const X& input, const VectorView<S>& weigh
   const Index n = x.rows(), tokens = x.cols(), block = 64;
   detail::check_norm_weight<S>("rms_norm_backward", weight.size(), n, tokens);
   detail::check_same_shape("rms_norm_backward", "x", x, "g", g);
-  RmsNormGradients<S> gradients{Activation<S>(n, tokens), Vector<S>::Zero(need_dweight ? n : 0)};
+  RmsNormGradients<S> gradients{Activation<S>(n, tokens), Column<S>::Zero(need_dweight ? n : 0)};
   Activation<S> partial = Activation<S>::Zero(n, need_dweight ? ceil_div(tokens, block) : 0);
   parallel_ranges(tokens, block, [&](Index begin, Index end) {
     for (Index t = begin; t < end; ++t) {

@@ -25,7 +25,7 @@ template <class S>
 using ActivationView = std::type_identity_t<Eigen::Ref<const Activation<S>>>;
 /// The same of a vector.
 template <class S>
-using VectorView = std::type_identity_t<Eigen::Ref<const Vector<S>>>;
+using VectorView = std::type_identity_t<Eigen::Ref<const Column<S>>>;
 
 /// Writable windows, for gradients that accumulate.
 template <class S>

@@ -19,7 +19,7 @@ namespace lowrank::inline LOWRANK_ABI {
 template <class S>
 struct GroupBackward {
   Activation<S> dx;                                  ///< [in, T] of all layers together; empty unless asked for
-  std::vector<Vector<S>> bias;                       ///< of each layer's b
+  std::vector<Column<S>> bias;                       ///< of each layer's b
   std::vector<std::vector<PlanGradients<S>>> plans;  ///< of each plan of each layer
 };
 

@@ -90,7 +90,7 @@ void joint_backward(const LayerGroup<S>& group, Products&& products, const Activ
 
 /// Σ_t G ∘ V of each row, and G becomes g ∘ G; in parts of 64 tokens, whose sums are added in order.
 template <class S>
-Vector<S> scale_and_sum_rows(Eigen::Ref<Activation<S>> g, const ActivationView<S>& v, const Vector<S>& gain) {
+Column<S> scale_and_sum_rows(Eigen::Ref<Activation<S>> g, const ActivationView<S>& v, const Column<S>& gain) {
   constexpr Index grain = 64;
   Activation<S> sums = Activation<S>::Zero(g.rows(), ceil_div(g.cols(), grain));
   parallel_ranges(g.cols(), grain, [&](Index begin, Index end) {
@@ -105,7 +105,7 @@ Vector<S> scale_and_sum_rows(Eigen::Ref<Activation<S>> g, const ActivationView<S
 
 /// dm = Σ_t G ∘ V / n; G becomes g ∘ G. Where V was not kept it is (Y − b) / g, so that dm = Σ_t G ∘ (Y − b) / m.
 template <class S>
-Vector<S> gain_backward(const LayerPlan<S>& layer, const Plan<S>& plan, Eigen::Ref<Activation<S>> g, const Activation<S>* unscaled,
+Column<S> gain_backward(const LayerPlan<S>& layer, const Plan<S>& plan, Eigen::Ref<Activation<S>> g, const Activation<S>* unscaled,
                         const ActivationView<S>& y) {
   const RowScale<S>& gain = plan.gain;
   const Index out = g.rows();
@@ -114,16 +114,16 @@ Vector<S> gain_backward(const LayerPlan<S>& layer, const Plan<S>& plan, Eigen::R
     return {};
   }
   if (unscaled != nullptr) {
-    Vector<S> dm = scale_and_sum_rows<S>(g, *unscaled, gain.factors);
+    Column<S> dm = scale_and_sum_rows<S>(g, *unscaled, gain.factors);
     for (Index o = 0; o < (gain.n.size() > 0 ? out : 0); ++o) dm[o] = gain.n[o] > 0 ? dm[o] / gain.n[o] : S(0);
     return dm;
   }
-  Vector<S> added = Vector<S>::Zero(out);
+  Column<S> added = Column<S>::Zero(out);
   if (!layer.bias.empty() && !gain.scales_bias) added += layer.bias.matrix().col(0);
   if (!plan.bias.empty()) added += plan.scale * plan.bias.matrix().col(0);
-  Vector<S> sums = added.isZero(S(0)) ? Vector<S>::Zero(out) : Vector<S>(-added.cwiseProduct(g.rowwise().sum()));
+  Column<S> sums = added.isZero(S(0)) ? Column<S>::Zero(out) : Column<S>(-added.cwiseProduct(g.rowwise().sum()));
   sums += scale_and_sum_rows<S>(g, y, gain.factors);
-  return sums.cwiseQuotient(Eigen::Map<const Vector<S>>(gain.m, out));
+  return sums.cwiseQuotient(Eigen::Map<const Column<S>>(gain.m, out));
 }
 
 /// Gradients of one part that stands apart; G of the layer is scaled by the gain already unless there is dropout. Adds to dX of its tokens.
@@ -136,8 +136,8 @@ void apart_backward(const LayerGroup<S>& group, const typename LayerGroup<S>::Ap
   const auto [begin, count] = part.tokens;
   Activation<S> own = g.middleCols(begin, count), more;
   if (plan.mask && !plan.gain.empty()) {  // Y = W X + g ∘ V(D) − W D
-    const Vector<S> dm = gain_backward<S>(layer, plan, own, unscaled, own);
-    if (dm.size() > 0) gradients.gain = gradients.gain.size() > 0 ? Vector<S>(gradients.gain + dm) : dm;
+    const Column<S> dm = gain_backward<S>(layer, plan, own, unscaled, own);
+    if (dm.size() > 0) gradients.gain = gradients.gain.size() > 0 ? Column<S>(gradients.gain + dm) : dm;
     if (dx) more = multiply_transposed(layer.weight, Activation<S>(own - g.middleCols(begin, count)), group.compute);  // Wᵀ (G' − G)
   }
   const auto add = [&](Activation<S> term) { more.size() == 0 ? void(more = std::move(term)) : void(more = term + more); };
@@ -220,7 +220,7 @@ void added_backward(std::span<const LayerPlan<S>> layers, const GroupForward<S>&
     for (const auto& [index, tokens] : layers[i].parts) {
       const Plan<S>& plan = layers[i].plans[index];
       if (!plan.trains_bias) continue;
-      Vector<S>& sum = result.plans[i][index].bias;
+      Column<S>& sum = result.plans[i][index].bias;
       if (sum.size() == 0) sum.setZero(layers[i].out);
       sum += plan.scale * g[i].middleCols(tokens.begin, tokens.count).rowwise().sum();
     }
@@ -237,11 +237,11 @@ void added_backward(std::span<const LayerPlan<S>> layers, const GroupForward<S>&
     if (meets_scaled) result.bias[i] -= columns.rowwise().sum();
     const Activation<S>* const unscaled = forward.unscaled.empty() ? nullptr : &forward.unscaled[k];
     const Activation<S> none(layers[i].out, 0);
-    Vector<S> dm = gain_backward<S>(layers[i], plan, columns, unscaled,
+    Column<S> dm = gain_backward<S>(layers[i], plan, columns, unscaled,
                                     unscaled || !plan.trains_gain ? ActivationView<S>(none) : y[i]->middleCols(tokens.begin, tokens.count));
     if (meets_scaled) result.bias[i] += columns.rowwise().sum();
-    Vector<S>& sum = result.plans[i][index].gain;
-    if (dm.size() > 0) sum = sum.size() > 0 ? Vector<S>(sum + dm) : std::move(dm);
+    Column<S>& sum = result.plans[i][index].gain;
+    if (dm.size() > 0) sum = sum.size() > 0 ? Column<S>(sum + dm) : std::move(dm);
   }
 }
 

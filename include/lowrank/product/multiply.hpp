@@ -76,7 +76,7 @@ inline constexpr bool is_dense_of<DenseSource<S>, S> = true;
 
 template <class S>
 void round_to_bfloat16(S* values, Index n) {
-  for (Index i = 0; i < n; ++i) values[i] = static_cast<S>(static_cast<float>(bfloat16(static_cast<float>(values[i]))));
+  for (Index i = 0; i < n; ++i) values[i] = static_cast<S>(static_cast<float>(BFloat16(static_cast<float>(values[i]))));
 }
 
 /// Reads windows of a source as row-major numbers: a dense source of the same scalar in place, any other decoded into a buffer.
@@ -103,7 +103,7 @@ class TileReader {
  private:
   const W& source_;
   Compute compute_;
-  Vector<S> buffer_;
+  Column<S> buffer_;
 };
 
 /// Calls body(tile begin, tile size, first token, tokens) for the pieces of a result [rows, tokens].

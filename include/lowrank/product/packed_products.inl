@@ -13,7 +13,7 @@ inline kernels::Columns rows_of(const Activation<float>& h, Index row, Index cou
 template <class Add>
 void with_factor(const FactorView<float>& f, Compute compute, const Add& add) {
   if (compute != Compute::fp32 && f.rounded != nullptr)
-    add(DenseSource<bfloat16>(f.rounded, f.rows, f.cols));
+    add(DenseSource<BFloat16>(f.rounded, f.rows, f.cols));
   else
     add(f.source());
 }

@@ -23,7 +23,7 @@ template <class S>
 struct FactorView {
   const S* data = nullptr;
   Index rows = 0, cols = 0;
-  const bfloat16* rounded = nullptr;  ///< the same in bfloat16, for inference in Compute::bf16; or null
+  const BFloat16* rounded = nullptr;  ///< the same in bfloat16, for inference in Compute::bf16; or null
   DeviceSlot* device = nullptr;       ///< where a GPU keeps its copy; null: none
   Index stride = cols;                ///< from row to row: more than cols for a part of a matrix
 
@@ -46,9 +46,9 @@ class InputMap {
 /// g = m / n by rows [out]: m is trained, n a constant. A row with n = 0 has the factor 1.
 template <class S>
 struct RowScale {
-  Vector<S> factors = {};    ///< m / n; empty: none
+  Column<S> factors = {};    ///< m / n; empty: none
   const S* m = nullptr;      ///< null: factors are fixed, for inference
-  Vector<S> n = {};          ///< empty: all 1
+  Column<S> n = {};          ///< empty: all 1
   bool scales_bias = false;  ///< g ∘ (… + b) instead of g ∘ (…) + b, with b that of the layer
 
   bool empty() const { return factors.size() == 0; }
@@ -116,8 +116,8 @@ struct LayerPlan {
 template <class S>
 struct PlanGradients {
   Weight<S> a = {}, b = {}, middle = {};  ///< of A, B and M (of a diagonal [r, 1])
-  Vector<S> gain = {};                    ///< of m
-  Vector<S> bias = {};
+  Column<S> gain = {};                    ///< of m
+  Column<S> bias = {};
   Weight<S> delta = {};               ///< of Δ, dense
   Activation<S> x = {}, mapped = {};  ///< for P: its input X and dL/dP(X) [in, tokens of the plan]
 };

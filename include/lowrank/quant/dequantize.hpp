@@ -40,7 +40,7 @@ class RunDecoder {
     flat_.pitch = flat_.col_count = source.row_count * source.pitch;
     const kernels::QuantizeKernels& target = kernels::current_target().quantize;
     if constexpr (std::is_same_v<Element, float>) decode_ = target.decode_float;
-    if constexpr (std::is_same_v<Element, bfloat16>) decode_ = target.decode_bfloat16;
+    if constexpr (std::is_same_v<Element, BFloat16>) decode_ = target.decode_bfloat16;
   }
 
   /// begin is where a block begins, unless codes are nibble_pairs.

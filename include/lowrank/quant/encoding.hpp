@@ -25,9 +25,9 @@ template <Source Weights>
 void read_rows(const Weights& w, Index row, Index count, Index col, Index length, float* out) {
   const kernels::Target& target = kernels::current_target();
   for (Index i = 0; i < count; ++i, out += length) {
-    if constexpr (std::derived_from<Weights, DenseSource<bfloat16>>)
+    if constexpr (std::derived_from<Weights, DenseSource<BFloat16>>)
       target.widen_bfloat16(w.data() + (row + i) * w.stride() + col, length, out);
-    else if constexpr (std::derived_from<Weights, DenseSource<half>>)
+    else if constexpr (std::derived_from<Weights, DenseSource<Half>>)
       target.widen_half(w.data() + (row + i) * w.stride() + col, length, out);
     else
       return w.decode(row, count, col, length, out, length);

@@ -38,7 +38,7 @@ struct Iq4Nl {
   }
 
   static void decode(const std::byte* from, float* out) {
-    quant::decode_nibble_halves(from + 2, quant::iq4_table, quant::load<half>(from), out);
+    quant::decode_nibble_halves(from + 2, quant::iq4_table, quant::load<Half>(from), out);
   }
 };
 
@@ -73,7 +73,7 @@ struct Iq4Xs {
   static float scale_of(const std::byte* from, Index j) {
     const int upper = quant::load<std::uint16_t>(from + 2);
     const int scale = ((static_cast<int>(from[4 + j / 2]) >> 4 * (j % 2)) & 15) | ((upper >> 2 * j) & 3) << 4;
-    return quant::load<half>(from) * static_cast<float>(scale - 32);
+    return quant::load<Half>(from) * static_cast<float>(scale - 32);
   }
 
   static void decode(const std::byte* from, float* out) {

@@ -35,7 +35,7 @@ struct Q4_0 {
     const float* extreme = std::max_element(x, x + count, [](float a, float b) { return std::abs(a) < std::abs(b); });
     const float d = *extreme / -8.0f;
     const float inverse = kernels::scalar::reciprocal(d);
-    const half scale{d};
+    const Half scale{d};
     quant::store(to, scale);
     for (Index j = 0; j < block / 2; ++j) {
       const auto code = [&](Index i) { return i < count ? std::min(15, static_cast<int>(rounded(x[i] * inverse) + 8.5f)) : 8; };
@@ -45,7 +45,7 @@ struct Q4_0 {
   }
 
   static void decode(const std::byte* from, float* out) {
-    const float d = quant::load<half>(from);
+    const float d = quant::load<Half>(from);
     for (Index j = 0; j < block / 2; ++j) {
       const int pair = static_cast<int>(from[2 + j]);
       out[j] = d * static_cast<float>((pair & 15) - 8);

@@ -37,7 +37,7 @@ struct Q4_1 {
     const auto [min, max] = std::minmax_element(x, x + count);
     const float d = (*max - *min) / 15.0f, low = *min;
     const float inverse = kernels::scalar::reciprocal(d);
-    const half scale{d}, offset{low};
+    const Half scale{d}, offset{low};
     quant::store(to, scale);
     quant::store(to + 2, offset);
     for (Index j = 0; j < block / 2; ++j) {
@@ -48,7 +48,7 @@ struct Q4_1 {
   }
 
   static void decode(const std::byte* from, float* out) {
-    const float d = quant::load<half>(from), m = quant::load<half>(from + 2);
+    const float d = quant::load<Half>(from), m = quant::load<Half>(from + 2);
     for (Index j = 0; j < block / 2; ++j) {
       const int pair = static_cast<int>(from[4 + j]);
       out[j] = d * static_cast<float>(pair & 15) + m;

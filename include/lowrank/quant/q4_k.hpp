@@ -45,14 +45,14 @@ struct Q4K {
       for (Index i = 0; i < count; ++i) {
         const std::byte* from = source.block_of((first + i) * source.group);
         const quant::SixBitPair pair(from + 4, (first + i) % 8);
-        scale[i] = quant::load<half>(from) * static_cast<float>(pair.scale);
-        offset[i] = -(quant::load<half>(from + 2) * static_cast<float>(pair.minimum));
+        scale[i] = quant::load<Half>(from) * static_cast<float>(pair.scale);
+        offset[i] = -(quant::load<Half>(from + 2) * static_cast<float>(pair.minimum));
       }
     };
   }
 
   static void decode(const std::byte* from, float* out) {
-    const float d = quant::load<half>(from), dmin = quant::load<half>(from + 2);
+    const float d = quant::load<Half>(from), dmin = quant::load<Half>(from + 2);
     for (Index j = 0; j < 8; ++j) {
       const quant::SixBitPair pair(from + 4, j);
       const float scale = d * static_cast<float>(pair.scale), minimum = dmin * static_cast<float>(pair.minimum);
@@ -74,7 +74,7 @@ struct Q5K {
   using Storage = RowBlocks<Q5K>;
 
   static void decode(const std::byte* from, float* out) {
-    const float d = quant::load<half>(from), dmin = quant::load<half>(from + 2);
+    const float d = quant::load<Half>(from), dmin = quant::load<Half>(from + 2);
     for (Index j = 0; j < 8; ++j) {
       const quant::SixBitPair pair(from + 4, j);
       const float scale = d * static_cast<float>(pair.scale), minimum = dmin * static_cast<float>(pair.minimum);

@@ -26,7 +26,7 @@ struct Q5_0 {
   using Storage = RowBlocks<Q5_0>;
 
   static void decode(const std::byte* from, float* out) {
-    const float d = quant::load<half>(from);
+    const float d = quant::load<Half>(from);
     for (Index i = 0; i < block; ++i) out[i] = d * static_cast<float>(quant::five_bits(from + 2, i) - 16);
   }
 };
@@ -40,7 +40,7 @@ struct Q5_1 {
   using Storage = RowBlocks<Q5_1>;
 
   static void decode(const std::byte* from, float* out) {
-    const float d = quant::load<half>(from), m = quant::load<half>(from + 2);
+    const float d = quant::load<Half>(from), m = quant::load<Half>(from + 2);
     for (Index i = 0; i < block; ++i) out[i] = d * static_cast<float>(quant::five_bits(from + 4, i)) + m;
   }
 };

@@ -26,7 +26,7 @@ struct Q6K {
   using Storage = RowBlocks<Q6K>;
 
   static void decode(const std::byte* from, float* out) {
-    const float d = quant::load<half>(from + 208);
+    const float d = quant::load<Half>(from + 208);
     for (Index run = 0; run < 8; ++run) {
       const Index part = run / 4, k = run % 4;
       const std::byte *low = from + 64 * part + 32 * (k % 2), *upper = from + 128 + 32 * part;

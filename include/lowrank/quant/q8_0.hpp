@@ -33,7 +33,7 @@ struct Q8_0 {
   static bool encode(const float* x, Index count, std::byte* to) {
     const float d = kernels::scalar::largest_magnitude(x, count) / 127.0f;
     const float inverse = kernels::scalar::reciprocal(d);
-    const half scale{d};
+    const Half scale{d};
     quant::store(to, scale);
     for (Index j = 0; j < block; ++j) {
       quant::store(to + 2 + j, static_cast<std::int8_t>(j < count ? std::round(x[j] * inverse) : 0.0f));
@@ -42,7 +42,7 @@ struct Q8_0 {
   }
 
   static void decode(const std::byte* from, float* out) {
-    const float d = quant::load<half>(from);
+    const float d = quant::load<Half>(from);
     for (Index j = 0; j < block; ++j) out[j] = d * static_cast<float>(quant::load<std::int8_t>(from + 2 + j));
   }
 };

@@ -14,9 +14,9 @@ namespace lowrank::inline LOWRANK_ABI {
 
 /// ‖W_o‖² of each row of any weight [out, in]; gives [out]. Summed in double; W is decoded 16 rows at a time, never dense as a whole.
 template <class S = float>
-Vector<S> row_squares(const WeightView& weight) {
+Column<S> row_squares(const WeightView& weight) {
   constexpr Index strip = 16;
-  Vector<S> squares(weight.rows());
+  Column<S> squares(weight.rows());
   parallel_ranges(weight.rows(), strip, [&](Index begin, Index end) {
     Weight<S> rows(end - begin, weight.cols());
     weight.decode(begin, end - begin, 0, weight.cols(), rows.data(), weight.cols());
@@ -31,7 +31,7 @@ Vector<S> row_squares(const WeightView& weight) {
 ///
 /// Cost: 2 r (in + out) r FLOPs beside P. Throws ShapeError.
 template <class S>
-Vector<S> dora_norms(const Vector<S>& weight_squares, const FactorView<S>& a, const FactorView<S>& b, S scale, const ActivationView<S>& p) {
+Column<S> dora_norms(const Column<S>& weight_squares, const FactorView<S>& a, const FactorView<S>& b, S scale, const ActivationView<S>& p) {
   const Index out = b.rows, rank = b.cols;
   check<ShapeError>(weight_squares.size() == out && p.rows() == out && p.cols() == rank, "dora_norms", "‖W‖² is [", weight_squares.size(),
                     "], W Aᵀ is [", p.rows(), ", ", p.cols(), "], B is [", out, ", ", rank,
@@ -39,7 +39,7 @@ Vector<S> dora_norms(const Vector<S>& weight_squares, const FactorView<S>& a, co
   const Activation<S> gram = multiply(a.source(), Activation<S>(a.matrix().transpose()));  // A Aᵀ     [r, r]
   const Activation<S> bg = multiply(b.source(), gram);                                     // B A Aᵀ   [out, r]
   const double s = static_cast<double>(scale);
-  Vector<S> norms(out);
+  Column<S> norms(out);
   for (Index o = 0; o < out; ++o) {
     double sum = static_cast<double>(weight_squares[o]);
     for (Index j = 0; j < rank; ++j)
@@ -51,8 +51,8 @@ Vector<S> dora_norms(const Vector<S>& weight_squares, const FactorView<S>& a, co
 
 /// m / n, the factor of each row. A row of zeros has no direction: its factor is 1, and what it multiplies is zero.
 template <class S, MatrixLike M>
-Vector<S> dora_gain(const M& magnitude, const Vector<S>& norms) {
-  Vector<S> gain(norms.size());
+Column<S> dora_gain(const M& magnitude, const Column<S>& norms) {
+  Column<S> gain(norms.size());
   for (Index o = 0; o < norms.size(); ++o) gain[o] = norms[o] > 0 ? magnitude(o, 0) / norms[o] : S(1);
   return gain;
 }
@@ -63,12 +63,12 @@ struct DoraWeights : LoraWeights<S, Rank, In, Out> {
   using Lora = LoraWeights<S, Rank, In, Out>;
 
   Parameter<S> magnitude = {};    ///< m [out], the length of each row
-  Vector<S> weight_squares = {};  ///< ‖W_o‖² of each row of the base; empty: taken when they are needed
-  Vector<S> gain = {};            ///< m / n for inference, by prepare(); empty: computed for each pass
+  Column<S> weight_squares = {};  ///< ‖W_o‖² of each row of the base; empty: taken when they are needed
+  Column<S> gain = {};            ///< m / n for inference, by prepare(); empty: computed for each pass
 
   bool is_dora() const { return !magnitude.empty(); }
   /// n of the layer and this update as of now. Cost: one pass over W with r tokens. Throws ValueError where W cannot be read.
-  Vector<S> norms(const LayerView<S>& layer) {
+  Column<S> norms(const LayerView<S>& layer) {
     check<ValueError>(layer.weight.rows() > 0, "dora",
                       "the base's weight cannot be read, or is trained itself; DoRA needs a frozen one: "
                       "Linear, FrozenLinear or QuantizedLinear, after set_trainable(false)");

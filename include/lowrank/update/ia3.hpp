@@ -15,12 +15,12 @@ namespace lowrank::inline LOWRANK_ABI {
 template <class S>
 class DiagonalMap : public InputMap<S> {
  public:
-  explicit DiagonalMap(Vector<S> l) : l_(std::move(l)) {}
+  explicit DiagonalMap(Column<S> l) : l_(std::move(l)) {}
   Activation<S> operator()(const ActivationView<S>& x) const override { return l_.asDiagonal() * x; }
   Activation<S> transposed(const ActivationView<S>& g) const override { return l_.asDiagonal() * g; }
 
  private:
-  Vector<S> l_;
+  Column<S> l_;
 };
 
 /// The numbers of one IA³ update. A method (update/method.hpp).
@@ -32,7 +32,7 @@ struct Ia3Weights {
   bool is_feedforward = false;
 
   Plan<S> plan(const PlanRequest<S>&) {
-    const Vector<S> factors = l.value.reshaped();
+    const Column<S> factors = l.value.reshaped();
     Plan<S> plan;
     if (is_feedforward) {
       plan.input_map = std::make_shared<const DiagonalMap<S>>(factors);
@@ -44,7 +44,7 @@ struct Ia3Weights {
     return plan;
   }
   void add_gradients(const PlanGradients<S>& gradients) {
-    if (gradients.mapped.size() > 0) add_gradient(l, Vector<S>(gradients.mapped.cwiseProduct(gradients.x).rowwise().sum()));
+    if (gradients.mapped.size() > 0) add_gradient(l, Column<S>(gradients.mapped.cwiseProduct(gradients.x).rowwise().sum()));
     add_gradient(l, gradients.gain);
   }
   template <class Visitor>

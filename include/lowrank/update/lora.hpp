@@ -37,7 +37,7 @@ struct LoraWeights {
   InputDropout<S> dropout = {};
   Parameter<S> bias = {};  ///< of B [out], or empty
   /// A and B rounded to bfloat16 for inference in Compute::bf16, by round(): half the bytes to read for each token. Empty otherwise.
-  std::vector<bfloat16> rounded_a = {}, rounded_b = {};
+  std::vector<BFloat16> rounded_a = {}, rounded_b = {};
 
   /// Y = W X + b + s B (A X).
   Plan<S> plan(const PlanRequest<S>& request) {
@@ -63,9 +63,9 @@ struct LoraWeights {
 
   /// Fills rounded_a and rounded_b; to be called again after a change of A or B.
   void round() {
-    const auto copy = [](const auto& from, std::vector<bfloat16>& to) {
+    const auto copy = [](const auto& from, std::vector<BFloat16>& to) {
       to.resize(static_cast<std::size_t>(from.size()));
-      std::transform(from.data(), from.data() + from.size(), to.begin(), [](S x) { return bfloat16(static_cast<float>(x)); });
+      std::transform(from.data(), from.data() + from.size(), to.begin(), [](S x) { return BFloat16(static_cast<float>(x)); });
     };
     copy(a.value, rounded_a);
     copy(b.value, rounded_b);

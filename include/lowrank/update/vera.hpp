@@ -68,7 +68,7 @@ struct VeraWeights {
   }
   void add_gradients(const PlanGradients<S>& gradients) {
     add_gradient(lambda_d, gradients.middle);
-    if (gradients.b.size() > 0) add_gradient(lambda_b, Vector<S>(gradients.b.cwiseProduct(rows_of_b()).rowwise().sum()));
+    if (gradients.b.size() > 0) add_gradient(lambda_b, Column<S>(gradients.b.cwiseProduct(rows_of_b()).rowwise().sum()));
   }
   template <class Visitor>
   void visit_parameters(const Visitor& visitor) {

@@ -48,7 +48,7 @@ const float epsilon = std::numeric_limits<float>::epsilon();
 }  // namespace
 
 TEST_CASE("merging into a dense layer gives what the layer gave, and unmerging its own bits, a thousand times") {
-  const Linear<float> base(random_weight(40, 64, 0.1, 1), Vector<float>::LinSpaced(40, -1, 1));
+  const Linear<float> base(random_weight(40, 64, 0.1, 1), Column<float>::LinSpaced(40, -1, 1));
   LoraLinear layer{base, {.rank = 4, .alpha = 8, .lora_bias = true}};
   set_update(layer, 0.1);
   layer.update().bias.value = random_weight(40, 1, 1, 2);
@@ -121,12 +121,12 @@ TEST_CASE("a merged DoRA layer computes the same") {
 
 TEST_CASE("bfloat16 is rounded once, from the sum in fp32") {
   const Weight<float> w = random_weight(16, 32, 1, 11);
-  LoraLinear layer{FrozenLinear<bfloat16>{round_to<bfloat16>(DenseSource<float>(w.data(), 16, 32))}, {.rank = 2, .alpha = 2}};
+  LoraLinear layer{FrozenLinear<BFloat16>{round_to<BFloat16>(DenseSource<float>(w.data(), 16, 32))}, {.rank = 2, .alpha = 2}};
   set_update(layer, 0.3);
   const Weight<float> base = dense(layer.base().weight()), sum = base + layer.b().value * layer.a().value;
   merge(layer);
   const Weight<float> merged = dense(layer.merged().weight());
-  for (Index i = 0; i < merged.size(); ++i) CHECK(merged.data()[i] == static_cast<float>(bfloat16(sum.data()[i])));
+  for (Index i = 0; i < merged.size(); ++i) CHECK(merged.data()[i] == static_cast<float>(BFloat16(sum.data()[i])));
 }
 
 TEST_CASE("a merged weight has the same bits however it is cut, for ranks below and above the columns that are formed at a time") {
@@ -135,10 +135,10 @@ TEST_CASE("a merged weight has the same bits however it is cut, for ranks below 
     LoraLinear layer{QuantizedLinear<Nf4<64>>{quantize<Nf4<64>>(random_weight(rows, cols, 0.05, 1))}, {.rank = rank, .alpha = 2}};
     set_update(layer, 0.1);
     Plan<float> plan = layer.plan();
-    plan.gain.factors = Vector<float>::LinSpaced(rows, 0.5f, 2);
+    plan.gain.factors = Column<float>::LinSpaced(rows, 0.5f, 2);
     const MergedSource merged(layer.base().source(), plan);
     const Weight<float> whole = dense(merged);
-    const Weight<float> expected = Vector<float>::LinSpaced(rows, 0.5f, 2).asDiagonal() *
+    const Weight<float> expected = Column<float>::LinSpaced(rows, 0.5f, 2).asDiagonal() *
                                    (dequantize(layer.base().weight()) + layer.update().scale * layer.b().value * layer.a().value);
     CHECK(whole.isApprox(expected, 64 * epsilon));
     Weight<float> pieces(rows, cols);
@@ -167,7 +167,7 @@ TEST_CASE("a plan with all that a method may have is merged as it computes") {
   const Index rows = 20, cols = 70;
   const Weight<float> w = random_weight(rows, cols, 1, 1), a = random_weight(3, cols, 1, 2), b = random_weight(rows, 2, 1, 3),
                       middle = random_weight(2, 3, 1, 4), delta = random_weight(rows, cols, 1, 5), own = random_weight(rows, 1, 1, 6);
-  const Vector<float> gain = Vector<float>::LinSpaced(rows, 0.5f, 2), bias = random_weight(rows, 1, 1, 7);
+  const Column<float> gain = Column<float>::LinSpaced(rows, 0.5f, 2), bias = random_weight(rows, 1, 1, 7);
   Plan<float> plan;
   plan.a = {a.data(), 3, cols}, plan.b = {b.data(), rows, 2}, plan.middle = {middle.data(), 2, 3};
   plan.scale = 0.5f, plan.input_map = std::make_shared<Reversed>(), plan.gain = {.factors = gain, .scales_bias = true};
@@ -178,7 +178,7 @@ TEST_CASE("a plan with all that a method may have is merged as it computes") {
   Weight<float> window(4, 11);
   merged.decode(7, 4, 30, 11, window.data(), 11);
   CHECK(window == dense(merged).block(7, 30, 4, 11));
-  CHECK(merged_bias(plan, bias).isApprox(Vector<float>(gain.asDiagonal() * bias + 0.5f * own), 4 * epsilon));
+  CHECK(merged_bias(plan, bias).isApprox(Column<float>(gain.asDiagonal() * bias + 0.5f * own), 4 * epsilon));
   CHECK_THROWS_AS(extract_update(plan, RankChoice::rank(2)), ValueError);
 
   plan.input_map = nullptr, plan.gain = {}, plan.delta = {};

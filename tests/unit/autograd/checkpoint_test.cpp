@@ -83,7 +83,7 @@ TEST_CASE("values of bf16 products are kept rounded, restored ones with the same
     if (compute == Compute::fp32) {
       CHECK(back == value);
     } else {
-      CHECK(back == value.unaryExpr([](float v) { return static_cast<float>(bfloat16(v)); }));
+      CHECK(back == value.unaryExpr([](float v) { return static_cast<float>(BFloat16(v)); }));
     }
   }
 }

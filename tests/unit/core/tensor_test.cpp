@@ -17,16 +17,16 @@ TEST_CASE("DType: every name leads back to its type") {
 TEST_CASE("StoredTensor: numbers of each type become float, other types are refused") {
   const std::vector<float> values{1.0f, -2.5f, 0.0f, 384.0f};
   const std::vector<double> doubles(values.begin(), values.end());
-  std::vector<half> halves;
-  std::vector<bfloat16> brains;
+  std::vector<Half> halves;
+  std::vector<BFloat16> brains;
   for (const float value : values) {
     halves.emplace_back(value);
     brains.emplace_back(value);
   }
   CHECK(to_floats(make_tensor<float>("x", {2, 2}, values)) == values);
   CHECK(to_floats(make_tensor<double>("x", {4}, doubles)) == values);
-  CHECK(to_floats(make_tensor<half>("x", {4}, halves)) == values);
-  CHECK(to_floats(make_tensor<bfloat16>("x", {1, 4}, brains)) == values);
+  CHECK(to_floats(make_tensor<Half>("x", {4}, halves)) == values);
+  CHECK(to_floats(make_tensor<BFloat16>("x", {1, 4}, brains)) == values);
   const std::vector<std::int32_t> whole{1, 2};
   CHECK_THROWS_WITH_AS(to_floats(make_tensor<std::int32_t>("x", {2}, whole)), doctest::Contains("I32"), FormatError);
   CHECK_THROWS_WITH_AS(make_tensor<float>("x", {3}, values), doctest::Contains("4 values but the shape [3]"), ShapeError);

@@ -68,27 +68,27 @@ int wrong_borders(unsigned largest, int exponent_bits, int mantissa_bits) {
 
 }  // namespace
 
-TEST_CASE("half: every pattern") { CHECK(wrong_patterns<half>(5, 10) == 0); }
-TEST_CASE("half: every border between two numbers") { CHECK(wrong_borders<half>(0x7bff, 5, 10) == 0); }
-TEST_CASE("bfloat16: every pattern") { CHECK(wrong_patterns<bfloat16>(8, 7) == 0); }
-TEST_CASE("bfloat16: every border between two numbers") { CHECK(wrong_borders<bfloat16>(0x7f7f, 8, 7) == 0); }
+TEST_CASE("half: every pattern") { CHECK(wrong_patterns<Half>(5, 10) == 0); }
+TEST_CASE("half: every border between two numbers") { CHECK(wrong_borders<Half>(0x7bff, 5, 10) == 0); }
+TEST_CASE("bfloat16: every pattern") { CHECK(wrong_patterns<BFloat16>(8, 7) == 0); }
+TEST_CASE("bfloat16: every border between two numbers") { CHECK(wrong_borders<BFloat16>(0x7f7f, 8, 7) == 0); }
 
 TEST_CASE("half and bfloat16: overflow, underflow, NaN") {
-  CHECK(half(65504.0f).bits == 0x7bff);
-  CHECK(half(65519.996f).bits == 0x7bff);
-  CHECK(half(65520.0f).bits == 0x7c00);
-  CHECK(half(-1e30f).bits == 0xfc00);
-  CHECK(half(0x1p-26f).bits == 0);
-  CHECK(half(-0.0f).bits == 0x8000);
-  CHECK(bfloat16(std::numeric_limits<float>::max()).bits == 0x7f80);
-  CHECK(bfloat16(-infinity).bits == 0xff80);
-  CHECK(std::isnan(static_cast<float>(half(std::nanf("")))));
-  CHECK(std::isnan(static_cast<float>(bfloat16(std::bit_cast<float>(0x7f800001u)))));
+  CHECK(Half(65504.0f).bits == 0x7bff);
+  CHECK(Half(65519.996f).bits == 0x7bff);
+  CHECK(Half(65520.0f).bits == 0x7c00);
+  CHECK(Half(-1e30f).bits == 0xfc00);
+  CHECK(Half(0x1p-26f).bits == 0);
+  CHECK(Half(-0.0f).bits == 0x8000);
+  CHECK(BFloat16(std::numeric_limits<float>::max()).bits == 0x7f80);
+  CHECK(BFloat16(-infinity).bits == 0xff80);
+  CHECK(std::isnan(static_cast<float>(Half(std::nanf("")))));
+  CHECK(std::isnan(static_cast<float>(BFloat16(std::bit_cast<float>(0x7f800001u)))));
 }
 
 TEST_CASE("half and bfloat16 convert in constant expressions") {
-  static_assert(half(1.0f).bits == 0x3c00 && bfloat16(1.0f).bits == 0x3f80);
-  static_assert(static_cast<float>(half(0.1f)) == 0x1.998p-4f && static_cast<float>(bfloat16(0.1f)) == 0x1.9ap-4f);
+  static_assert(Half(1.0f).bits == 0x3c00 && BFloat16(1.0f).bits == 0x3f80);
+  static_assert(static_cast<float>(Half(0.1f)) == 0x1.998p-4f && static_cast<float>(BFloat16(0.1f)) == 0x1.9ap-4f);
 }
 
 TEST_CASE("round_up and ceil_div at multiples and around them") {

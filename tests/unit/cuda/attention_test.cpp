@@ -15,7 +15,7 @@ namespace {
 Activation<float> rounded_matrix(Index rows, Index cols, std::uint64_t stream, float scale = 1) {
   Activation<float> m(rows, cols);
   const auto numbers = random_numbers(rows * cols, stream, -scale, scale);
-  for (std::size_t i = 0; i < numbers.size(); ++i) m.data()[i] = bfloat16(numbers[i]);
+  for (std::size_t i = 0; i < numbers.size(); ++i) m.data()[i] = BFloat16(numbers[i]);
   return m;
 }
 

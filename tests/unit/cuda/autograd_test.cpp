@@ -47,7 +47,7 @@ struct Block {
   std::vector<std::int32_t> targets;
 
   explicit Block(Compute compute = Compute::bf16) {
-    const auto add = [&](AnyMatrix weight, Vector<float> bias = {}) {
+    const auto add = [&](AnyMatrix weight, Column<float> bias = {}) {
       layers.emplace_back(AnyLinear(std::move(weight), std::move(bias)));
       layers.back().base.set_compute(compute);
       updates.push_back(random_update(layers.back().in_features(), layers.back().out_features(), 4, 50 + layers.size()));

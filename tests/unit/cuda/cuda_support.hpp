@@ -50,11 +50,11 @@ struct Rows {
         stride(round_up(col_count, 32)),
         rows(static_cast<int>(row_count)),
         cols(static_cast<int>(col_count)) {
-    cuda::ToBfloat16 kernel{x.data(), col_count, rows, cols, factor, reinterpret_cast<bfloat16*>(memory.data()), stride};
+    cuda::ToBfloat16 kernel{x.data(), col_count, rows, cols, factor, reinterpret_cast<BFloat16*>(memory.data()), stride};
     launch(machine, kernel);
   }
 
-  const bfloat16* data() const { return reinterpret_cast<const bfloat16*>(memory.data()); }
+  const BFloat16* data() const { return reinterpret_cast<const BFloat16*>(memory.data()); }
   float at(Index row, Index col) const { return data()[row * stride + col]; }
   cuda::Operand operand() const { return {data(), stride, cols}; }
   /// Rows of s B: the depth runs along a row. Transposed, of A: it runs down the rows.
@@ -70,9 +70,9 @@ struct JoinedRows {
     const Index at = round_up(front.cols, 32) + gap, stride = at + round_up(back.cols, 32);
     const std::vector<float> others = random_numbers(front.rows * stride, 9);
     memory.resize(static_cast<std::size_t>(front.rows * stride / 8));
-    auto* const data = reinterpret_cast<bfloat16*>(memory.data());
+    auto* const data = reinterpret_cast<BFloat16*>(memory.data());
     launch(machine, cuda::ToBfloat16{others.data(), stride, front.rows, static_cast<int>(stride), 1, data, stride});
-    const auto put = [&](const Rows& rows, bfloat16* to) {
+    const auto put = [&](const Rows& rows, BFloat16* to) {
       std::vector<float> numbers;
       for (Index i = 0; i < rows.rows; ++i)
         for (Index k = 0; k < rows.cols; ++k) numbers.push_back(rows.at(i, k));

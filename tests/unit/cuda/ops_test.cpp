@@ -56,7 +56,7 @@ constexpr double few_ulps = 4e-6;
 TEST_CASE("RMSNorm and its gradients, as the CPU's") {
   for (const Index n : {1, 33, 300}) {
     const auto x = matrix(n, 5, 1), g = matrix(n, 5, 2);
-    const Vector<float> w = matrix(n, 1, 3);
+    const Column<float> w = matrix(n, 1, 3);
     const auto expected = rms_norm_forward(x, w, 1e-5f);
     CHECK(difference(result_of(5 * n, [&](float* y) { return cuda::RmsNormForward{x.data(), w.data(), static_cast<int>(n), 5, 1e-5f, y}; }),
                      expected) < few_ulps);
@@ -130,9 +130,9 @@ TEST_CASE("rows of an embedding in every number of bits") {
   const auto q8 = quantize<Q8_0>(dense);
   check(cuda::to_chunks(q4.source()), q4);
   check(cuda::to_chunks(q8.source()), q8);
-  std::vector<bfloat16> brain;
-  for (const float x : numbers) brain.push_back(bfloat16(x));
-  const DenseSource<bfloat16> rounded(brain.data(), 9, 70);
+  std::vector<BFloat16> brain;
+  for (const float x : numbers) brain.push_back(BFloat16(x));
+  const DenseSource<BFloat16> rounded(brain.data(), 9, 70);
   check(cuda::to_bfloat16_chunks(rounded), rounded);
 }
 

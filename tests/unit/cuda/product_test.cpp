@@ -59,7 +59,7 @@ struct Expected {
         double value;
         if (k < of_base) {
           value = dense[static_cast<std::size_t>(transposed ? k * w.cols() + i : i * w.cols() + k)];
-          if (rounds) value = static_cast<float>(bfloat16(static_cast<float>(value)));
+          if (rounds) value = static_cast<float>(BFloat16(static_cast<float>(value)));
         } else {
           value = static_cast<double>(transposed ? adapter->at(k - of_base, i) : adapter->at(i, k - of_base));
         }
@@ -133,7 +133,7 @@ void check_many(Format format, Index rows, Index cols, Index tokens, Index rank,
 
 /// ProductFew rounds levels, not what scales make of them.
 Base with_rounded_levels(Base base) {
-  for (float& level : base.blocks.source.table) level = bfloat16(level);
+  for (float& level : base.blocks.source.table) level = BFloat16(level);
   return base;
 }
 
@@ -181,7 +181,7 @@ class SlicingGpu : public simt_test::ModelGpu {
   SlicingGpu(simt_test::Schedule schedule, Index room, bool accumulates)
       : ModelGpu(schedule), memory_(static_cast<std::size_t>(room / 8)), room_(room), accumulates_(accumulates) {}
 
-  cuda::SliceBuffer slice() const override { return {reinterpret_cast<bfloat16*>(const_cast<cuda::Word4*>(memory_.data())), room_}; }
+  cuda::SliceBuffer slice() const override { return {reinterpret_cast<BFloat16*>(const_cast<cuda::Word4*>(memory_.data())), room_}; }
   void multiply(const cuda::DenseProduct& dense) override {
     if (!accumulates_) CHECK(!dense.accumulate);  // no product of the update's own
     multiply_dense(dense);
@@ -242,7 +242,7 @@ TEST_CASE("packing moves codes and scales and changes no number") {
           if (view.bits == 16) cuda::decode_part<16>(codes, part, view.table, cuda::scale_of(view, at), out);
           for (int j = 0; j < 8; ++j) {
             const float number = expected[static_cast<std::size_t>(chunk * 32 + part * 8 + j)];
-            CHECK(out[j] == doctest::Approx(format == brain ? static_cast<float>(bfloat16(number)) : number).epsilon(2e-7));
+            CHECK(out[j] == doctest::Approx(format == brain ? static_cast<float>(BFloat16(number)) : number).epsilon(2e-7));
           }
         }
     }

@@ -55,7 +55,7 @@ struct Divergent {
 /// C = A B for one warp, from rows of shared memory, by each of the four ways to load a factor.
 struct OneMma {
   static constexpr int most_threads = 32;
-  const bfloat16 *a, *b;  // [16, 16] each, row-major
+  const BFloat16 *a, *b;  // [16, 16] each, row-major
   bool a_transposed, b_transposed;
   float* c;
 
@@ -102,7 +102,7 @@ template <int N, bool Transposed>
 struct OneWgmma {
   static constexpr bool needs_wgmma = true;
   static constexpr int most_threads = 128, a_words = 64 * 8;
-  const bfloat16 *a, *b;  // [64, 16] and [N, 16], row-major
+  const BFloat16 *a, *b;  // [64, 16] and [N, 16], row-major
   Fault fault;
   float* c;  // [64, N]
 
@@ -111,7 +111,7 @@ struct OneWgmma {
   template <class Simt>
   void operator()(Simt& t) const {
     auto* const shared = &cuda::swizzled_shared_as<cuda::Word4>(t);
-    auto* const numbers = reinterpret_cast<bfloat16*>(shared);
+    auto* const numbers = reinterpret_cast<BFloat16*>(shared);
     const auto place = [](int row, int column) { return cuda::swizzled_word(row, column / 8, 64) * 8 + column % 8; };
     for (int i = t.thread(); i < 64 * 16; i += 128) numbers[Transposed ? place(i % 16, i / 16) : place(i / 16, i % 16)] = a[i];
     for (int i = t.thread(); i < N * 16; i += 128) numbers[a_words * 8 + place(i / 16, i % 16)] = b[i];
@@ -122,7 +122,7 @@ struct OneWgmma {
     if (fault != Fault::no_wgmma_fence) t.wgmma_fence();
     t.template wgmma<Transposed>(sums, cuda::matrix_descriptor(at, 8192, 1024), cuda::matrix_descriptor(at + 16 * a_words, 8192, 1024));
     t.wgmma_commit();
-    if (fault == Fault::refilled_early) numbers[8 * (t.thread() + 1)] = bfloat16(7.0f);
+    if (fault == Fault::refilled_early) numbers[8 * (t.thread() + 1)] = BFloat16(7.0f);
     if (fault != Fault::never_waited && fault != Fault::read_early) t.wgmma_wait(sums);
     for (int i = 0; i < N / 2; ++i) c[cuda::wgmma_row(t.thread(), i) * N + cuda::wgmma_column(t.thread(), i)] = sums[i];
     if (fault == Fault::read_early) t.wgmma_wait(sums);
@@ -130,7 +130,7 @@ struct OneWgmma {
 };
 
 template <int N, bool Transposed>
-std::vector<float> one_wgmma(const simt_test::Schedule& schedule, Fault fault, const bfloat16* a, const bfloat16* b) {
+std::vector<float> one_wgmma(const simt_test::Schedule& schedule, Fault fault, const BFloat16* a, const BFloat16* b) {
   std::vector<float> c(64 * N);
   Machine machine(schedule);
   launch(machine, OneWgmma<N, Transposed>{a, b, fault, c.data()});
@@ -139,10 +139,10 @@ std::vector<float> one_wgmma(const simt_test::Schedule& schedule, Fault fault, c
 
 template <int N, bool Transposed>
 void check_wgmma() {
-  std::vector<bfloat16> a(64 * 16), b(N * 16);
+  std::vector<BFloat16> a(64 * 16), b(N * 16);
   const auto x = random_numbers(64 * 16, 1), y = random_numbers(N * 16, 2);
-  for (std::size_t i = 0; i < a.size(); ++i) a[i] = bfloat16(x[i]);
-  for (std::size_t i = 0; i < b.size(); ++i) b[i] = bfloat16(y[i]);
+  for (std::size_t i = 0; i < a.size(); ++i) a[i] = BFloat16(x[i]);
+  for (std::size_t i = 0; i < b.size(); ++i) b[i] = BFloat16(y[i]);
   for (const auto& schedule : simt_test::schedules) {
     const auto run = [&](Fault fault) { return one_wgmma<N, Transposed>(schedule, fault, a.data(), b.data()); };
     const auto c = run(Fault::none);
@@ -200,11 +200,11 @@ TEST_CASE("an asynchronous copy lands at its wait at the latest, and not before 
 }
 
 TEST_CASE("fragments of a tensor core's product, loaded as they lie and transposed") {
-  alignas(16) bfloat16 a[256], b[256], a_transposed[256], b_transposed[256];
+  alignas(16) BFloat16 a[256], b[256], a_transposed[256], b_transposed[256];
   const auto x = random_numbers(256, 1), y = random_numbers(256, 2);
   for (std::size_t i = 0; i < 256; ++i) {
-    a[i] = a_transposed[i % 16 * 16 + i / 16] = bfloat16(x[i]);  // (row, depth)
-    b[i] = b_transposed[i % 16 * 16 + i / 16] = bfloat16(y[i]);  // (column, depth)
+    a[i] = a_transposed[i % 16 * 16 + i / 16] = BFloat16(x[i]);  // (row, depth)
+    b[i] = b_transposed[i % 16 * 16 + i / 16] = BFloat16(y[i]);  // (column, depth)
   }
   for (const bool turn_a : {false, true})
     for (const bool turn_b : {false, true}) {

@@ -115,7 +115,7 @@ TEST_CASE("several adapters of mixed ranks in one batch: shrink, expand, and the
         sum += static_cast<double>(left) * static_cast<double>(right);
         magnitude += std::abs(static_cast<double>(left) * static_cast<double>(right));
       };
-      for (Index k = 0; k < in; ++k) add(bfloat16(dense[static_cast<std::size_t>(i * in + k)]), batch.x.at(t, k));
+      for (Index k = 0; k < in; ++k) add(BFloat16(dense[static_cast<std::size_t>(i * in + k)]), batch.x.at(t, k));
       if (adapter >= 0)
         for (Index k = 0; k < batch.ranks[static_cast<std::size_t>(adapter)]; ++k)
           add(batch.b[static_cast<std::size_t>(adapter)].at(i, k), h16.at(t, k));

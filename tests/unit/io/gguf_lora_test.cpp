@@ -120,12 +120,12 @@ TEST_CASE("gguf adapters: another scale, rank or element type keeps the update")
   CHECK(update(after.layers.at("model.layers.0.self_attn.v_proj")).isApprox(update(v), 1e-6f));
   CHECK(update(after.layers.at("model.layers.0.self_attn.q_proj")) == update(mixed.layers.at("model.layers.0.self_attn.q_proj")));
 
-  const std::vector<bfloat16> brains(12, bfloat16(1.5f));
-  const std::vector<half> halves(10, half(0.25f));
+  const std::vector<BFloat16> brains(12, BFloat16(1.5f));
+  const std::vector<Half> halves(10, Half(0.25f));
   const std::vector<double> doubles(16, 0.1);
   mixed = adapter();
   mixed.layers["model.layers.0.self_attn.v_proj"] =
-      lora_tensors(make_tensor<half>("", {2, 5}, halves), make_tensor<bfloat16>("", {6, 2}, brains), 3);
+      lora_tensors(make_tensor<Half>("", {2, 5}, halves), make_tensor<BFloat16>("", {6, 2}, brains), 3);
   mixed.layers["model.layers.0.self_attn.q_proj"].b() = make_tensor<double>("", {8, 2}, doubles);
   const Adapter typed = Parts(mixed).load();
   CHECK(typed.layers.at("model.layers.0.self_attn.v_proj").a().dtype == DType::f16);

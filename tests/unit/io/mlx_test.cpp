@@ -90,8 +90,8 @@ TEST_CASE("mlx: adapters of the last blocks, of embeddings, with DoRA, in bf16")
   dora.refused("unexpected tensor \"model.layers.0.self_attn.q_proj.m\"; fine_tune_type is lora");
 
   MlxFolder brain;
-  const std::vector<bfloat16> values{bfloat16(1.0f), bfloat16(2.0f), bfloat16(3.0f), bfloat16(4.0f), bfloat16(5.0f), bfloat16(6.0f)};
-  brain.tensors[1] = make_tensor<bfloat16>(brain.tensors[1].name, {2, 3}, values);
+  const std::vector<BFloat16> values{BFloat16(1.0f), BFloat16(2.0f), BFloat16(3.0f), BFloat16(4.0f), BFloat16(5.0f), BFloat16(6.0f)};
+  brain.tensors[1] = make_tensor<BFloat16>(brain.tensors[1].name, {2, 3}, values);
   CHECK(brain.load().layers.begin()->second.b().dtype == DType::bf16);
   CHECK(to_weight(brain.load().layers.begin()->second.b())(2, 1) == 6.0f);
 }

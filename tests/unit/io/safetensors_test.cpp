@@ -33,9 +33,9 @@ std::string safetensors_complaint(const std::string& bytes) {
 std::vector<StoredTensor> some_tensors() {
   const std::vector<float> floats{1, 2, 3, 4, 5, 6};
   const std::vector<std::uint8_t> bytes{1, 2, 3};
-  const std::vector<bfloat16> brains{bfloat16(1.5f)};
+  const std::vector<BFloat16> brains{BFloat16(1.5f)};
   return {make_tensor<std::uint8_t>("z", {3}, bytes), make_tensor<float>("b.\"quoted\"\n", {2, 3}, floats),
-          make_tensor<bfloat16>("scalar", {}, brains), make_tensor<float>("a", {6}, floats), make_tensor<float>("empty", {0, 7}, {})};
+          make_tensor<BFloat16>("scalar", {}, brains), make_tensor<float>("a", {6}, floats), make_tensor<float>("empty", {0, 7}, {})};
 }
 
 }  // namespace

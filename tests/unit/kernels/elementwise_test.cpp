@@ -115,7 +115,7 @@ TEST_CASE("bfloat16 bits are those of the type, whatever the target") {
     for (std::size_t i = 0; i < x.size() && i < std::size(special); ++i) x[x.size() - 1 - i] = std::bit_cast<float>(special[i]);
     std::vector<std::uint16_t> bits(x.size());
     e.to_bfloat16(x.data(), n, bits.data());
-    for (std::size_t i = 0; i < x.size(); ++i) CHECK(bits[i] == bfloat16(x[i]).bits);
+    for (std::size_t i = 0; i < x.size(); ++i) CHECK(bits[i] == BFloat16(x[i]).bits);
   });
 }
 

@@ -27,7 +27,7 @@ QuantizedMatrix<Format> random_blocks(Index rows, Index cols, std::initializer_l
       if (at < 0)
         bytes[b * Format::block_bytes] = static_cast<std::byte>(120 + random.bits() % 8);
       else
-        quant::store(bytes + b * Format::block_bytes + at, half(random.uniform(-1.0f, 1.0f)));
+        quant::store(bytes + b * Format::block_bytes + at, Half(random.uniform(-1.0f, 1.0f)));
     }
   return QuantizedMatrix<Format>(rows, cols, std::move(buffer));
 }
@@ -172,8 +172,8 @@ TEST_CASE("few tokens: scales at odd addresses, as a mapped file may have them")
 TEST_CASE("few tokens: dense parts that end inside a chunk, rows far apart") {
   const Index rows = 7, stride = 301;
   const auto w = random_floats((rows - 1) * stride + 300, 1);  // ends with the last row
-  std::vector<bfloat16> brain(w.begin(), w.end());
-  std::vector<half> small(w.begin(), w.end());
+  std::vector<BFloat16> brain(w.begin(), w.end());
+  std::vector<Half> small(w.begin(), w.end());
   for (Index depth : {1, 7, 8, 31, 32, 33, 48, 63, 65, 300}) {
     const auto x = random_floats(depth * 8, 7);
     const auto check_dense = [&](const auto& source) {
@@ -191,8 +191,8 @@ TEST_CASE("few tokens: dense parts that end inside a chunk, rows far apart") {
       });
     };
     check_dense(DenseSource<float>(w.data(), rows, depth, stride));
-    check_dense(DenseSource<bfloat16>(brain.data(), rows, depth, stride));
-    check_dense(DenseSource<half>(small.data(), rows, depth, stride));
+    check_dense(DenseSource<BFloat16>(brain.data(), rows, depth, stride));
+    check_dense(DenseSource<Half>(small.data(), rows, depth, stride));
   }
 }
 
@@ -205,7 +205,7 @@ TEST_CASE("few tokens: 8-bit sums are exact at the ends of their range") {
     if (kind == 3) std::copy_n(quant::iq4_table.begin(), 16, b.source.table.begin());
     const Index size = b.source.block_bytes;
     for (Index i = 0; i < rows * depth / 32; ++i) {
-      const half one(1.0f), three(-3.0f);
+      const Half one(1.0f), three(-3.0f);
       std::byte* block = b.data.data() + i * size;
       std::memcpy(block, &one.bits, 2);
       if (kind == 1) std::memcpy(block + 2, &three.bits, 2);

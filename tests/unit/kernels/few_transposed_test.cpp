@@ -40,7 +40,7 @@ template <class S>
 void check_transposed(const S& source, const Weight<float>& dense, Index tokens) {
   const Index rows = dense.cols(), ldy = rows + 3;
   const Activation<float> x = random_weight(dense.rows(), tokens, 7);
-  const Vector<float> scale = random_weight(rows, 1, 8), bias = random_weight(rows, 1, 9);
+  const Column<float> scale = random_weight(rows, 1, 8), bias = random_weight(rows, 1, 9);
   Activation<float> y = random_weight(ldy, tokens, 10);
   const Activation<float> before = y;
   const kernels::Columns part{x.data(), x.outerStride(), x.rows()};
@@ -63,9 +63,9 @@ TEST_CASE("few tokens times a transposed matrix: every kind of storage, at sizes
         CAPTURE(rows);
         const Weight<float> w = random_weight(depth, rows, 1);
         check_transposed(DenseSource<float>(w.data(), depth, rows), w, tokens);
-        std::vector<bfloat16> rounded(w.data(), w.data() + w.size());
-        const Weight<float> dense = w.unaryExpr([](float v) { return static_cast<float>(bfloat16(v)); });
-        check_transposed(DenseSource<bfloat16>(rounded.data(), depth, rows), dense, tokens);
+        std::vector<BFloat16> rounded(w.data(), w.data() + w.size());
+        const Weight<float> dense = w.unaryExpr([](float v) { return static_cast<float>(BFloat16(v)); });
+        check_transposed(DenseSource<BFloat16>(rounded.data(), depth, rows), dense, tokens);
         const auto nf4 = quantize<Nf4<64>>(w);
         check_transposed(nf4, dequantize(nf4), tokens);
         const auto q4 = quantize<Q4_1>(w);

@@ -71,7 +71,7 @@ inline Blocks ggml(Index rows, Index cols, int bits, bool has_offset, std::uint6
   const Index head = has_offset ? 4 : 2, size = head + bits * 4, count = rows * cols / 32;
   fill(b.data, static_cast<std::size_t>(count * size), random);
   for (Index i = 0; i < count; ++i) {
-    const half scale(random.uniform(0.01f, 0.02f)), offset(random.uniform(-0.1f, 0.0f));
+    const Half scale(random.uniform(0.01f, 0.02f)), offset(random.uniform(-0.1f, 0.0f));
     std::memcpy(b.data.data() + i * size, &scale.bits, 2);
     if (has_offset) std::memcpy(b.data.data() + i * size + 2, &offset.bits, 2);
   }
@@ -97,7 +97,7 @@ inline Blocks super_blocks(Index rows, Index cols, std::uint64_t seed) {
   const Index head = 32, size = head + 128, count = rows * cols / 256;
   fill(b.data, static_cast<std::size_t>(count * size), random);
   for (Index i = 0; i < count * 8; ++i) {
-    const half scale(random.uniform(0.01f, 0.02f)), offset(random.uniform(-0.2f, 0.0f));
+    const Half scale(random.uniform(0.01f, 0.02f)), offset(random.uniform(-0.2f, 0.0f));
     std::memcpy(b.data.data() + i / 8 * size + i % 8 * 4, &scale.bits, 2);
     std::memcpy(b.data.data() + i / 8 * size + i % 8 * 4 + 2, &offset.bits, 2);
   }

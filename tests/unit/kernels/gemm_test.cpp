@@ -76,13 +76,13 @@ TEST_CASE("no rows, no tokens, no depth") {
 TEST_CASE("16-bit dense sources, straight and transposed") {
   for (auto [rows, depth, tokens] : {std::array<Index, 3>{50, 77, 9}, {17, 130, 11}}) {
     const auto w = random_floats(rows * depth, 1);
-    std::vector<bfloat16> brain(w.size());
-    std::vector<half> small(w.size());
-    for (std::size_t i = 0; i < w.size(); ++i) brain[i] = bfloat16(w[i]), small[i] = half(w[i]);
-    check_product(DenseSource<bfloat16>(brain.data(), rows, depth), tokens);
-    check_product(DenseSource<half>(small.data(), rows, depth), tokens);
-    check_product(transposed(DenseSource<bfloat16>(brain.data(), rows, depth)), tokens);
-    check_product(transposed(DenseSource<half>(small.data(), rows, depth)), tokens);
+    std::vector<BFloat16> brain(w.size());
+    std::vector<Half> small(w.size());
+    for (std::size_t i = 0; i < w.size(); ++i) brain[i] = BFloat16(w[i]), small[i] = Half(w[i]);
+    check_product(DenseSource<BFloat16>(brain.data(), rows, depth), tokens);
+    check_product(DenseSource<Half>(small.data(), rows, depth), tokens);
+    check_product(transposed(DenseSource<BFloat16>(brain.data(), rows, depth)), tokens);
+    check_product(transposed(DenseSource<Half>(small.data(), rows, depth)), tokens);
   }
 }
 

@@ -57,7 +57,7 @@ std::vector<float> hard_numbers(Index count, Index block) {
         value = std::ldexp(random.normal(), -120 - static_cast<int>(random.bits() % 30));
         break;
       default:
-        value = i % 5 == 0 ? tiny : static_cast<float>(bfloat16(random.normal()));
+        value = i % 5 == 0 ? tiny : static_cast<float>(BFloat16(random.normal()));
     }
   }
   return x;
@@ -137,7 +137,7 @@ std::vector<float> ggml_numbers(Index count) {
         value = std::abs(random.normal()) * 1e-6f;
         break;
       default:
-        value = i % 32 == 3 ? -0.0f : std::abs(static_cast<float>(bfloat16(random.normal()))) * (i % 7 == 0 ? 0.0f : 1.0f);
+        value = i % 32 == 3 ? -0.0f : std::abs(static_cast<float>(BFloat16(random.normal()))) * (i % 7 == 0 ? 0.0f : 1.0f);
     }
   }
   return x;
@@ -200,7 +200,7 @@ void check_decode(BlockSource source) {
     CHECK((target.decode_float == nullptr) == (target.decode_bfloat16 == nullptr));
     if (target.decode_float == nullptr) return;
     check_decode<float>(source, target.decode_float);
-    check_decode<bfloat16>(source, target.decode_bfloat16);
+    check_decode<BFloat16>(source, target.decode_bfloat16);
   });
 }
 

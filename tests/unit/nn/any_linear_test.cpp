@@ -17,9 +17,9 @@ using namespace nn_test;
 
 namespace {
 
-StoredMatrix<bfloat16> as_bfloat16(const Weight<float>& w) {
+StoredMatrix<BFloat16> as_bfloat16(const Weight<float>& w) {
   Buffer buffer = Buffer::allocate(static_cast<std::size_t>(w.size()) * 2);
-  for (Index i = 0; i < w.size(); ++i) buffer.mutable_as<bfloat16>()[i] = bfloat16(w.data()[i]);
+  for (Index i = 0; i < w.size(); ++i) buffer.mutable_as<BFloat16>()[i] = BFloat16(w.data()[i]);
   return {w.rows(), w.cols(), buffer};
 }
 
@@ -31,14 +31,14 @@ struct Case {
 
 std::vector<Case> cases() {
   const Weight<float> w = random<float>(48, 64, 1);
-  const Vector<float> bias = random<float>(48, 1, 2);
+  const Column<float> bias = random<float>(48, 1, 2);
   const auto nf4 = quantize<Nf4<64, DoubleQuant>>(w);
   const auto q4_1 = quantize<Q4_1>(w);
   const auto bf16 = as_bfloat16(w);
   Weight<float> rounded(48, 64);
   bf16.decode(0, 48, 0, 64, rounded.data(), 64);
   return {{Linear{w, bias}, w},
-          {FrozenLinear<bfloat16>{bf16, bias}, rounded},
+          {FrozenLinear<BFloat16>{bf16, bias}, rounded},
           {QuantizedLinear{nf4, bias}, dequantize(nf4)},
           {QuantizedLinear{q4_1, bias}, dequantize(q4_1)}};
 }
@@ -52,7 +52,7 @@ static_assert(HasSource<AnyLinear>);
 TEST_CASE("AnyLinear gives what the layer that it holds gives") {
   const auto x = random<float>(64, 5, 3);
   for (auto& [layer, w] : cases()) {
-    const Vector<float> bias = layer.bias().value;
+    const Column<float> bias = layer.bias().value;
     const Activation<float> expected = (w * x).colwise() + bias;
     CHECK(layer(x).isApprox(expected, product_tolerance));
     CHECK(layer(Var{Activation<float>(x)}).value().isApprox(expected, product_tolerance));
@@ -85,7 +85,7 @@ TEST_CASE("AdaptedLinear runs bare or with an update that is exchanged by pointe
     CHECK(adapted.forward(x) == layer(x));
     for (LoraWeights<float>* update : {&first, &second}) {
       const Weight<float> full = w + update->scale * update->b.value * update->a.value;
-      const Activation<float> expected = (full * x).colwise() + Vector<float>(layer.bias().value);
+      const Activation<float> expected = (full * x).colwise() + Column<float>(layer.bias().value);
       CHECK(adapted.forward(x, update).isApprox(expected, product_tolerance));
       update->a.gradient().setZero();
       update->b.gradient().setZero();

@@ -32,7 +32,7 @@ S epsilon() {
 /// A layer whose B and m have moved away from where they began.
 template <class S>
 auto moved_layer(double dropout = 0) {
-  DoraLinear layer{Linear<S>(random_weight<S>(9, 14, 1), Vector<S>::LinSpaced(9, -1, 1)),
+  DoraLinear layer{Linear<S>(random_weight<S>(9, 14, 1), Column<S>::LinSpaced(9, -1, 1)),
                    {.rank = 3, .alpha = 5, .dropout = dropout, .seed = 2}};
   layer.b().value = random_weight<S>(9, 3, 3);
   layer.magnitude().value.array() *= random_weight<S>(9, 1, 4).array() + S(1);
@@ -47,9 +47,9 @@ auto direction(const Layer& layer) {
 
 /// DoRA with n fixed: what the paper differentiates.
 struct FixedNorms : LoraWeights<double> {
-  FixedNorms(const DoraWeights<double>& of, Vector<double> n) : LoraWeights<double>(of), magnitude(of.magnitude), norms(std::move(n)) {}
+  FixedNorms(const DoraWeights<double>& of, Column<double> n) : LoraWeights<double>(of), magnitude(of.magnitude), norms(std::move(n)) {}
   Parameter<double> magnitude;
-  Vector<double> norms;
+  Column<double> norms;
 
   Plan<double> plan(const PlanRequest<double>& request) {
     Plan<double> plan = LoraWeights<double>::plan(request);
@@ -72,7 +72,7 @@ struct FixedNorms : LoraWeights<double> {
 
 TEST_CASE("norms by factors are the norms of the rows of W + s B A") {
   auto layer = moved_layer<double>();
-  const Vector<double> expected = direction(layer).rowwise().norm();
+  const Column<double> expected = direction(layer).rowwise().norm();
   CHECK(layer.update().norms(lowrank::detail::layer_view(layer.base())).isApprox(expected, 64 * epsilon<double>()));
 }
 
@@ -93,7 +93,7 @@ TEST_CASE("DoRA computes (m / n) ∘ (W + s B A) x + b with and without a tape, 
   auto layer = moved_layer<float>();
   const auto x = random_columns<float>(14, 6, 7);
   const Weight<float> v = direction(layer);
-  const Vector<float> gain = layer.magnitude().value.col(0).cwiseQuotient(v.rowwise().norm());
+  const Column<float> gain = layer.magnitude().value.col(0).cwiseQuotient(v.rowwise().norm());
   const Activation<float> expected = (gain.asDiagonal() * (v * x)).colwise() + layer.base().bias().value.col(0);
   CHECK(layer(x).isApprox(expected, 32 * epsilon<float>()));
   Tape<float> tape;
@@ -127,7 +127,7 @@ TEST_CASE("dropout is on the input of the direction alone: W x + b + (g - 1) W d
   const Activation<double> y = layer(tape.variable(x)).value();
   const Activation<double> d = dropout_forward(x, 0.5, {layer.update().dropout.seed, 0});
   const Weight<double> v = direction(layer), w = layer.base().weight().value;
-  const Vector<double> gain = layer.magnitude().value.col(0).cwiseQuotient(v.rowwise().norm());
+  const Column<double> gain = layer.magnitude().value.col(0).cwiseQuotient(v.rowwise().norm());
   const Activation<double> expected = ((w * x - w * d + gain.asDiagonal() * (v * d)).colwise() + layer.base().bias().value.col(0)).eval();
   CHECK(y.isApprox(expected, 64 * epsilon<double>()));
 }
@@ -147,7 +147,7 @@ TEST_CASE("a row of zeros has no direction: it gives zero and no gradient that i
 TEST_CASE("layers together: DoRA over a base with a bias, and a bias of B, give what they give alone, forward and backward") {
   for (const bool zero_length : {false, true}) {
     const Weight<float> w = random_weight<float>(40, 64, 13);
-    AdaptedLinear first{AnyLinear(AnyMatrix(quantize<Nf4<32>>(w)), Vector<float>::LinSpaced(40, -1, 1))},
+    AdaptedLinear first{AnyLinear(AnyMatrix(quantize<Nf4<32>>(w)), Column<float>::LinSpaced(40, -1, 1))},
         second{AnyLinear(AnyMatrix(quantize<Q4_1>(w)))};
     first.base.bias().trainable = true;
     DoraWeights<float> a{make_lora<float>(64, 40, {.rank = 4, .alpha = 8, .seed = 1})};

@@ -35,7 +35,7 @@ struct Group {
   std::vector<LayerUse> uses;
 
   explicit Group(Compute compute) {
-    layers.emplace_back(AnyLinear(AnyMatrix(quantize<Nf4<32>>(random_weight(70, in, 1))), Vector<float>::LinSpaced(70, -1, 1)));
+    layers.emplace_back(AnyLinear(AnyMatrix(quantize<Nf4<32>>(random_weight(70, in, 1))), Column<float>::LinSpaced(70, -1, 1)));
     layers.emplace_back(AnyLinear(AnyMatrix(quantize<Q4_1>(random_weight(33, in, 2)))));
     layers.emplace_back(AnyLinear(Linear<float>(random_weight(17, in, 3))));
     layers.back().base.set_trainable(false);

@@ -33,13 +33,13 @@ StoredMatrix<Element> stored(const Weight<float>& w) {
 
 }  // namespace
 
-static_assert(LinearLayer<Linear<float>> && LinearLayer<Linear<double, 3, 5>> && LinearLayer<FrozenLinear<half>>);
-static_assert(HasSource<Linear<float>> && HasSource<FrozenLinear<bfloat16>>);
+static_assert(LinearLayer<Linear<float>> && LinearLayer<Linear<double, 3, 5>> && LinearLayer<FrozenLinear<Half>>);
+static_assert(HasSource<Linear<float>> && HasSource<FrozenLinear<BFloat16>>);
 static_assert(!LinearLayer<Weight<float>> && !LinearLayer<Parameter<float>>);
 
 TEST_CASE("Linear is W x + b, with and without a tape") {
   const Weight<float> w = random<float>(5, 7, 1);
-  const Vector<float> b = random<float>(5, 1, 2);
+  const Column<float> b = random<float>(5, 1, 2);
   Linear layer{w, b};
   const auto x = random<float>(7, 3, 3);
   const Activation<float> expected = (w * x).colwise() + b;
@@ -115,14 +115,14 @@ TEST_CASE("layers copy and move as values") {
   CHECK(moved(x) == before);
 }
 
-TEST_CASE_TEMPLATE("FrozenLinear reads its Buffer", Element, float, bfloat16, half) {
+TEST_CASE_TEMPLATE("FrozenLinear reads its Buffer", Element, float, BFloat16, Half) {
   const Weight<float> w = random<float>(9, 8, 12);
-  const FrozenLinear<Element> layer(stored<Element>(w), Vector<float>(random<float>(9, 1, 13)));
+  const FrozenLinear<Element> layer(stored<Element>(w), Column<float>(random<float>(9, 1, 13)));
   Weight<float> rounded(9, 8);
   layer.source().decode(0, 9, 0, 8, rounded.data(), 8);
   CHECK((rounded - w).cwiseAbs().maxCoeff() <= 0.5f / 128);
   const auto x = random<float>(8, 3, 14);
-  const Activation<float> expected = (rounded * x).colwise() + Vector<float>(layer.bias().value);
+  const Activation<float> expected = (rounded * x).colwise() + Column<float>(layer.bias().value);
   CHECK(epsilons(layer(x), expected, 8) < 1);
   FrozenLinear<Element> copy = layer;
   CHECK(copy.weight().data() == layer.weight().data());
@@ -131,7 +131,7 @@ TEST_CASE_TEMPLATE("FrozenLinear reads its Buffer", Element, float, bfloat16, ha
 }
 
 TEST_CASE("gradients of a frozen layer, its bias made trainable") {
-  FrozenLinear<bfloat16, double> layer(stored<bfloat16>(random<float>(5, 6, 15)), Vector<double>(random<double>(5, 1, 16)));
+  FrozenLinear<BFloat16, double> layer(stored<BFloat16>(random<float>(5, 6, 15)), Column<double>(random<double>(5, 1, 16)));
   layer.set_trainable(true);
   const auto references = parameters(layer);
   REQUIRE(references.size() == 1);
@@ -144,7 +144,7 @@ TEST_CASE("wrong shapes are named") {
   CHECK_THROWS_WITH_AS(layer(x), "[linear] x is [5, 2] but the layer expects in = 4; x is [in, tokens]", ShapeError);
   CHECK_THROWS_WITH_AS(layer(Var{Activation<float>(x)}), "[linear] x is [5, 2] but the layer expects in = 4; x is [in, tokens]",
                        ShapeError);
-  CHECK_THROWS_AS((Linear{Weight<float>(3, 4), Vector<float>(4)}), ShapeError);
+  CHECK_THROWS_AS((Linear{Weight<float>(3, 4), Column<float>(4)}), ShapeError);
   CHECK_THROWS_AS(Linear<float>(0, 3), ValueError);
-  CHECK_THROWS_AS((StoredMatrix<half>(3, 3, Buffer::allocate(17))), ShapeError);
+  CHECK_THROWS_AS((StoredMatrix<Half>(3, 3, Buffer::allocate(17))), ShapeError);
 }

@@ -33,7 +33,7 @@ TEST_CASE(
     "twice") {
   Weight<float> w(48, 64);
   fill_normal(w, 0.2, Random(1));
-  const AdaptedLinear layer{AnyLinear(AnyMatrix(quantize<Nf4<32>>(w)), Vector<float>::LinSpaced(48, -1, 1))};
+  const AdaptedLinear layer{AnyLinear(AnyMatrix(quantize<Nf4<32>>(w)), Column<float>::LinSpaced(48, -1, 1))};
   auto plain = random_update({.rank = 4}, 2), biased = random_update({.rank = 2, .lora_bias = true}, 3),
        dropped = random_update({.rank = 3, .dropout = 0.5, .seed = 7}, 8);
   DoraWeights<float> dora{random_update({.rank = 3}, 4)}, dropped_dora{random_update({.rank = 2, .dropout = 0.5, .seed = 9}, 10)};

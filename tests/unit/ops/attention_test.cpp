@@ -18,7 +18,7 @@ Activation<double> naive_attention(const Activation<double>& q, const Activation
     const Index first = t / queries * keys, seen = t % queries + keys - queries + 1;
     for (Index h = 0; h < shape.heads; ++h) {
       const Index kv = h / shape.group() * size;
-      Vector<double> p(seen);
+      Column<double> p(seen);
       for (Index j = 0; j < seen; ++j) p[j] = k.col(first + j).segment(kv, size).dot(q.col(t).segment(h * size, size));
       p = ((p.array() - p.maxCoeff()) / std::sqrt(static_cast<double>(size))).exp();
       y.col(t).segment(h * size, size).setZero();

@@ -13,7 +13,7 @@ template <class Format>
 void pin_dora_over(const std::string& theme) {
   pins::check_pinned("dora/" + theme, [](pins::Results& results) {
     pins::pin_dora(results,
-                   [](const Weight<float>& w, const Vector<float>& bias) { return QuantizedLinear<Format>(quantize<Format>(w), bias); });
+                   [](const Weight<float>& w, const Column<float>& bias) { return QuantizedLinear<Format>(quantize<Format>(w), bias); });
   });
 }
 

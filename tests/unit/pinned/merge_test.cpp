@@ -20,7 +20,7 @@ void pin_merge(pins::Results& results, const std::string& name, Layer layer, con
   pins::move_update(layer.update(), 6);
   const MergeReport report = merge(layer, policy);
   const double numbers[] = {report.update_norm, report.error_norm, report.relative_error, report.survived, report.codes_changed};
-  results.add(name + "/report", Eigen::Map<const Vector<double>>(numbers, 5));
+  results.add(name + "/report", Eigen::Map<const Column<double>>(numbers, 5));
   results.add(name + "/weight", numbers_of(layer.merged().source()));
   if (!layer.merged().bias().empty()) results.add(name + "/bias", layer.merged().bias().value);
   for (const Index tokens : {1, 9}) results.add(name + "/y", layer(pins::drawn_columns(layer.in_features(), tokens, 1)));
@@ -37,7 +37,7 @@ TEST_CASE("pinned: merged weights, LoRA and DoRA, dense, in bfloat16 and in NF4"
     const QuantizedLinear<Nf4<64>> nf4(quantize<Nf4<64>>(w), bias);
     const LoraOptions lora{.rank = 4, .alpha = 6, .seed = 5}, biased{.rank = 16, .alpha = 6, .lora_bias = true, .seed = 5};
     pin_merge(results, "lora/linear", LoraLinear{Linear<float>(w, bias), biased});
-    pin_merge(results, "lora/bfloat16", LoraLinear{FrozenLinear<bfloat16>(pins::rounded(w)), lora});
+    pin_merge(results, "lora/bfloat16", LoraLinear{FrozenLinear<BFloat16>(pins::rounded(w)), lora});
     pin_merge(results, "lora/nf4", LoraLinear{nf4, biased});
     pin_merge(results, "lora/nf4_search", LoraLinear{nf4, lora}, {.search = true});
     pin_merge(results, "dora/linear", DoraLinear{Linear<float>(w, bias), lora});

@@ -37,14 +37,14 @@ Activation<S> drawn_columns(Index rows, Index cols, std::uint64_t seed) {
   return x;
 }
 template <class S = float>
-Vector<S> drawn_vector(Index size, std::uint64_t seed) {
+Column<S> drawn_vector(Index size, std::uint64_t seed) {
   return drawn_weight<S>(size, 1, seed).col(0);
 }
 
-inline StoredMatrix<bfloat16> rounded(const Weight<float>& w) {
-  Buffer buffer = Buffer::allocate(static_cast<std::size_t>(w.size()) * sizeof(bfloat16));
-  for (Index i = 0; i < w.size(); ++i) buffer.mutable_as<bfloat16>()[i] = bfloat16(w.data()[i]);
-  return StoredMatrix<bfloat16>(w.rows(), w.cols(), std::move(buffer));
+inline StoredMatrix<BFloat16> rounded(const Weight<float>& w) {
+  Buffer buffer = Buffer::allocate(static_cast<std::size_t>(w.size()) * sizeof(BFloat16));
+  for (Index i = 0; i < w.size(); ++i) buffer.mutable_as<BFloat16>()[i] = BFloat16(w.data()[i]);
+  return StoredMatrix<BFloat16>(w.rows(), w.cols(), std::move(buffer));
 }
 
 /// A DoRA update's length, or null.
@@ -133,7 +133,7 @@ void pin_lora(Results& results, const MakeBase& make_base) {
   for (const bool has_bias : {false, true}) {
     for (const Index rank : {1, 4, 16}) {
       const Index in = rank == 4 ? 160 : 128, out = rank == 4 ? 50 : 72;
-      auto base = make_base(drawn_weight(out, in, 3), has_bias ? drawn_vector(out, 4) : Vector<float>());
+      auto base = make_base(drawn_weight(out, in, 3), has_bias ? drawn_vector(out, 4) : Column<float>());
       LoraLinear layer{base, {.rank = rank, .alpha = 1.5 * static_cast<double>(rank), .lora_bias = has_bias, .seed = 5}};
       move_update(layer.update(), 6);
       if (has_bias) layer.base().bias().trainable = rank != 16;
@@ -154,7 +154,7 @@ template <class MakeBase>
 void pin_dora(Results& results, const MakeBase& make_base) {
   for (const Index rank : {1, 4}) {
     const Index in = rank == 4 ? 160 : 128, out = rank == 4 ? 50 : 72;
-    DoraLinear layer{make_base(drawn_weight(out, in, 3), rank == 4 ? drawn_vector(out, 4) : Vector<float>()),
+    DoraLinear layer{make_base(drawn_weight(out, in, 3), rank == 4 ? drawn_vector(out, 4) : Column<float>()),
                      {.rank = rank, .alpha = 1.5 * static_cast<double>(rank), .seed = 5}};
     results.add("magnitude", layer.magnitude().value);
     move_update(layer.update(), 6);

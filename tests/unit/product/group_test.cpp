@@ -26,8 +26,8 @@ struct Problem {
   Weight<double> w = random_matrix<Weight<double>>(out, in, 1), a = random_matrix<Weight<double>>(r, in, 2),
                  b = random_matrix<Weight<double>>(out, r, 3), middle, t = random_matrix<Weight<double>>(in, in, 4),
                  delta = random_matrix<Weight<double>>(out, in, 5);
-  Vector<double> m = random_matrix<Vector<double>>(out, 1, 6), n = Vector<double>::LinSpaced(out, 0.5, 2),
-                 bias = random_matrix<Vector<double>>(out, 1, 7), layer_bias = random_matrix<Vector<double>>(out, 1, 8);
+  Column<double> m = random_matrix<Column<double>>(out, 1, 6), n = Column<double>::LinSpaced(out, 0.5, 2),
+                 bias = random_matrix<Column<double>>(out, 1, 7), layer_bias = random_matrix<Column<double>>(out, 1, 8);
   DenseSource<double> delta_source{delta.data(), out, in};
   bool maps = false, gains = false, has_delta = false, scales_bias = false;
 

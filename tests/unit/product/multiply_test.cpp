@@ -87,7 +87,7 @@ TEST_CASE("column blocks of an activation and rows of a stride are read in place
 TEST_CASE("bf16 rounds weights and activations and sums in fp32") {
   const RuleSource rule{70, 90};
   const auto x = random_matrix<Activation<float>>(90, 66, 5);
-  const auto round = [](float v) { return static_cast<float>(bfloat16(v)); };
+  const auto round = [](float v) { return static_cast<float>(BFloat16(v)); };
   const Weight<float> w = Weight<float>::NullaryExpr(70, 90, [&](Index i, Index j) { return round(static_cast<float>(rule.at(i, j))); });
   const Activation<float> rounded = x.unaryExpr(round);
   CHECK(largest_difference(multiply(rule, x, Compute::bf16), w * rounded) <= tolerance<float>(90));

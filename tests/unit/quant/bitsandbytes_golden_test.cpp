@@ -72,7 +72,7 @@ void compare_values(const QuantizedMatrix<Format>& q, const std::vector<float>& 
   const Index cols = q.cols(), block = Format::block;
   const bool misplaced = cols % block != 0 && cols % 16 == 0;
   const Weight<float> w = dequantize(q);
-  const auto rounded = [&](float v) { return is_bfloat16 ? static_cast<float>(bfloat16(v)) : v; };
+  const auto rounded = [&](float v) { return is_bfloat16 ? static_cast<float>(BFloat16(v)) : v; };
   const auto* codes = q.storage().codes().template as<std::uint8_t>();
   const std::vector<std::uint8_t> packed(codes, codes + q.storage().codes().size());
   Index wrong = 0;

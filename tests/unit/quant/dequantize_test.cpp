@@ -52,8 +52,8 @@ void check_matrix(const QuantizedMatrix<Format>& q) {
     CHECK(count_different(dequantize(q).data(), expected.data(), expected.size()) == 0);
     check_span<float>(q, expected);
     check_span<double>(q, expected);
-    check_span<bfloat16>(q, expected);
-    check_span<half>(q, expected);
+    check_span<BFloat16>(q, expected);
+    check_span<Half>(q, expected);
     Weight<float> larger = Weight<float>::Constant(rows + 2, cols + 3, 5.0f);
     dequantize_into(q, larger.block(1, 2, rows, cols));
     CHECK(count_different(Weight<float>(larger.block(1, 2, rows, cols)).data(), expected.data(), expected.size()) == 0);
@@ -99,7 +99,7 @@ TEST_CASE("a matrix that goes past the caches") {
   q.decode(0, rows, 0, cols, expected.data(), cols);
   const Weight<float> d = dequantize(q);
   CHECK(count_different(d.data(), expected.data(), expected.size()) == 0);
-  check_span<bfloat16>(q, expected);
+  check_span<BFloat16>(q, expected);
 }
 
 TEST_CASE("a destination of another size is refused") {

@@ -114,8 +114,8 @@ TEST_CASE("the same bytes from every target, any number of threads, any part of 
 }
 
 TEST_CASE("bfloat16 and half weights") {
-  check_narrow<bfloat16>();
-  check_narrow<half>();
+  check_narrow<BFloat16>();
+  check_narrow<Half>();
 }
 
 TEST_CASE("search: no block is worse, normal weights lose 5 percent of the error and more") {

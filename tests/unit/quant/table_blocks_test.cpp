@@ -129,9 +129,9 @@ TEST_CASE("a source, another scalar and a part of a matrix give the same bytes")
   Weight<float> larger = Weight<float>::Zero(12, 60);
   larger.block(2, 5, 9, 50) = w;
   CHECK(codes_of(quantize<Nf4<32>>(larger.block(2, 5, 9, 50))) == codes);
-  std::vector<bfloat16> narrow;
+  std::vector<BFloat16> narrow;
   for (Index i = 0; i < w.size(); ++i) narrow.emplace_back(w.data()[i]);
-  const auto q = quantize<Nf4<32>>(DenseSource<bfloat16>(narrow.data(), 9, 50));
+  const auto q = quantize<Nf4<32>>(DenseSource<BFloat16>(narrow.data(), 9, 50));
   CHECK(quantize<Nf4<32>>(q).bytes() == q.bytes());  // a quantized matrix is a source
 }
 

@@ -72,7 +72,7 @@ struct Layers {
   static AnyLinear base(const std::string& format, Index out, Index in, std::uint64_t seed) {
     Weight<float> w(out, in);
     fill_normal(w, 0.2, Random(seed));
-    const Vector<float> bias = Vector<float>::LinSpaced(out, -1, 1);
+    const Column<float> bias = Column<float>::LinSpaced(out, -1, 1);
     if (format == "nf4") return AnyLinear(AnyMatrix(quantize<Nf4<32>>(w)), bias);
     if (format == "q4_1") return AnyLinear(AnyMatrix(quantize<Q4_1>(w)), bias);
     AnyLinear dense(Linear<float>(w, bias));

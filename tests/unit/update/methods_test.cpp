@@ -75,7 +75,7 @@ void move(Method& update) {
 }  // namespace
 
 TEST_CASE("every method begins as its base, dense and quantized") {
-  const Linear<float> dense(drawn<float>(out, in, 5), Vector<float>::LinSpaced(out, -1, 1));
+  const Linear<float> dense(drawn<float>(out, in, 5), Column<float>::LinSpaced(out, -1, 1));
   const QuantizedLinear<Nf4<32>> quantized(quantize<Nf4<32>>(drawn<float>(out, in, 5)));
   const auto x = random_columns<float>(in, 6, 6);
   for_each_method<float>([&](const std::string& name, const auto& update) {
@@ -87,7 +87,7 @@ TEST_CASE("every method begins as its base, dense and quantized") {
 }
 
 TEST_CASE("gradients of every method are finite differences, in double") {
-  const Linear<double> base(drawn<double>(out, in, 5), Vector<double>::LinSpaced(out, -1, 1));
+  const Linear<double> base(drawn<double>(out, in, 5), Column<double>::LinSpaced(out, -1, 1));
   for_each_method<double>([&](const std::string& name, auto update) {
     CAPTURE(name);
     move(update);
@@ -129,7 +129,7 @@ TEST_CASE("every method has the same gradients in float, for few and many tokens
 }
 
 TEST_CASE("merged, every method gives what it gives beside its base, and unmerged the base's bits are back") {
-  const Linear<float> base(drawn<float>(out, in, 5), Vector<float>::LinSpaced(out, -1, 1));
+  const Linear<float> base(drawn<float>(out, in, 5), Column<float>::LinSpaced(out, -1, 1));
   const auto x = random_columns<float>(in, 6, 6);
   for_each_method<float>([&](const std::string& name, auto update) {
     CAPTURE(name);
@@ -144,7 +144,7 @@ TEST_CASE("merged, every method gives what it gives beside its base, and unmerge
 }
 
 TEST_CASE("orthogonal reflections: gradients are finite differences, and the map is orthogonal and of determinant (-1)^r") {
-  const Linear<double> base(drawn<double>(out, in, 5), Vector<double>::LinSpaced(out, -1, 1));
+  const Linear<double> base(drawn<double>(out, in, 5), Column<double>::LinSpaced(out, -1, 1));
   auto update = make_orthogonal_hra<double>(in, rank, 2);
   Adapted layer(base, update);
   const auto report =

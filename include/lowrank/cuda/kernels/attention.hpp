@@ -42,7 +42,7 @@ inline constexpr int attention_threads = 128, attention_rows = 64, warp_rows = 1
 /// Tokens of one head as rows of bfloat16 in shared memory, [Rows, Size], zero past the head and past the last token. Eight loads of a
 /// thread are under way at a time.
 template <int Size, int Rows, class Simt>
-LOWRANK_DEVICE void load_head(Simt& t, const float* from, Index step, int head_size, int tokens, bfloat16* to) {
+LOWRANK_DEVICE void load_head(Simt& t, const float* from, Index step, int head_size, int tokens, BFloat16* to) {
   constexpr int fours = Size / 4, jump = attention_threads / fours, all = Rows / jump, together = all < 8 ? all : 8;
   static_assert(jump * fours == attention_threads && all * jump == Rows && all % together == 0, "every thread copies as many");
   const int first_row = t.thread() / fours, column = t.thread() % fours * 4;
@@ -68,7 +68,7 @@ LOWRANK_DEVICE void load_head(Simt& t, const float* from, Index step, int head_s
 
 /// C [16, Columns] of a warp = A Bᵀ: A is 16 rows, B `Columns` rows of [.., Size] in shared memory.
 template <int Size, int Columns, class Simt>
-LOWRANK_DEVICE void multiply_rows(Simt& t, const bfloat16* a_rows, const bfloat16* b_rows, float (&c)[Columns / 8][4]) {
+LOWRANK_DEVICE void multiply_rows(Simt& t, const BFloat16* a_rows, const BFloat16* b_rows, float (&c)[Columns / 8][4]) {
   LOWRANK_CUDA_UNROLL
   for (int j = 0; j < Columns / 8; ++j) c[j][0] = c[j][1] = c[j][2] = c[j][3] = 0;
   LOWRANK_CUDA_UNROLL
@@ -88,7 +88,7 @@ LOWRANK_DEVICE void multiply_rows(Simt& t, const bfloat16* a_rows, const bfloat1
 /// Sums [16, Size] of a warp += P B: P [16, Depth] lies in the registers that a product gave, which are those that the next one takes; B is
 /// `Depth` rows of [.., Size] in shared memory.
 template <int Size, int Depth, class Simt>
-LOWRANK_DEVICE void add_product(Simt& t, const float (&p)[Depth / 8][4], const bfloat16* b_rows, float (&sums)[Size / 8][4]) {
+LOWRANK_DEVICE void add_product(Simt& t, const float (&p)[Depth / 8][4], const BFloat16* b_rows, float (&sums)[Size / 8][4]) {
   LOWRANK_CUDA_UNROLL
   for (int k = 0; k < Depth / 16; ++k) {
     const std::uint32_t a[4] = {bfloat16_pair(p[2 * k][0], p[2 * k][1]), bfloat16_pair(p[2 * k][2], p[2 * k][3]),
@@ -139,7 +139,7 @@ struct AttentionForwardKernel {
   static constexpr int most_threads = detail::attention_threads, block = detail::attention_rows, stride = Size + 8;
   static constexpr int least_blocks = Size <= 128 ? 3 : 2;
   struct Shared {
-    alignas(16) bfloat16 q[block * stride], k[block * stride], v[block * stride];
+    alignas(16) BFloat16 q[block * stride], k[block * stride], v[block * stride];
   };
   AttentionArrays a;
 

@@ -14,7 +14,7 @@ template <int Size>
 struct AttentionBackwardKeys {
   static constexpr int most_threads = detail::attention_threads, block = detail::attention_rows, step = 32, stride = Size + 8;
   struct Shared {
-    alignas(16) bfloat16 k[block * stride], v[block * stride], q[step * stride], g[step * stride];
+    alignas(16) BFloat16 k[block * stride], v[block * stride], q[step * stride], g[step * stride];
     float log_sum_exp[step], delta[step];
   };
   AttentionArrays a;
@@ -83,7 +83,7 @@ template <int Size>
 struct AttentionBackwardQueries {
   static constexpr int most_threads = detail::attention_threads, block = detail::attention_rows, step = 32, stride = Size + 8;
   struct Shared {
-    alignas(16) bfloat16 q[block * stride], g[block * stride], k[step * stride], v[step * stride];
+    alignas(16) BFloat16 q[block * stride], g[block * stride], k[step * stride], v[step * stride];
   };
   AttentionArrays a;
 

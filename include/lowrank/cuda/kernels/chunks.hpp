@@ -48,7 +48,7 @@ LOWRANK_DEVICE float half_value(std::uint32_t bits) {
   asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(static_cast<std::uint16_t>(bits)));
   return value;
 #else
-  half h;
+  Half h;
   h.bits = static_cast<std::uint16_t>(bits);
   return h;
 #endif

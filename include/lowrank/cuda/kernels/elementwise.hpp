@@ -178,7 +178,7 @@ struct SumColumns {
 /// Numbers from bfloat16 rows that lie `stride` apart: what ToBfloat16 rounded, widened again.
 struct FromBfloat16 {
   static constexpr int most_threads = 256;
-  const bfloat16* x = nullptr;
+  const BFloat16* x = nullptr;
   Index stride = 0;
   int rows = 0, cols = 0;
   float* y = nullptr;

@@ -79,8 +79,8 @@ struct OuterProduct {
   }
   template <class Simt>
   LOWRANK_DEVICE void multiply(Simt& t, const Shared& s, int slot, float (&sums)[2][4][4]) const {
-    const auto* const a_rows = reinterpret_cast<const bfloat16*>(s.left[slot]) + t.warp() / 2 * 32;
-    const auto* const b_rows = reinterpret_cast<const bfloat16*>(s.right[slot]) + t.warp() % 2 * 32;
+    const auto* const a_rows = reinterpret_cast<const BFloat16*>(s.left[slot]) + t.warp() / 2 * 32;
+    const auto* const b_rows = reinterpret_cast<const BFloat16*>(s.right[slot]) + t.warp() % 2 * 32;
     LOWRANK_CUDA_UNROLL
     for (int k = 0; k < depth; k += 16) {
       std::uint32_t a[2][4], b[2][2][2];

@@ -10,7 +10,7 @@ namespace lowrank::inline LOWRANK_ABI::cuda {
 /// multiple of 16 bytes, numbers past the depth are zero up to the next multiple of 32. ToBfloat16 makes one. Behind them a row may have
 /// room for another operand's columns: A x lies well behind x, where one plain product reads both (cuda/kernels/slices.hpp).
 struct Operand {
-  const bfloat16* data = nullptr;
+  const BFloat16* data = nullptr;
   Index stride = 0;
   int depth = 0;
 
@@ -21,7 +21,7 @@ struct Operand {
 /// The low-rank columns that a product adds to its base: rows of bfloat16, laid out as an Operand's. For Y = W X + s B H it is s B
 /// [out, rank], for dX = Wᵀ G + Aᵀ U it is A [rank, in], read transposed.
 struct UpdateFactor {
-  const bfloat16* data = nullptr;
+  const BFloat16* data = nullptr;
   Index stride = 0;
   int depth = 0;  ///< the rank: columns of s B, or rows of A
   int rows = 0;   ///< of s B; not read when transposed
@@ -92,7 +92,7 @@ struct ToBfloat16 {
   Index ldx = 0;
   int rows = 0, cols = 0;
   float factor = 1;
-  bfloat16* out = nullptr;
+  BFloat16* out = nullptr;
   Index stride = 0;
 
   constexpr Index width() const { return round_up(cols, chunk_size); }

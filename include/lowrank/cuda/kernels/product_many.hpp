@@ -77,8 +77,8 @@ struct ProductMany : ProductTiles<Bits, Transposed, Tile> {
   template <class Simt>
   LOWRANK_DEVICE void multiply(Simt& t, const Shared& s, const Place& at, int tile, Sums& sums) const {
     const int row = t.warp() % Tile::row_warps * Tile::warp_rows, token = t.warp() / Tile::row_warps * Tile::warp_tokens;
-    const auto* const left = reinterpret_cast<const bfloat16*>(s.left[(tile - at.first) % 2]);
-    const auto* const right = reinterpret_cast<const bfloat16*>(s.right[(tile - at.first) % stages]) + token * right_stride;
+    const auto* const left = reinterpret_cast<const BFloat16*>(s.left[(tile - at.first) % 2]);
+    const auto* const right = reinterpret_cast<const BFloat16*>(s.right[(tile - at.first) % stages]) + token * right_stride;
     const int depth = this->depth_of(at, tile);
     LOWRANK_CUDA_UNROLL
     for (int k = 0; k < Tile::depth; k += 16) {

@@ -88,7 +88,7 @@ struct ProductTiles {
         const int i = t.thread() + n * Tile::threads;
         const int token = i / across, k = depth + i % across * 8;
         const bool is_inside = token < at.tokens && k < x.width();
-        const bfloat16* const from = is_inside ? x.data + (at.token + token) * x.stride + k : x.data;
+        const BFloat16* const from = is_inside ? x.data + (at.token + token) * x.stride + k : x.data;
         t.copy_async(right + Tile::word(token, i % across, Tile::tokens, Tile::depth), from, is_inside ? 16 : 0);
       }
     }

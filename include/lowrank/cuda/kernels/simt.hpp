@@ -132,7 +132,7 @@ LOWRANK_DEVICE std::uint32_t bfloat16_pair(float a, float b) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(b), "f"(a));
   return pair;
 #else
-  return static_cast<std::uint32_t>(bfloat16(a).bits) | static_cast<std::uint32_t>(bfloat16(b).bits) << 16;
+  return static_cast<std::uint32_t>(BFloat16(a).bits) | static_cast<std::uint32_t>(BFloat16(b).bits) << 16;
 #endif
 }
 constexpr float low_bfloat16(std::uint32_t pair) { return std::bit_cast<float>(pair << 16); }
@@ -178,19 +178,19 @@ constexpr int matrix_index(int lane) { return lane / 8; }
 
 /// A [16, 16] out of rows of shared memory: element (i, k) at from[i * stride + k].
 template <class Simt>
-LOWRANK_DEVICE void load_a(Simt& t, std::uint32_t (&a)[4], const bfloat16* from, int stride) {
+LOWRANK_DEVICE void load_a(Simt& t, std::uint32_t (&a)[4], const BFloat16* from, int stride) {
   const int part = matrix_index(t.lane());
   t.load_matrices(a, from + (matrix_row(t.lane()) + part % 2 * 8) * stride + part / 2 * 8);
 }
 /// The same where the depth runs down the rows: element (i, k) at from[k * stride + i].
 template <class Simt>
-LOWRANK_DEVICE void load_a_transposed(Simt& t, std::uint32_t (&a)[4], const bfloat16* from, int stride) {
+LOWRANK_DEVICE void load_a_transposed(Simt& t, std::uint32_t (&a)[4], const BFloat16* from, int stride) {
   const int part = matrix_index(t.lane());
   t.load_matrices_transposed(a, from + (matrix_row(t.lane()) + part / 2 * 8) * stride + part % 2 * 8);
 }
 /// Two neighbours of B, [16, 16] together: element (k, j) at from[j * stride + k]; b[0], b[1] are columns 0 … 7 and 8 … 15.
 template <class Simt>
-LOWRANK_DEVICE void load_b(Simt& t, std::uint32_t (&b)[2][2], const bfloat16* from, int stride) {
+LOWRANK_DEVICE void load_b(Simt& t, std::uint32_t (&b)[2][2], const BFloat16* from, int stride) {
   std::uint32_t r[4];
   const int part = matrix_index(t.lane());
   t.load_matrices(r, from + (matrix_row(t.lane()) + part / 2 * 8) * stride + part % 2 * 8);
@@ -198,7 +198,7 @@ LOWRANK_DEVICE void load_b(Simt& t, std::uint32_t (&b)[2][2], const bfloat16* fr
 }
 /// The same where the depth runs down the rows: element (k, j) at from[k * stride + j].
 template <class Simt>
-LOWRANK_DEVICE void load_b_transposed(Simt& t, std::uint32_t (&b)[2][2], const bfloat16* from, int stride) {
+LOWRANK_DEVICE void load_b_transposed(Simt& t, std::uint32_t (&b)[2][2], const BFloat16* from, int stride) {
   std::uint32_t r[4];
   const int part = matrix_index(t.lane());
   t.load_matrices_transposed(r, from + (matrix_row(t.lane()) + part % 2 * 8) * stride + part / 2 * 8);

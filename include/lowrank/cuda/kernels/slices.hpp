@@ -16,7 +16,7 @@ struct DecodeSlice {
   static constexpr int most_threads = 128, words = Bits / 4, parts_of_chunk = chunk_size / 8;
   ChunkedView w;
   int row = 0, rows = 0, chunk = 0;
-  bfloat16* out = nullptr;
+  BFloat16* out = nullptr;
   Index stride = 0;
   UpdateFactor update;
   int update_at = 0;

@@ -63,13 +63,13 @@ class DeviceThread {
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   }
-  LOWRANK_DEVICE void load_matrices(std::uint32_t (&r)[4], const bfloat16* row) const {
+  LOWRANK_DEVICE void load_matrices(std::uint32_t (&r)[4], const BFloat16* row) const {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                  : "r"(address(row))
                  : "memory");
   }
-  LOWRANK_DEVICE void load_matrices_transposed(std::uint32_t (&r)[4], const bfloat16* row) const {
+  LOWRANK_DEVICE void load_matrices_transposed(std::uint32_t (&r)[4], const BFloat16* row) const {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                  : "r"(address(row))

@@ -15,9 +15,9 @@ LOWRANK_INLINE void decode(const Target& target, const WeightView& weight, Index
     if (kind == Kind::fp32)
       std::copy_n(static_cast<const float*>(weight.data()) + at, length, out);
     else if (kind == Kind::bf16)
-      target.widen_bfloat16(static_cast<const bfloat16*>(weight.data()) + at, length, out);
+      target.widen_bfloat16(static_cast<const BFloat16*>(weight.data()) + at, length, out);
     else
-      target.widen_half(static_cast<const half*>(weight.data()) + at, length, out);
+      target.widen_half(static_cast<const Half*>(weight.data()) + at, length, out);
   }
 }
 

@@ -139,7 +139,7 @@ struct DoubleQuantizedScales {  ///< bitsandbytes: 8-bit codes of the dynamic ma
 };
 struct HalfScales {  ///< ggml: half precision inside each block
   static float half_at(const std::byte* from) {
-    half value;
+    Half value;
     std::memcpy(&value.bits, from, sizeof value.bits);
     return value;
   }

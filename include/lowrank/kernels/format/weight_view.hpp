@@ -23,8 +23,8 @@ class WeightView {
 
   WeightView() = default;
   WeightView(const DenseSource<float>& s) : WeightView(Kind::fp32, s) {}
-  WeightView(const DenseSource<bfloat16>& s) : WeightView(Kind::bf16, s) {}
-  WeightView(const DenseSource<half>& s) : WeightView(Kind::half, s) {}
+  WeightView(const DenseSource<BFloat16>& s) : WeightView(Kind::bf16, s) {}
+  WeightView(const DenseSource<Half>& s) : WeightView(Kind::half, s) {}
   WeightView(const DenseSource<double>& s) : WeightView(Kind::fp64, s) {}
   WeightView(const BlockSource& s) : kind_(Kind::blocks), rows_(s.rows()), cols_(s.cols()), blocks_(s) {}
   template <Source S>
@@ -58,9 +58,9 @@ class WeightView {
       case Kind::fp32:
         return dense<float>().decode(row, count, col, length, out, stride);
       case Kind::bf16:
-        return dense<bfloat16>().decode(row, count, col, length, out, stride);
+        return dense<BFloat16>().decode(row, count, col, length, out, stride);
       case Kind::half:
-        return dense<lowrank::half>().decode(row, count, col, length, out, stride);
+        return dense<lowrank::Half>().decode(row, count, col, length, out, stride);
       case Kind::fp64:
         return dense<double>().decode(row, count, col, length, out, stride);
       case Kind::blocks:

@@ -75,7 +75,7 @@ inline constexpr Target target = {.name = "avx2",
                                                .encode_range = encode_range,
                                                .encode_bytes = encode_bytes,
                                                .decode_float = decode<FloatGroup, float>,
-                                               .decode_bfloat16 = decode<Bfloat16Group, bfloat16>},
+                                               .decode_bfloat16 = decode<Bfloat16Group, BFloat16>},
                                   .elementwise = elementwise};
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels::avx2

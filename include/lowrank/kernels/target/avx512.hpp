@@ -73,7 +73,7 @@ inline constexpr Target target = {.name = "avx512",
                                                .encode_range = avx2::encode_range,
                                                .encode_bytes = avx2::encode_bytes,
                                                .decode_float = avx2::decode<FloatGroup, float>,
-                                               .decode_bfloat16 = avx2::decode<Bfloat16Group, bfloat16>},
+                                               .decode_bfloat16 = avx2::decode<Bfloat16Group, BFloat16>},
                                   .elementwise = elementwise};
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels::avx512

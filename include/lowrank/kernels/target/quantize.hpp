@@ -28,7 +28,7 @@ struct QuantizeKernels {
   EncodeBlocks encode_bytes = nullptr;    ///< Q8_0: scale = max |x| / 127, code = number / scale
   // Null, both or none: Target::decode_blocks does it.
   Decode<float> decode_float = nullptr;
-  Decode<bfloat16> decode_bfloat16 = nullptr;
+  Decode<BFloat16> decode_bfloat16 = nullptr;
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels

@@ -57,7 +57,7 @@ inline Floats alternating(float first, float) { return {first}; }
 /// What a packed float becomes: itself, or the float of its nearest bfloat16 (bf16 products on targets without bf16 instructions).
 template <bool Rounded>
 Word word_of(float value) {
-  return bit_cast<Word>(Rounded ? static_cast<float>(bfloat16(value)) : value);
+  return bit_cast<Word>(Rounded ? static_cast<float>(BFloat16(value)) : value);
 }
 
 template <Index Lanes, bool Rounded>
@@ -118,8 +118,8 @@ inline constexpr Target target = {.name = "scalar",
                                   .fp32 = panel_kernels<false>(),
                                   .bf16 = panel_kernels<true>(),
                                   .decode_blocks = decode_blocks,
-                                  .widen_bfloat16 = widen<bfloat16>,
-                                  .widen_half = widen<half>,
+                                  .widen_bfloat16 = widen<BFloat16>,
+                                  .widen_half = widen<Half>,
                                   .quantize = {.encode_table = encode_table},
                                   .elementwise = elementwise};
 

@@ -139,12 +139,12 @@ inline void widen_bfloat16(const void* from, Index length, float* out) {
     const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bits + j)));
     _mm256_storeu_ps(out + j, _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16)));
   }
-  scalar::widen<bfloat16>(bits + j, length - j, out + j);
+  scalar::widen<BFloat16>(bits + j, length - j, out + j);
 }
 
 inline void widen_half(const void* from, Index length, float* out) {
   const auto* bits = static_cast<const std::uint16_t*>(from);
   Index j = 0;
   for (; j + 8 <= length; j += 8) _mm256_storeu_ps(out + j, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bits + j))));
-  scalar::widen<half>(bits + j, length - j, out + j);
+  scalar::widen<Half>(bits + j, length - j, out + j);
 }

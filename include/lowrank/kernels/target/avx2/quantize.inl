@@ -206,14 +206,14 @@ inline __m256i to_bfloat16(__m256 first, __m256 second) {
   return _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8);
 }
 
-inline void store(__m128i value, bfloat16* out, bool streams) {
+inline void store(__m128i value, BFloat16* out, bool streams) {
   auto* const to = reinterpret_cast<__m128i*>(out);
   streams ? _mm_stream_si128(to, value) : _mm_storeu_si128(to, value);
 }
 
 /// A group decoded to bfloat16: the scaled table is rounded once, and looked up as two tables of bytes.
 struct Bfloat16Group {
-  static void write(const BlockSource& s, const GroupCodes& group, bfloat16* out, bool streams) {
+  static void write(const BlockSource& s, const GroupCodes& group, BFloat16* out, bool streams) {
     const __m256 slope = _mm256_set1_ps(group.scale), shift = _mm256_set1_ps(group.offset);
     if (s.order == CodeOrder::bytes) {
       for (Index i = 0; i < group.count; i += 16) {

@@ -39,7 +39,7 @@ inline __m256i to_bfloat16(__m512 x) { return _mm512_cvtepi32_epi16(_mm512_srli_
 
 /// A group decoded to bfloat16: the scaled table is rounded once, then looked up.
 struct Bfloat16Group {
-  static void write(const BlockSource& s, const GroupCodes& group, bfloat16* out, bool streams) {
+  static void write(const BlockSource& s, const GroupCodes& group, BFloat16* out, bool streams) {
     const __m512 slope = _mm512_set1_ps(group.scale), shift = _mm512_set1_ps(group.offset);
     if (s.order == CodeOrder::bytes) {
       for (Index i = 0; i < group.count; i += 32)

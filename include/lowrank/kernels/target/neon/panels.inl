@@ -85,12 +85,12 @@ inline void widen_bfloat16(const void* from, Index length, float* out) {
     vst1q_f32(out + j, vreinterpretq_f32_u16(vzip1q_u16(zero, eight)));
     vst1q_f32(out + j + 4, vreinterpretq_f32_u16(vzip2q_u16(zero, eight)));
   }
-  scalar::widen<bfloat16>(bits + j, length - j, out + j);
+  scalar::widen<BFloat16>(bits + j, length - j, out + j);
 }
 
 inline void widen_half(const void* from, Index length, float* out) {
   const auto* bits = static_cast<const std::uint16_t*>(from);
   Index j = 0;
   for (; j + 4 <= length; j += 4) vst1q_f32(out + j, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(bits + j))));
-  scalar::widen<half>(bits + j, length - j, out + j);
+  scalar::widen<Half>(bits + j, length - j, out + j);
 }

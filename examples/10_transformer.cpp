@@ -34,7 +34,7 @@ Outcome train(Llama& model, LoraSet* lora, const Data& data, double learning_rat
   const auto parameters = lora ? transformer::parameters(model, *lora) : lowrank::parameters(model);
   lowrank::AdamW<float> optimizer(parameters, {.learning_rate = learning_rate, .weight_decay = 0});
   Outcome outcome;
-  for (const auto& parameter : parameters) outcome.trained += static_cast<Index>(parameter.value.size());
+  for (const auto& parameter : parameters) outcome.trained += parameter.size();
   const auto start = std::chrono::steady_clock::now();
   transformer::train(model, lora, optimizer, parameters, data.train, {.steps = steps, .batch = batch, .learning_rate = learning_rate},
                      [](const auto&) {});

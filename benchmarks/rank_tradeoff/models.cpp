@@ -128,7 +128,7 @@ class Trainer {
     if (!full) lora = transformer::new_lora(target, config, lowrank::LoraInit::kaiming, static_cast<std::uint64_t>(seed));
     auto parameters = lora ? transformer::parameters(target, *lora) : lowrank::parameters(target);
     lowrank::AdamW<float> optimizer(parameters, {.learning_rate = rate, .weight_decay = 0});
-    for (const auto& p : parameters) t.trained_bytes += sizeof(float) * static_cast<double>(p.value.size());
+    for (const auto& p : parameters) t.trained_bytes += sizeof(float) * static_cast<double>(p.size());
     t.optimizer_bytes = static_cast<double>(optimizer.bytes());
     if (lora) t.frozen_bytes = static_cast<double>(target.bytes());
     std::vector<double> seconds;

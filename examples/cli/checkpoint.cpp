@@ -1,11 +1,8 @@
 #include <cli/checkpoint.hpp>
 
-#include <algorithm>
-#include <cstdlib>
-#include <cstring>
-#include <span>
+#include <utility>
 
-#include <lowrank/io/safetensors.hpp>
+#include <lowrank/io/checkpoint.hpp>
 
 #include <cli/report.hpp>
 
@@ -30,33 +27,23 @@ namespace {
 
 std::filesystem::path checkpoint_file(const std::filesystem::path& folder) { return folder / "checkpoint.safetensors"; }
 
-struct Part {
-  std::string name;
-  std::span<float> numbers;
-  Index rows, cols;
-};
-
 /// Everything that a step changes, under fixed names.
-std::vector<Part> changing_parts(const std::vector<lowrank::ParameterRef<float>>& parameters, lowrank::AdamW<float>& optimizer) {
-  std::vector<Part> parts;
-  for (const auto& p : parameters) parts.push_back({"parameter/" + p.name, p.value, p.rows, p.cols});
-  for (const auto& s : optimizer.state()) parts.push_back({"optimizer/" + s.name, s.numbers, s.rows, s.cols});
-  return parts;
+std::vector<lowrank::StateArray> changing_state(const std::vector<lowrank::ParameterRef<float>>& parameters,
+                                                lowrank::AdamW<float>& optimizer) {
+  std::vector<lowrank::StateArray> arrays;
+  for (const auto& p : parameters) arrays.push_back(lowrank::state_array("parameter/" + p.name, p.value(), {p.rows, p.cols}));
+  return lowrank::with_optimizer(std::move(arrays), optimizer);
 }
 
 }  // namespace
 
-void save_checkpoint(const std::filesystem::path& folder, const std::string& key, Index step,
+void save_checkpoint(const std::filesystem::path& folder, const std::string& key,
                      const std::vector<lowrank::ParameterRef<float>>& parameters, lowrank::AdamW<float>& optimizer,
                      const std::vector<double>& losses) {
   std::error_code failure;
   std::filesystem::create_directories(folder, failure);
   lowrank::check<lowrank::IoError>(!failure, "checkpoint", "cannot create the folder ", folder, ": ", failure.message());
-  std::vector<lowrank::StoredTensor> tensors;
-  for (const auto& part : changing_parts(parameters, optimizer))
-    tensors.push_back(lowrank::make_tensor<float>(part.name, {part.rows, part.cols}, part.numbers));
-  lowrank::safetensors::write(checkpoint_file(folder), tensors,
-                              {{"run", key}, {"step", std::to_string(step)}, {"losses", Json(losses).line()}});
+  lowrank::save_state(checkpoint_file(folder), changing_state(parameters, optimizer), {{"run", key}, {"losses", Json(losses).line()}});
 }
 
 Index load_checkpoint(const std::filesystem::path& folder, const std::string& key,
@@ -71,20 +58,12 @@ Index load_checkpoint(const std::filesystem::path& folder, const std::string& ke
   };
   lowrank::check<FormatError>(value("run") == key, "checkpoint", folder, " belongs to another run: it was made with ", value("run"),
                               ", this run is ", key);
-  for (const auto& part : changing_parts(parameters, optimizer)) {
-    const auto& tensor = file.at(part.name);
-    lowrank::check<FormatError>(tensor.dtype == lowrank::DType::f32 && tensor.bytes.size() == part.numbers.size_bytes(), "checkpoint",
-                                folder, ": ", part.name, " has another size; rank and targets must be those of the checkpoint");
-    std::memcpy(part.numbers.data(), tensor.bytes.data(), tensor.bytes.size());
-  }
-  const std::string digits = value("step");
   const auto history = parse_numbers(value("losses"));
-  const bool is_number = !digits.empty() && std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
-  const Index step = is_number ? std::strtoll(digits.c_str(), nullptr, 10) : -1;
-  lowrank::check<FormatError>(history && static_cast<Index>(history->size()) == step, "checkpoint", folder,
-                              ": step and losses do not agree");
+  lowrank::check<FormatError>(history.has_value(), "checkpoint", folder, ": losses are not a list of numbers");
+  lowrank::load_state(checkpoint_file(folder), changing_state(parameters, optimizer));
+  const auto step = static_cast<Index>(history->size());  // those with a loss that was not finite changed nothing
+  lowrank::check<FormatError>(optimizer.steps() <= step, "checkpoint", folder, ": has ", step, " losses of ", optimizer.steps(), " steps");
   losses = *history;
-  optimizer.set_steps(step);
   return step;
 }
 

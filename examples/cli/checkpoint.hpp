@@ -16,8 +16,8 @@ using lowrank::Index;
 /// rate.
 std::string run_key(const std::string& model, const std::string& data, const transformer::TrainOptions& o, Index sequence);
 
-/// Writes parameters, optimizer state, step and losses as one file, atomically.
-void save_checkpoint(const std::filesystem::path& folder, const std::string& key, Index step,
+/// Writes parameters, optimizer state and losses as one file, atomically.
+void save_checkpoint(const std::filesystem::path& folder, const std::string& key,
                      const std::vector<lowrank::ParameterRef<float>>& parameters, lowrank::AdamW<float>& optimizer,
                      const std::vector<double>& losses);
 

@@ -205,8 +205,7 @@ Course run_training(const Options& o, Session& session, LoraSet& lora, const tra
     progress.show(step.step + 1, step.loss, static_cast<double>(step.tokens) / step.seconds);
     const bool due = (step.step + 1) % o.checkpoint_every == 0 || step.step + 1 == o.train.steps;
     if (!o.checkpoint.empty() && due)
-      save_checkpoint(o.checkpoint, run_key(o.model_key(), o.data, o.train, o.sequence), step.step + 1, parameters, optimizer,
-                      course.losses);
+      save_checkpoint(o.checkpoint, run_key(o.model_key(), o.data, o.train, o.sequence), parameters, optimizer, course.losses);
   };
   transformer::TrainOptions options = o.train;
   if (!o.checkpoint.empty()) options.read_every = o.checkpoint_every;

@@ -9,6 +9,7 @@
 #include <lowrank/adapters/eva.hpp>
 #include <lowrank/adapters/initialize.hpp>
 #include <lowrank/adapters/merge.hpp>
+#include <lowrank/adapters/of_model.hpp>
 #include <lowrank/adapters/path_pattern.hpp>
 #include <lowrank/adapters/recompress.hpp>
 #include <lowrank/adapters/residual_matrix.hpp>

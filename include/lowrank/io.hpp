@@ -1,9 +1,10 @@
 #pragma once
 
-/// Files: safetensors, GGUF, adapters of PEFT, llama.cpp and mlx-lm, bitsandbytes checkpoints. Needs nlohmann-json.
+/// Files: safetensors, GGUF, adapters of PEFT, llama.cpp and mlx-lm, bitsandbytes checkpoints, the state of a run. Needs nlohmann-json.
 
 #include <lowrank/io/bitsandbytes.hpp>
 #include <lowrank/io/bitsandbytes_write.hpp>
+#include <lowrank/io/checkpoint.hpp>
 #include <lowrank/io/finite.hpp>
 #include <lowrank/io/gguf.hpp>
 #include <lowrank/io/gguf_lora.hpp>

@@ -14,3 +14,4 @@
 #include <lowrank/nn/lora_linear.hpp>
 #include <lowrank/nn/parameter.hpp>
 #include <lowrank/nn/recorded_group.hpp>
+#include <lowrank/nn/state.hpp>

@@ -30,7 +30,7 @@ TEST_CASE("exercise 9b: bytes in training") {
   const auto trained = parameters(layer);
   AdamW optimizer{trained};
   std::size_t bytes = layer.base().weight_bytes() + optimizer.bytes();
-  for (const auto& parameter : trained) bytes += parameter.value.size_bytes() + parameter.grad.size_bytes();
+  for (const auto& parameter : trained) bytes += parameter.value().size_bytes() + parameter.grad().size_bytes();
   CHECK(training_bytes(static_cast<double>(w.size()), static_cast<double>(trainable_parameters(layer))) ==
         doctest::Approx(static_cast<double>(bytes)).epsilon(1e-3));
 }

@@ -48,7 +48,7 @@ void check_gradients(LoraSet& set, const test::GoldenFile& expected, const std::
   const auto check_parameter = [&](const Parameter<float>& parameter, const std::string& name) {
     if (!parameter.needs_grad()) return;
     CAPTURE(name);
-    CHECK(relative_difference(expected.floats(prefix + "grad.base_model.model." + name), parameter.grad) < 1e-4);
+    CHECK(relative_difference(expected.floats(prefix + "grad.base_model.model." + name), parameter.grad()) < 1e-4);
     ++checked;
   };
   for (auto& update : set.slots)
@@ -145,7 +145,7 @@ TEST_CASE("another adapter in each row of a batch, LoRA, DoRA, of the token tabl
     const Activation<float> together = model.logits(text.ids, 3, {.row_loras = rows}).value();
     Tape<float> tape;
     for (LoraSet* set : {&plain, &dora, &table})
-      for (auto& parameter : transformer::parameters(model, *set)) std::fill(parameter.grad.begin(), parameter.grad.end(), 0.0f);
+      for (auto& parameter : transformer::parameters(model, *set)) std::ranges::fill(parameter.grad(), 0.0f);
     tape.backward(model.loss(text.ids, text.targets, 3, {.tape = &tape, .row_loras = rows}));
     const Weight<float> gradient = plain.slots[0].lora()->b.grad;
     plain.slots[0].lora()->b.grad.setZero();

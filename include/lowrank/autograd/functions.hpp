@@ -33,10 +33,10 @@ auto gradient_vector(Parameter<S, Rows, Cols>& parameter) {
 template <class S, class Device, int Rows, int Cols>
 Var<S, Device> rms_norm(const Var<S, Device>& x, Parameter<S, Rows, Cols>& weight, std::type_identity_t<S> epsilon) {
   const Kept<S, Device> kept = x.kept();
-  const auto forward = [w = &weight, epsilon](const ArrayOn<S, Device>& in) {
+  const auto forward = [w = Handle(weight), epsilon](const ArrayOn<S, Device>& in) {
     return rms_norm_forward(in, detail::vector_of(*w), epsilon);
   };
-  const auto backward = [kept, w = &weight, epsilon](auto& flow) {
+  const auto backward = [kept, w = Handle(weight), epsilon](auto& flow) {
     auto gradients = rms_norm_backward(*kept.get(), detail::vector_of(*w), epsilon, flow.gradient(), w->needs_grad());
     if (w->needs_grad()) detail::gradient_vector(*w) += gradients.dweight;
     flow.add(0, std::move(gradients.dx));
@@ -108,6 +108,7 @@ Var<S, Device> rope(const Var<S, Device>& x, std::span<const Index> positions, c
 template <class S, class Device>
 Var<S, Device> attention(const Var<S, Device>& q, const Var<S, Device>& k, const Var<S, Device>& v, const AttentionShape& shape,
                          Compute compute = Compute::fp32) {
+  if (q.requires_grad() || k.requires_grad() || v.requires_grad()) detail::check_gradient_compute("attention", compute);
   auto forward = attention_forward(q.value(), k.value(), v.value(), shape, compute);
   const auto y = detail::share(std::move(forward.y));
   const auto restorer = q.tape() ? std::make_shared<Restorer<S, Device>>(y, compute) : nullptr;
@@ -141,6 +142,7 @@ Var<S, Device> cross_entropy(const Var<S, Device>& logits, std::span<const std::
 template <Source W, class S, class Device>
 Var<S, Device> linear_cross_entropy(const W& head, const Var<S, Device>& x, std::span<const std::int32_t> targets,
                                     Compute compute = Compute::fp32) {
+  if (x.requires_grad()) detail::check_gradient_compute("linear_cross_entropy", compute);
   auto forward = linear_cross_entropy(head, x.value(), targets, compute, x.requires_grad());
   return record(detail::number<S, Device>(forward.loss), {x}, [dx = std::move(forward.dx)](auto& flow) mutable {
     dx *= flow.gradient()(0, 0);
@@ -155,9 +157,10 @@ Var<S, Device> linear_cross_entropy(Parameter<S>& head, const Var<S, Device>& x,
   const DenseSource<S> source(head.value.data(), head.rows(), head.cols());
   const bool trains = head.needs_grad() && x.tape() != nullptr;
   if (!trains) return linear_cross_entropy(source, x, targets, compute);
+  detail::check_gradient_compute("linear_cross_entropy", compute);
   Weight<S> dw = Weight<S>::Zero(head.rows(), head.cols());
   auto forward = linear_cross_entropy(source, x.value(), targets, compute, x.requires_grad(), &dw);
-  auto backward = [w = &head, dw = std::move(dw), dx = std::move(forward.dx)](auto& flow) mutable {
+  auto backward = [w = Handle(head), dw = std::move(dw), dx = std::move(forward.dx)](auto& flow) mutable {
     const S g = flow.gradient()(0, 0);
     w->gradient() += g * dw;
     dx *= g;

@@ -55,7 +55,7 @@ GradcheckReport gradcheck(const Function& function, std::vector<Activation<doubl
   Tape<S> tape;
   std::vector<Var<S>> vars;
   for (const auto& input : inputs) vars.push_back(tape.variable(input));
-  for (auto& parameter : parameters) std::fill(parameter.grad.begin(), parameter.grad.end(), 0.0);
+  for (auto& parameter : parameters) std::ranges::fill(parameter.grad(), 0.0);
   const Var<S> output = function(vars);
   const Activation<double> weights = detail::gradcheck_weights(output.rows(), output.cols());
   tape.backward(output, weights);
@@ -73,8 +73,9 @@ GradcheckReport gradcheck(const Function& function, std::vector<Activation<doubl
     detail::gradcheck_array(concat("input ", i), {inputs[i].data(), size}, {gradient.data(), size}, loss, report);
   }
   for (auto& parameter : parameters) {
-    const std::vector<double> gradient(parameter.grad.begin(), parameter.grad.end());
-    detail::gradcheck_array(parameter.name, parameter.value, gradient, loss, report);
+    const auto grad = parameter.grad();
+    const std::vector<double> gradient(grad.begin(), grad.end());
+    detail::gradcheck_array(parameter.name, parameter.value(), gradient, loss, report);
   }
   return report;
 }

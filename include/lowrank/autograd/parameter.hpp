@@ -2,18 +2,21 @@
 
 #include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <lowrank/core/device.hpp>
+#include <lowrank/core/handle.hpp>
 #include <lowrank/core/matrix.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
 /// A named weight with its gradient: value [rows, cols] and grad, row-major. Frozen ones (trainable = false) never get a gradient.
 ///
-/// Backward passes add into grad; the optimizer's zero_grad() clears it. A recorded operation refers to its parameters: they must stay
-/// where they are until backward() has run. A vector of n numbers (bias, norm weight) is [n, 1].
+/// Backward passes add into grad; the optimizer's zero_grad() clears it. A vector of n numbers (bias, norm weight) is [n, 1]. Optimizers
+/// and recorded operations refer to it by handle: value may be assigned and the parameter moved, and they find it.
 template <class S, int Rows = Dynamic, int Cols = Dynamic>
-struct Parameter {
+struct Parameter : Handled {
   using Scalar = S;
   using Matrix = Weight<S, Rows, Cols>;
 
@@ -24,6 +27,9 @@ struct Parameter {
   bool is_vector = false;  ///< files hold it as [n], not as [n, 1]
   Index planes = 0;        ///< above 0 files hold it as [planes, rows / planes, cols]
   DeviceSlot device = {};  ///< value and gradient on a GPU, while it is trained there
+
+  Parameter() = default;
+  Parameter(std::string parameter_name, Matrix numbers) : name(std::move(parameter_name)), value(std::move(numbers)) {}
 
   Index rows() const { return value.rows(); }
   Index cols() const { return value.cols(); }
@@ -46,21 +52,88 @@ struct Parameter {
   }
 };
 
-/// What an optimizer sees of a parameter: its numbers, by rows.
+/// A parameter of any sizes [rows, cols], wherever it is: what an optimizer sees of it. Made by reference(parameter).
 template <class S>
-struct ParameterRef {
+class ParameterRef {
+ public:
   std::string name;
-  std::span<S> value, grad;
   Index rows, cols;
-  DeviceSlot* device = nullptr;
+
+  template <int Rows, int Cols>
+  ParameterRef(std::string reference_name, Parameter<S, Rows, Cols>& parameter)
+      : name(std::move(reference_name)), rows(parameter.rows()), cols(parameter.cols()), handle_(parameter), view_(&view_of<Rows, Cols>) {
+    parameter.gradient();
+  }
+
+  /// Its numbers by rows, where they are now. Throws Error when the parameter is gone, ShapeError when it has another shape than before.
+  std::span<S> value() const { return view().value; }
+  /// The gradient's, allocated when there was none. Throws the same.
+  std::span<S> grad() const { return view().grad; }
+  /// Its place for a copy on a GPU. Throws the same.
+  DeviceSlot& device() const { return *view().device; }
+  Index size() const { return rows * cols; }
+  /// Whether both refer to one parameter.
+  bool is_same(const ParameterRef& other) const { return handle_ == other.handle_; }
+
+ private:
+  struct View {
+    std::span<S> value, grad;
+    Index rows, cols;
+    DeviceSlot* device;
+  };
+  template <int Rows, int Cols>
+  static View view_of(Handled& handled) {
+    auto& parameter = static_cast<Parameter<S, Rows, Cols>&>(handled);
+    const auto size = static_cast<std::size_t>(parameter.size());
+    return {{parameter.value.data(), size}, {parameter.gradient().data(), size}, parameter.rows(), parameter.cols(), &parameter.device};
+  }
+  View view() const {
+    Handled* const handled = handle_.get();
+    check<Error>(handled != nullptr, "parameter", "'", name,
+                 "' is gone: its layer was destroyed or another was moved into its place; make the optimizer anew from parameters(model)");
+    const View view = view_(*handled);
+    check<ShapeError>(view.rows == rows && view.cols == cols, "parameter", "'", name, "' is [", view.rows, ", ", view.cols, "] but was [",
+                      rows, ", ", cols, "] when it was handed to the optimizer; make the optimizer anew from parameters(model)");
+    return view;
+  }
+
+  Handle<Handled> handle_;
+  View (*view_)(Handled&);
 };
 
-/// Refers to a parameter and allocates its gradient. The parameter must stay where it is.
+/// Refers to a parameter and allocates its gradient.
 template <class S, int Rows, int Cols>
 ParameterRef<S> reference(Parameter<S, Rows, Cols>& parameter) {
-  auto& grad = parameter.gradient();
-  const auto size = static_cast<std::size_t>(parameter.size());
-  return {parameter.name, {parameter.value.data(), size}, {grad.data(), size}, parameter.rows(), parameter.cols(), &parameter.device};
+  return {parameter.name, parameter};
 }
+
+namespace detail {
+
+/// Notices whether a parameter that a recorded operation reads by pointers is still where it was.
+class Witness {
+ public:
+  template <class S, int Rows, int Cols>
+  explicit Witness(Parameter<S, Rows, Cols>& parameter)
+      : handle_(parameter),
+        object_(&parameter),
+        numbers_(parameter.value.data()),
+        numbers_of_([](Handled& handled) -> const void* { return static_cast<Parameter<S, Rows, Cols>&>(handled).value.data(); }) {}
+
+  /// Throws Error when the parameter has moved or ended, or its value was assigned.
+  void check_unchanged() const {
+    const bool is_there = handle_.get() == object_;
+    check<Error>(is_there && numbers_of_(*object_) == numbers_, "backward",
+                 is_there ? "a parameter was assigned" : "a layer or its update was destroyed or moved",
+                 " between the forward pass and backward(), which reads it; run the forward pass again");
+  }
+
+ private:
+  Handle<Handled> handle_;
+  Handled* object_;
+  const void* numbers_;
+  const void* (*numbers_of_)(Handled&);
+};
+
+}  // namespace detail
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -85,9 +85,9 @@ struct Draws {
 ///
 /// A node holds no value: a closure with what its backward function needs, and a slot for dL/dY. Closures and gradients are freed as soon
 /// as they are used. Operations on constants are not recorded. backward() ends a recording; the next operation begins a new one, so one
-/// tape serves every training step. It must outlive the Vars that are used with it; one thread at a time.
+/// tape serves every training step. One thread at a time. A Var that is used when its tape has ended is an Error.
 template <class S, class Device>
-class Tape {
+class Tape : private Handled {
  public:
   using Value = ArrayOn<S, Device>;
   using Variable = Var<S, Device>;
@@ -98,7 +98,7 @@ class Tape {
   Tape& operator=(const Tape&) = delete;
 
   /// A constant [rows, T] that knows this tape: layers with trainable parameters record themselves on it.
-  Variable input(Value value) { return Variable(detail::share(std::move(value)), this, -1, -1); }
+  Variable input(Value value) { return constant(detail::share(std::move(value))); }
 
   /// A leaf whose gradient is wanted; read it with gradient() after backward().
   Variable variable(Value value);
@@ -106,10 +106,11 @@ class Tape {
   /// A result Y of inputs. backward(flow) turns flow.gradient() = dL/dY into flow.add(i, dL/dX_i) and may add into parameters.
   ///
   /// Recorded only if an input needs a gradient or the operation uses a trainable parameter; else the closure is dropped and Y is a
-  /// constant. Throws Error for an input of another tape or of a recording that has ended.
+  /// constant. Throws Error for an input of another tape or of a recording that has ended, and within a backward function: what that
+  /// computes with Vars it records on a tape of its own.
   template <class Backward>
   Variable record(std::shared_ptr<Value> value, std::initializer_list<Variable> inputs, Backward backward, bool trainable = false) {
-    if (!is_needed(inputs, trainable)) return Variable(std::move(value), this, -1, -1);
+    if (!is_needed(inputs, trainable)) return constant(std::move(value));
     const Index rows = value->rows(), cols = value->cols();
     return push(std::move(value), rows, cols, inputs, std::make_unique<Recorded<Backward>>(std::move(backward)));
   }
@@ -162,11 +163,15 @@ class Tape {
     Value gradient;
   };
 
+  friend Variable;
+
+  Variable constant(std::shared_ptr<Value> value) { return Variable(std::move(value), Handle<Handled>(*this), -1, -1); }
   bool is_needed(std::initializer_list<Variable> inputs, bool trainable) const;
   void check_current(const char* operation, const Variable& var) const;
 
   Variable push(std::shared_ptr<Value> value, Index rows, Index cols, std::initializer_list<Variable> inputs,
                 std::unique_ptr<Closure> closure);
+  void check_not_sweeping(const char* operation) const;
   void sweep(Index last);
   void keep_leaves();
   void end_recording();
@@ -175,6 +180,7 @@ class Tape {
   std::vector<Index> inputs_;  // node of every input of every node, -1 for a constant
   std::vector<Leaf> leaves_;   // of the last sweep, by node
   Index recording_ = 0, swept_ = -1;
+  bool is_sweeping_ = false;
   Draws* recorded_ = nullptr;
   const Draws* repeated_ = nullptr;
   std::size_t drawn_ = 0;
@@ -197,17 +203,21 @@ template <class S, class Device>
 void Tape<S, Device>::backward(const Variable& output, Value gradient) {
   check<Error>(output.tape() == this || output.tape() == nullptr, "backward", "the loss belongs to another tape");
   check<Error>(output.requires_grad(), "backward", "the loss is a constant: nothing that it was computed from needs a gradient");
+  check_not_sweeping("backward");
   check_current("backward", output);
   Node& last = nodes_[static_cast<std::size_t>(output.node_)];
   check<ShapeError>(gradient.rows() == last.slot.rows && gradient.cols() == last.slot.cols, "backward", "the gradient is [",
                     gradient.rows(), ", ", gradient.cols(), "] but the output is [", last.slot.rows, ", ", last.slot.cols, "]");
   last.slot.gradient.emplace(std::move(gradient));
+  is_sweeping_ = true;
   try {
     sweep(output.node_);
   } catch (...) {
+    is_sweeping_ = false;
     clear();
     throw;
   }
+  is_sweeping_ = false;
 }
 
 template <class S, class Device>
@@ -222,6 +232,7 @@ const ArrayOn<S, Device>& Tape<S, Device>::gradient(const Variable& leaf) const 
 
 template <class S, class Device>
 void Tape<S, Device>::clear() {
+  check_not_sweeping("clear");
   end_recording();
   leaves_.clear();
   swept_ = -1;
@@ -246,6 +257,12 @@ bool Tape<S, Device>::is_needed(std::initializer_list<Variable> inputs, bool tra
 }
 
 template <class S, class Device>
+void Tape<S, Device>::check_not_sweeping(const char* operation) const {
+  check<Error>(!is_sweeping_, operation,
+               "the tape's backward pass is running; a backward function computes with arrays, or with Vars of a tape of its own");
+}
+
+template <class S, class Device>
 void Tape<S, Device>::check_current(const char* operation, const Variable& var) const {
   check<Error>(!var.requires_grad() || var.recording_ == recording_, operation,
                "a Var is from a recording that has ended (each is swept once); run the forward pass again");
@@ -254,10 +271,18 @@ void Tape<S, Device>::check_current(const char* operation, const Variable& var) 
 template <class S, class Device>
 Var<S, Device> Tape<S, Device>::push(std::shared_ptr<Value> value, Index rows, Index cols, std::initializer_list<Variable> inputs,
                                      std::unique_ptr<Closure> closure) {
+  check_not_sweeping("record");
   const bool is_leaf = closure == nullptr;
   nodes_.push_back({{rows, cols, std::nullopt}, std::move(closure), inputs_.size(), inputs.size(), is_leaf});
   for (const Variable& input : inputs) inputs_.push_back(input.node_);
-  return Variable(std::move(value), this, size() - 1, recording_);
+  return Variable(std::move(value), Handle<Handled>(*this), size() - 1, recording_);
+}
+
+template <class S, class Device>
+Tape<S, Device>* Var<S, Device>::tape() const {
+  Handled* const tape = tape_.get();
+  check<Error>(tape != nullptr || !tape_.is_set(), "Var", "its tape has ended; a Var is used while its tape lives");
+  return static_cast<Tape<S, Device>*>(tape);
 }
 
 template <class S, class Device>
@@ -305,7 +330,7 @@ template <class S, class Device, class Backward>
 Var<S, Device> record(std::shared_ptr<ArrayOn<S, Device>> value, std::initializer_list<Var<S, Device>> inputs, Backward backward,
                       bool trainable = false) {
   for (const auto& input : inputs) {
-    if (input.tape()) return input.tape()->record(std::move(value), inputs, std::move(backward), trainable);
+    if (auto* tape = input.tape()) return tape->record(std::move(value), inputs, std::move(backward), trainable);
   }
   return Var<S, Device>(std::move(value));
 }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include <lowrank/autograd/kept.hpp>
+#include <lowrank/core/handle.hpp>
 #include <lowrank/error.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -61,19 +62,20 @@ class Var {
   S item() const;
 
   bool requires_grad() const { return node_ >= 0; }
-  Tape<S, Device>* tape() const { return tape_; }
+  /// Null for a constant without a tape. Throws Error when the tape has ended: a Var is used while its tape lives.
+  Tape<S, Device>* tape() const;
 
  private:
   friend class Tape<S, Device>;
 
-  Var(std::shared_ptr<Value> value, Tape<S, Device>* tape, Index node, Index recording)
-      : value_(std::move(value)), tape_(tape), node_(node), recording_(recording) {}
+  Var(std::shared_ptr<Value> value, Handle<Handled> tape, Index node, Index recording)
+      : value_(std::move(value)), tape_(std::move(tape)), node_(node), recording_(recording) {}
 
   const std::shared_ptr<Value>& shared_value() const;
 
   std::shared_ptr<Value> value_;
   std::shared_ptr<Restorer<S, Device>> restorer_;
-  Tape<S, Device>* tape_ = nullptr;
+  Handle<Handled> tape_;
   Index node_ = -1;       // position on the tape; -1 for a constant
   Index recording_ = -1;  // which of the tape's recordings the node belongs to
 };
@@ -92,12 +94,12 @@ Kept<S, Device> Var<S, Device>::kept() const {
 }
 template <class S, class Device>
 Var<S, Device> Var<S, Device>::restored_by(std::function<Value()> restore) && {
-  if (tape_) restorer_ = std::make_shared<Restorer<S, Device>>(value_, std::move(restore));
+  if (tape_.is_set()) restorer_ = std::make_shared<Restorer<S, Device>>(value_, std::move(restore));
   return std::move(*this);
 }
 template <class S, class Device>
 Var<S, Device> Var<S, Device>::kept_as(Compute compute) && {
-  if (tape_) restorer_ = std::make_shared<Restorer<S, Device>>(value_, compute);
+  if (tape_.is_set()) restorer_ = std::make_shared<Restorer<S, Device>>(value_, compute);
   return std::move(*this);
 }
 template <class S, class Device>

@@ -48,6 +48,7 @@ constexpr DType dtype_of() {
   if constexpr (std::is_same_v<T, std::int8_t>) return DType::i8;
   if constexpr (std::is_same_v<T, std::int32_t>) return DType::i32;
   if constexpr (std::is_same_v<T, std::int64_t>) return DType::i64;
+  if constexpr (std::is_same_v<T, std::uint64_t>) return DType::u64;
 }
 }  // namespace detail
 

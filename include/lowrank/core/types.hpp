@@ -23,7 +23,8 @@ constexpr To bit_cast(const From& from) {
 #endif
 
 /// How a product computes: fp32 is exact to rounding; bf16 rounds weights and activations to bfloat16 and sums in fp32;
-/// int8 rounds activations to 8 bits a block (inference only).
+/// int8 rounds activations to 8 bits a block, less where a kernel has no 8-bit form (dense weights, many tokens). int8 is for inference: to
+/// record a gradient through it is a ValueError.
 enum class Compute { fp32, bf16, int8 };
 
 /// The upper half of an IEEE single: 8 bits of exponent, 7 of mantissa.

@@ -10,13 +10,11 @@ namespace lowrank::inline LOWRANK_ABI::cuda {
 LOWRANK_INLINE DeviceAdamW::DeviceAdamW(AdamW<float>& host) : host_(host), machine_(Machine::current().shared_from_this()) {
   std::vector<std::vector<OptimizedTensor>> groups(host.groups());
   std::vector<OptimizedTensor> all;
-  host.visit_entries([&](ParameterRef<float>& parameter, std::size_t group, std::span<float> memory) {
-    check<ValueError>(parameter.device != nullptr, "device_adamw", parameter.name,
-                      " has no place for a copy on the device; make references with reference(parameter)");
-    const auto size = static_cast<Index>(parameter.value.size());
-    parameter.device->drop();  // the host's numbers count
-    ParameterCopy& copy = on_device(*parameter.device, parameter.value.data(), size);
-    moments_.emplace_back(*machine_, memory.data(), 2 * size);
+  host.visit_entries([&](const ParameterRef<float>& parameter, std::size_t group, Moments<float>& memory) {
+    const Index size = parameter.size();
+    parameter.device().drop();  // the host's numbers count
+    ParameterCopy& copy = on_device(parameter.device(), parameter.value().data(), size);
+    moments_.emplace_back(*machine_, memory.numbers.data(), 2 * size);
     auto* const first = reinterpret_cast<float*>(moments_.back().memory.get());
     groups[group].push_back({copy.mutable_value(), copy.gradient(), first, first + size, size, 0});
   });
@@ -57,10 +55,10 @@ LOWRANK_INLINE void DeviceAdamW::update(double max_norm) {
 
 LOWRANK_INLINE void DeviceAdamW::download() {
   std::size_t i = 0;
-  host_.visit_entries([&](ParameterRef<float>& parameter, std::size_t, std::span<float> memory) {
-    const auto* const copy = parameter.device->get_if<ParameterCopy>();
-    machine_->download(copy->numbers.memory.get(), parameter.value.data(), parameter.value.size_bytes());
-    machine_->download(moments_[i++].memory.get(), memory.data(), memory.size_bytes());
+  host_.visit_entries([&](const ParameterRef<float>& parameter, std::size_t, Moments<float>& memory) {
+    const auto* const copy = parameter.device().get_if<ParameterCopy>();
+    machine_->download(copy->numbers.memory.get(), parameter.value().data(), parameter.value().size_bytes());
+    machine_->download(moments_[i++].memory.get(), memory.numbers.data(), memory.numbers.size() * sizeof(float));
   });
 }
 

@@ -12,7 +12,7 @@ LOWRANK_INLINE std::vector<Var<float, Cuda>> forward_together(std::span<const La
   for (const LayerUse& use : uses) {
     check<ValueError>(!use.layer->base.weight_trainable(), "linear",
                       "the layer's weight is trainable; on a GPU weights are frozen and updates train: call set_trainable(false)");
-    layers.push_back(detail::group_layer(use.layer->base, use.update, use.ranges, x.cols()));
+    layers.push_back(detail::group_layer(use.layer->base, use.update, use.ranges, x.cols(), x.tape() != nullptr));
   }
   const detail::GroupPlans<float> plans(layers, {.is_recorded = x.tape() != nullptr});
   const LayerGroup<float> group(plans.layers, x.rows(), x.cols(), Compute::bf16);
@@ -27,7 +27,12 @@ LOWRANK_INLINE std::vector<Var<float, Cuda>> forward_together(std::span<const La
   for (std::size_t i = 0; i < uses.size(); ++i) {
     const auto& pass = passes[i];
     auto y = record(
-        pass->forward(input, place), {x}, [pass](auto& flow) { pass->backward(flow); }, pass->trains());
+        pass->forward(input, place), {x},
+        [pass, witnesses = plans.witnesses](auto& flow) {
+          for (const auto& witness : witnesses) witness.check_unchanged();
+          pass->backward(flow);
+        },
+        pass->trains());
     outputs.push_back(std::move(y).kept_as(uses[i].layer->base.compute()));
     place += pass->room();
   }

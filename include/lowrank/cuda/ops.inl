@@ -135,11 +135,11 @@ LOWRANK_INLINE DeviceAttentionGradients attention_backward(const DeviceActivatio
 
 LOWRANK_INLINE Var<float, Cuda> rms_norm(const Var<float, Cuda>& x, Parameter<float>& weight, float epsilon) {
   const Kept<float, Cuda> kept = x.kept();
-  const auto backward = [kept, w = &weight, epsilon](auto& flow) {
+  const auto backward = [kept, w = Handle(weight), epsilon](auto& flow) {
     flow.add(0, cuda::rms_norm_backward(*kept.get(), *w, epsilon, flow.gradient()));
   };
   return record(cuda::rms_norm_forward(x.value(), weight, epsilon), {x}, backward, weight.needs_grad())
-      .restored_by([kept, w = &weight, epsilon] { return cuda::rms_norm_forward(*kept.get(), *w, epsilon); });
+      .restored_by([kept, w = Handle(weight), epsilon] { return cuda::rms_norm_forward(*kept.get(), *w, epsilon); });
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -90,7 +90,8 @@ class Adapted {
 
   template <class Visitor>
   void visit_parameters(const Visitor& visitor) {
-    base_.visit_parameters(visitor);
+    visit_layer(visitor, *this);
+    visit_named(visitor, "base_layer", base_);
     update_.visit_parameters(visitor);
   }
 

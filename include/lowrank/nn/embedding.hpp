@@ -21,7 +21,7 @@ Var<S, Device> embedding(Tape<S, Device>* tape, Parameter<S>& table, std::span<c
   ArrayOn<S, Device> y = embedding_forward<S>(source, ids);
   if (tape == nullptr) return Var<S, Device>(std::move(y));
   if (!table.needs_grad()) return tape->input(std::move(y));
-  auto backward = [table = &table, ids = std::vector<std::int32_t>(ids.begin(), ids.end())](auto& flow) {
+  auto backward = [table = Handle(table), ids = std::vector<std::int32_t>(ids.begin(), ids.end())](auto& flow) {
     embedding_backward(table->gradient(), ids, flow.gradient());
   };
   return tape->record(std::move(y), {}, std::move(backward), true);

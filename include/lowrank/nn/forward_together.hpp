@@ -31,7 +31,7 @@ std::vector<Var<S>> forward_together(std::type_identity_t<std::span<const BasicL
   std::vector<detail::GroupLayer<S>> group;
   for (const BasicLayerUse<S>& use : uses) {
     if (use.layer->base.weight_trainable()) break;
-    group.push_back(detail::group_layer(use.layer->base, use.update, std::span(use.ranges), x.cols()));
+    group.push_back(detail::group_layer(use.layer->base, use.update, std::span(use.ranges), x.cols(), x.tape() != nullptr));
   }
   if (group.size() == uses.size() && !group.empty())  // in training packed whatever the number of tokens: a batch keeps its bits
     return detail::run_group<S>(group, x, {.compute = group.front().view.compute, .streams_few = x.tape() == nullptr});

@@ -100,6 +100,7 @@ class SourceLinear {
 
   template <class Visitor>
   void visit_parameters(const Visitor& visitor) {
+    visit_layer(visitor, *this);
     if (!bias_.empty()) visitor(bias_);
   }
 

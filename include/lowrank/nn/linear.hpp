@@ -58,13 +58,14 @@ class Linear {
   Var<S> operator()(const Var<S>& x) {
     if (!weight_trainable()) return detail::adapted(*this, {}, {}, x);
     detail::check_input("linear", x.rows(), x.cols(), in_features());
+    if (x.tape() != nullptr) detail::check_gradient_compute("linear", compute_);
     auto y = multiply(source(), x.value(), compute_);
     detail::add_bias(y, bias_);
-    const auto backward = [x = x.kept(), w = &weight_, b = &bias_, w_source = source(), compute = compute_](auto& flow) {
+    const auto backward = [x = x.kept(), w = Handle(weight_), b = Handle(bias_), compute = compute_](auto& flow) {
       const auto& g = flow.gradient();
       detail::add_bias_gradient(*b, g);
       accumulate_outer(WeightMap<S>(w->gradient().data(), w->rows(), w->cols()), g, *x.get());  // G Xᵀ   [out, in]
-      if (flow.needs(0)) flow.add(0, multiply_transposed(w_source, g, compute));                // Wᵀ G   [in, T]
+      if (flow.needs(0)) flow.add(0, multiply_transposed(source_of(*w), g, compute));           // Wᵀ G   [in, T]
     };
     return record(std::move(y), {x}, backward, true).kept_as(compute_);
   }
@@ -92,7 +93,7 @@ class Linear {
     }
   }
 
-  DenseSource<S> source() const { return {weight_.value.data(), weight_.rows(), weight_.cols()}; }
+  DenseSource<S> source() const { return source_of(weight_); }
   std::size_t weight_bytes() const { return static_cast<std::size_t>(weight_.size()) * sizeof(S); }
   Parameter<S, Out, In>& weight() { return weight_; }
   const Parameter<S, Out, In>& weight() const { return weight_; }
@@ -107,11 +108,13 @@ class Linear {
 
   template <class Visitor>
   void visit_parameters(const Visitor& visitor) {
+    visit_layer(visitor, *this);
     visitor(weight_);
     if (!bias_.empty()) visitor(bias_);
   }
 
  private:
+  static DenseSource<S> source_of(const Parameter<S, Out, In>& weight) { return {weight.value.data(), weight.rows(), weight.cols()}; }
   static Linear drawn(Index in, Index out, const LinearOptions& options) {
     check<ValueError>(in > 0 && out > 0, "linear", "in = ", in, ", out = ", out, "; both must be positive");
     const double bound = 1.0 / std::sqrt(static_cast<double>(in));

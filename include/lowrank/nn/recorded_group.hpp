@@ -30,6 +30,7 @@ struct GroupLayer {
   LayerView<S> view;
   Parameter<S>* bias = nullptr;
   std::vector<BasicUpdateRange<S>> ranges = {};
+  std::vector<Witness> witnesses = {};  ///< of what the backward pass reads of the layer itself
 };
 
 /// The plans of one pass, and the updates that they are of.
@@ -38,6 +39,7 @@ struct GroupPlans {
   std::vector<LayerPlan<S>> layers;
   std::vector<std::vector<BasicUpdateRef<S>>> updates;  ///< by layer and plan
   std::vector<Parameter<S>*> biases;
+  std::vector<Witness> witnesses;
   bool trains = false, needs_x = false;
   bool may_divide = true;  ///< whether Y divided by each gain is what the gain multiplied
 
@@ -45,6 +47,8 @@ struct GroupPlans {
   GroupPlans(std::span<const GroupLayer<S>> group, const PlanRequest<S>& pass);
 
   bool has_gain() const;
+  /// Throws Error when a layer or an update is not what and where it was.
+  void check_unchanged() const;
   /// Adds what the backward pass gave to the gradients of updates and biases.
   void add_gradients(const GroupBackward<S>& gradients);
 
@@ -62,8 +66,9 @@ std::vector<Activation<S>> run_group(std::span<const GroupLayer<S>> group, const
 /// A layer with one update for all tokens, or one a range of them.
 template <class Layer, class S = typename Layer::Scalar>
 GroupLayer<S> group_layer(Layer& layer, const std::type_identity_t<BasicUpdateRef<S>>& update,
-                          std::type_identity_t<std::span<const BasicUpdateRange<S>>> ranges, Index tokens) {
+                          std::type_identity_t<std::span<const BasicUpdateRange<S>>> ranges, Index tokens, bool is_recorded) {
   GroupLayer<S> result{layer_view(layer), nullptr, {ranges.begin(), ranges.end()}};
+  if (is_recorded) watch(layer, result.witnesses);
   if constexpr (HasSource<Layer>)
     if (result.view.weight.rows() > 0 && !layer.bias().empty()) result.bias = &layer.bias();
   if (update) result.ranges.insert(result.ranges.begin(), {0, tokens, update});
@@ -75,7 +80,7 @@ GroupLayer<S> group_layer(Layer& layer, const std::type_identity_t<BasicUpdateRe
 template <class Layer, class S = typename Layer::Scalar>
 Var<S> adapted(Layer& layer, const std::type_identity_t<BasicUpdateRef<S>>& update,
                std::type_identity_t<std::span<const BasicUpdateRange<S>>> ranges, const std::type_identity_t<Var<S>>& x) {
-  const GroupLayer<S> group = group_layer(layer, update, ranges, x.cols());
+  const GroupLayer<S> group = group_layer(layer, update, ranges, x.cols(), x.tape() != nullptr);
   const GroupOptions options{.compute = group.view.compute, .keeps_unscaled = true};
   if (group.view.weight.rows() > 0) return run_group<S>(std::span(&group, 1), x, options).front();
   check_input("linear", x.rows(), x.cols(), group.view.in);

@@ -14,6 +14,7 @@ GroupPlans<S>::GroupPlans(std::span<const GroupLayer<S>> group, const PlanReques
     updates.emplace_back();
     biases.push_back(layer.bias);
     layers.push_back(plan(layer, pass));
+    witnesses.insert(witnesses.end(), layer.witnesses.begin(), layer.witnesses.end());
     trains |= layers.back().trains_bias;
   }
 }
@@ -32,6 +33,7 @@ LayerPlan<S> GroupPlans<S>::plan(const GroupLayer<S>& layer, PlanRequest<S> requ
     const bool is_new = known == owners.end() || result.plans[static_cast<std::size_t>(known - owners.begin())].mask;
     if (is_new) {
       owners.push_back(range.update);
+      if (request.is_recorded) range.update.watch(witnesses);
       result.plans.push_back(range.update.plan(request));
       const Plan<S>& made = result.plans.back();
       check<ValueError>(result.has_weight() || made.is_additive(), "update",
@@ -52,6 +54,11 @@ bool GroupPlans<S>::has_gain() const {
   return std::any_of(layers.begin(), layers.end(), [](const auto& layer) {
     return std::any_of(layer.plans.begin(), layer.plans.end(), [](const auto& plan) { return !plan.gain.empty(); });
   });
+}
+
+template <class S>
+void GroupPlans<S>::check_unchanged() const {
+  for (const Witness& witness : witnesses) witness.check_unchanged();
 }
 
 template <class S>
@@ -93,6 +100,7 @@ struct GroupRecord {
 
   template <class Flow>
   void backward(Flow& flow) {
+    plans.check_unchanged();
     Index tokens = 0;
     for (const auto& gradient : g) tokens = std::max(tokens, gradient.cols());
     for (std::size_t i = 0; i < g.size(); ++i)
@@ -113,6 +121,7 @@ std::vector<Var<S>> run_group(std::span<const GroupLayer<S>> group, const Var<S>
   auto record_of = std::make_shared<GroupRecord<S>>(GroupRecord<S>{GroupPlans<S>(group, request_on(x.tape())), options});
   GroupRecord<S>& kept = *record_of;
   const bool needs_backward = options.is_recorded && (kept.plans.trains || x.requires_grad());
+  if (needs_backward) check_gradient_compute("linear", options.compute);
   if (!kept.plans.may_divide || std::is_same_v<S, double>) kept.options.keeps_unscaled = true;
   if (!needs_backward) kept.options.keeps_unscaled = false;
   auto forward = group_forward<S>(kept.plans.layers, x.value(), kept.options);

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <array>
-
 #include <lowrank/optim/optimizer.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -21,9 +19,13 @@ struct AdamWOptions {
 struct AdamWRule {
   using Options = AdamWOptions;
 
-  static std::array<const char*, 2> moments(const Options&) { return {"first_moment", "second_moment"}; }
-
   static void check_options(const Options& options);
+
+  template <class S>
+  static Moments<S> memory(const Options&, Index rows, Index cols) {
+    static constexpr const char* names[] = {"first_moment", "second_moment"};
+    return {names, rows, cols};
+  }
 
   /// The factors of one step, as kernels take them.
   template <class S>
@@ -43,24 +45,26 @@ struct AdamWRule {
   }
 
   template <class S>
-  static void update(const Options& options, Index step, std::span<S> value, std::span<const S> grad, std::span<S> memory) {
-    const std::size_t size = value.size();
-    S* first = memory.data();
-    S* second = memory.data() + size;
+  static void advance(const Options& options, Index step, std::span<S> value, std::span<const S> grad, std::span<S> first,
+                      std::span<S> second) {
     const auto [decay, rate, correction, beta2, epsilon, toward1, toward2] = factors<S>(options, step);
-    for (std::size_t i = 0; i < size; ++i) {
+    for (std::size_t i = 0; i < value.size(); ++i) {
       const S g = grad[i];
       first[i] += toward1 * (g - first[i]);
       second[i] = beta2 * second[i] + toward2 * g * g;
       value[i] = decay * value[i] - rate * first[i] / (std::sqrt(second[i]) / correction + epsilon);
     }
   }
+  template <class S>
+  static void update(const Options& options, const ParameterStep<S>& p, Moments<S>& memory) {
+    advance<S>(options, p.step, p.value, p.grad, memory[0], memory[1]);
+  }
 };
 
 /// In float by the processor's own loop.
 template <>
-void AdamWRule::update<float>(const Options& options, Index step, std::span<float> value, std::span<const float> grad,
-                              std::span<float> memory);
+void AdamWRule::advance<float>(const Options& options, Index step, std::span<float> value, std::span<const float> grad,
+                               std::span<float> first, std::span<float> second);
 
 /// AdamW over parameters(model); state of two numbers a parameter.
 ///

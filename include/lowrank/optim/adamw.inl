@@ -12,13 +12,12 @@ LOWRANK_INLINE void AdamWRule::check_options(const Options& options) {
 }
 
 template <>
-LOWRANK_INLINE void AdamWRule::update<float>(const Options& options, Index step, std::span<float> value, std::span<const float> grad,
-                                             std::span<float> memory) {
+LOWRANK_INLINE void AdamWRule::advance<float>(const Options& options, Index step, std::span<float> value, std::span<const float> grad,
+                                              std::span<float> first, std::span<float> second) {
   const auto [decay, rate, correction, beta2, epsilon, toward1, toward2] = factors<float>(options, step);
   const kernels::AdamWStep shared{decay, rate, correction, beta2, epsilon, toward1, toward2};
-  const std::size_t size = value.size();
-  kernels::current_target().elementwise.adamw(shared, grad.data(), static_cast<Index>(size), value.data(), memory.data(),
-                                              memory.data() + size);
+  kernels::current_target().elementwise.adamw(shared, grad.data(), static_cast<Index>(value.size()), value.data(), first.data(),
+                                              second.data());
 }
 
 #if defined(LOWRANK_COMPILING)

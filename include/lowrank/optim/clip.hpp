@@ -14,7 +14,7 @@ double gradient_norm(const std::vector<ParameterRef<S>>& parameters) {
   double sum = 0;
   for (const auto& parameter : parameters) {
     double part = 0;
-    for (const S g : parameter.grad) part += static_cast<double>(g) * static_cast<double>(g);
+    for (const S g : parameter.grad()) part += static_cast<double>(g) * static_cast<double>(g);
     sum += part;
   }
   return std::sqrt(sum);
@@ -29,7 +29,7 @@ double clip_gradient_norm(const std::vector<ParameterRef<S>>& parameters, double
   const double norm = gradient_norm(parameters), scale = max_norm / (norm + 1e-6);
   if (!std::isfinite(norm) || scale >= 1) return norm;
   for (const auto& parameter : parameters) {
-    for (S& g : parameter.grad) g *= static_cast<S>(scale);
+    for (S& g : parameter.grad()) g *= static_cast<S>(scale);
   }
   return norm;
 }

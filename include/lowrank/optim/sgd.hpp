@@ -15,21 +15,22 @@ struct SgdOptions {
 struct SgdRule {
   using Options = SgdOptions;
 
-  static std::span<const char* const> moments(const Options& options) {
-    static constexpr const char* names[] = {"momentum"};
-    return {names, options.momentum == 0 ? std::size_t{0} : std::size_t{1}};
-  }
-
   static void check_options(const Options& options);
 
   template <class S>
-  static void update(const Options& options, Index, std::span<S> value, std::span<const S> grad, std::span<S> memory) {
+  static Moments<S> memory(const Options& options, Index rows, Index cols) {
+    static constexpr const char* names[] = {"momentum"};
+    return {{names, options.momentum == 0 ? std::size_t{0} : std::size_t{1}}, rows, cols};
+  }
+
+  template <class S>
+  static void update(const Options& options, const ParameterStep<S>& p, Moments<S>& memory) {
     const S rate = static_cast<S>(options.learning_rate), decay = static_cast<S>(options.weight_decay);
     const S momentum = static_cast<S>(options.momentum);
-    for (std::size_t i = 0; i < value.size(); ++i) {
-      S direction = grad[i] + decay * value[i];
-      if (!memory.empty()) direction = memory[i] = momentum * memory[i] + direction;
-      value[i] -= rate * direction;
+    for (std::size_t i = 0; i < p.value.size(); ++i) {
+      S direction = p.grad[i] + decay * p.value[i];
+      if (!memory.numbers.empty()) direction = memory.numbers[i] = momentum * memory.numbers[i] + direction;
+      p.value[i] -= rate * direction;
     }
   }
 };

@@ -125,6 +125,10 @@ void check_compute(const char* operation, Compute compute) {
   check<ValueError>(compute != Compute::int8 || std::is_same_v<S, float>, operation,
                     "Compute::int8 is for inference in float only; pass Compute::fp32 or Compute::bf16");
 }
+inline void check_gradient_compute(const char* operation, Compute compute) {
+  check<ValueError>(compute != Compute::int8, operation,
+                    "Compute::int8 is for inference: its rounding has no gradient; train with set_compute(Compute::bf16) or fp32");
+}
 
 /// Y (+)= source X in float.
 template <Source W>
@@ -169,7 +173,7 @@ Activation<S> rounded(const ActivationView<S>& x) {
 
 /// Y += scale · W X. W [out, in] any source, X [in, T], Y [out, T].
 ///
-/// Cost: 2 out in T FLOPs; W is decoded once every 256 tokens. Throws ShapeError, ValueError for Compute::int8.
+/// Cost: 2 out in T FLOPs; W is decoded once every 256 tokens. Throws ShapeError, ValueError for Compute::int8 in double.
 template <Source W, MatrixLike Y, class S = ScalarOf<Y>>
 void accumulate_product(Y& y, const W& source, const ActivationView<S>& x, std::type_identity_t<S> scale = S(1),
                         Compute compute = Compute::fp32) {
@@ -195,7 +199,7 @@ void accumulate_transposed_product(Y& y, const W& source, const ActivationView<S
   check<ShapeError>(source.rows() == g.rows() && y.rows() == source.cols() && y.cols() == g.cols(), "multiply_transposed", "source is [",
                     source.rows(), ", ", source.cols(), "], g is [", g.rows(), ", ", g.cols(), "], y is [", y.rows(), ", ", y.cols(),
                     "]; source is [out, in], g must be [out, tokens] and y [in, tokens]");
-  detail::check_compute<S>("multiply_transposed", compute);
+  detail::check_gradient_compute("multiply_transposed", compute);
   if (y.size() == 0) return;
   if constexpr (std::is_same_v<S, float>) {
     detail::packed_product(y, scaled(transposed(source), static_cast<double>(scale)), g, compute, true);
@@ -227,6 +231,7 @@ Activation<S> multiply_transposed(const W& source, const X& g, Compute compute =
   if constexpr (std::is_same_v<S, float>) {
     check<ShapeError>(source.rows() == g.rows(), "multiply_transposed", "source is [", source.rows(), ", ", source.cols(), "], g is [",
                       g.rows(), ", ", g.cols(), "]; source is [out, in], g must be [out, tokens]");
+    detail::check_gradient_compute("multiply_transposed", compute);
     Activation<S> y(source.cols(), g.cols());
     detail::packed_product(y, transposed(source), g, compute, false);
     return y;

@@ -62,6 +62,7 @@ struct AdaloraWeights {
     visitor(a);
     visitor(b);
     visitor(e);
+    visit_dropout(visitor, dropout);
   }
   void set_trainable(bool trainable) { a.trainable = b.trainable = e.trainable = trainable; }
 };

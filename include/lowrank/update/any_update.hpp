@@ -28,11 +28,26 @@ struct UpdateSite {
   Index size(std::string_view tensor, std::size_t dimension, Index configured) const;
 };
 
+/// A visitor of an update's parts, whatever it is made of. Refers to it.
+class UpdateVisitor {
+ public:
+  template <class Visitor>
+  UpdateVisitor(const Visitor& visitor)
+      : parameter_([&visitor](Parameter<float>& parameter) { visitor(parameter); }),
+        dropout_([&visitor](InputDropout<float>& dropout) { visit_dropout(visitor, dropout); }) {}
+
+  void operator()(Parameter<float>& parameter) const { parameter_(parameter); }
+  void dropout(InputDropout<float>& dropout) const { dropout_(dropout); }
+
+ private:
+  std::function<void(Parameter<float>&)> parameter_;
+  std::function<void(InputDropout<float>&)> dropout_;
+};
+
 /// An update of any method, owned, in float; a method itself. Empty: none. Copies are deep.
 class AnyUpdate {
  public:
   using Scalar = float;
-  using Visitor = std::function<void(Parameter<float>&)>;
 
   AnyUpdate() = default;
   template <UpdateMethod Update>
@@ -49,7 +64,7 @@ class AnyUpdate {
 
   Plan<float> plan(const PlanRequest<float>& request) { return held_->plan(request); }
   void add_gradients(const PlanGradients<float>& gradients) { held_->add_gradients(gradients); }
-  void visit_parameters(const Visitor& visitor) { held_->visit_parameters(visitor); }
+  void visit_parameters(const UpdateVisitor& visitor) { held_->visit_parameters(visitor); }
 
   /// Computes once what inference with fixed numbers needs again and again, where the method has such: `prepare(layer)`, `round()`.
   void prepare(const LayerView<float>& layer) { held_->prepare(layer); }
@@ -83,7 +98,7 @@ class AnyUpdate {
     virtual std::unique_ptr<Held> copy() const = 0;
     virtual Plan<float> plan(const PlanRequest<float>& request) = 0;
     virtual void add_gradients(const PlanGradients<float>& gradients) = 0;
-    virtual void visit_parameters(const Visitor& visitor) = 0;
+    virtual void visit_parameters(const UpdateVisitor& visitor) = 0;
     virtual void prepare(const LayerView<float>& layer) = 0;
     virtual bool has_penalty() const = 0;
     virtual float add_penalty(float share) = 0;
@@ -98,7 +113,7 @@ class AnyUpdate {
     std::unique_ptr<Held> copy() const override { return std::make_unique<Holder>(update); }
     Plan<float> plan(const PlanRequest<float>& request) override { return update.plan(request); }
     void add_gradients(const PlanGradients<float>& gradients) override { update.add_gradients(gradients); }
-    void visit_parameters(const Visitor& visitor) override { update.visit_parameters(visitor); }
+    void visit_parameters(const UpdateVisitor& visitor) override { update.visit_parameters(visitor); }
     void prepare([[maybe_unused]] const LayerView<float>& layer) override {
       if constexpr (requires { update.round(); }) update.round();
       if constexpr (requires { update.prepare(layer); }) update.prepare(layer);

@@ -25,12 +25,13 @@ Var<S> add_embedding_update(Var<S> y, std::span<const std::int32_t> ids, Index b
   Activation<S> z = y.take();
   auto updated = z.middleCols(begin, count);
   accumulate_product(updated, factor(update.b).source(), h, update.scale);  // [dim, r] · [r, t]
-  auto backward = [u = &update, ids = std::vector<std::int32_t>(ids.begin(), ids.end()), h = std::move(h), begin, count](auto& flow) {
-    const Activation<S> g = u->scale * flow.gradient().middleCols(begin, count);
-    if (u->b.needs_grad()) accumulate_outer(u->b.gradient(), g, h);  // s G Hᵀ   [dim, r]
-    if (u->a.needs_grad()) {
-      const Activation<S> dh = multiply_transposed(factor(u->b).source(), g);  // s Bᵀ G   [r, t]
-      for (Index t = 0; t < count; ++t) u->a.gradient().col(ids[static_cast<std::size_t>(t)]) += dh.col(t);
+  auto backward = [a = Handle(update.a), b = Handle(update.b), scale = update.scale, begin, count, h = std::move(h),
+                   ids = std::vector<std::int32_t>(ids.begin(), ids.end())](auto& flow) {
+    const Activation<S> g = scale * flow.gradient().middleCols(begin, count);
+    if (b->needs_grad()) accumulate_outer(b->gradient(), g, h);  // s G Hᵀ   [dim, r]
+    if (a->needs_grad()) {
+      const Activation<S> dh = multiply_transposed(factor(*b).source(), g);  // s Bᵀ G   [r, t]
+      for (Index t = 0; t < count; ++t) a->gradient().col(ids[static_cast<std::size_t>(t)]) += dh.col(t);
     }
     flow.add(0, flow.take());
   };

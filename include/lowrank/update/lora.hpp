@@ -59,6 +59,7 @@ struct LoraWeights {
     visitor(a);
     visitor(b);
     if (!bias.empty()) visitor(bias);
+    visit_dropout(visitor, dropout);
   }
 
   /// Fills rounded_a and rounded_b; to be called again after a change of A or B.

@@ -37,6 +37,7 @@ struct LoraXsWeights {
     visitor(a);
     visitor(b);
     visitor(r);
+    visit_dropout(visitor, dropout);
   }
   void set_trainable(bool trainable) { r.trainable = trainable; }
 };

@@ -9,8 +9,9 @@
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
-#include <lowrank/autograd/parameter.hpp>
+#include <lowrank/autograd/visit.hpp>
 #include <lowrank/error.hpp>
 #include <lowrank/product/dense.hpp>
 #include <lowrank/product/plan.hpp>
@@ -31,7 +32,8 @@ template <class S>
 struct InputDropout {
   S probability = S(0);
   std::uint64_t seed = 0;
-  std::uint64_t stream = 0;  ///< of the next mask; each recorded pass takes one. Save it to resume with the same masks.
+  std::uint64_t stream = 0;  ///< of the next mask; each recorded pass takes one. Part of a run's state, like seed.
+  bool active = true;        ///< train() and eval() of nn/parameter.hpp set it
 
   /// That of a model's layer with that number, so that the masks of equal layers differ. Throws ValueError.
   static InputDropout of_layer(double probability, std::uint64_t seed, std::uint64_t layer) {
@@ -49,7 +51,7 @@ struct PlanRequest {
 
   /// The next mask, for training; none otherwise.
   Mask next_mask(InputDropout<S>& dropout) const {
-    if (dropout.probability == 0 || !is_recorded) return {};
+    if (dropout.probability == 0 || !dropout.active || !is_recorded) return {};
     return {static_cast<double>(dropout.probability), {dropout.seed, draw ? draw(dropout.stream) : dropout.stream++}};
   }
 };
@@ -58,6 +60,18 @@ namespace detail {
 struct VisitNothing {  // a named type: nvcc 13 rejects a lambda in the concept
   void operator()(const auto&) const {}
 };
+struct Watch {
+  std::vector<Witness>& witnesses;
+  void operator()(auto& parameter) const { witnesses.emplace_back(parameter); }
+};
+// Witnesses of all parameters of a method or a layer; a bias that is empty speaks for a layer without any.
+template <class Watched>
+void watch(Watched& watched, std::vector<Witness>& witnesses) {
+  const std::size_t before = witnesses.size();
+  watched.visit_parameters(Watch{witnesses});
+  if constexpr (requires { Witness(watched.bias()); })
+    if (witnesses.size() == before) witnesses.emplace_back(watched.bias());
+}
 }  // namespace detail
 
 /// A method: the numbers of one layer's update. What it must have:
@@ -67,7 +81,8 @@ struct VisitNothing {  // a named type: nvcc 13 rejects a lambda in the concept
 /// | `Scalar` | float or double |
 /// | `plan(request)` | what it adds to the layer's product in this pass, as a Plan<Scalar>; it computes no product with X itself |
 /// | `add_gradients(gradients)` | from the gradients of the plan (PlanGradients) to those of its parameters, added |
-/// | `visit_parameters(visitor)` | visitor(Parameter&) for each of its parameters |
+/// | `visit_parameters(visitor)` | visitor(Parameter&) for each of its parameters, visit_dropout(visitor, dropout) if it has an
+/// InputDropout |
 ///
 /// What files need beside it stands in update/registry.hpp.
 template <class Candidate>
@@ -107,8 +122,10 @@ class BasicUpdateRef {
   template <UpdateMethod Method>
   requires std::is_same_v<typename Method::Scalar, S> BasicUpdateRef(Method* update) : update_(update) {
     if (update == nullptr) return;
-    static constexpr Calls calls{[](void* u, const PlanRequest<S>& request) { return static_cast<Method*>(u)->plan(request); },
-                                 [](void* u, const PlanGradients<S>& gradients) { static_cast<Method*>(u)->add_gradients(gradients); }};
+    static constexpr Calls calls{
+        [](void* u, const PlanRequest<S>& request) { return static_cast<Method*>(u)->plan(request); },
+        [](void* u, const PlanGradients<S>& gradients) { static_cast<Method*>(u)->add_gradients(gradients); },
+        [](void* u, std::vector<detail::Witness>& witnesses) { detail::watch(*static_cast<Method*>(u), witnesses); }};
     calls_ = &calls;
   }
 
@@ -116,11 +133,14 @@ class BasicUpdateRef {
   bool operator==(const BasicUpdateRef& other) const { return update_ == other.update_; }
   Plan<S> plan(const PlanRequest<S>& request) const { return calls_->plan(update_, request); }
   void add_gradients(const PlanGradients<S>& gradients) const { calls_->add_gradients(update_, gradients); }
+  /// Witnesses of its parameters.
+  void watch(std::vector<detail::Witness>& witnesses) const { calls_->watch(update_, witnesses); }
 
  private:
   struct Calls {
     Plan<S> (*plan)(void*, const PlanRequest<S>&);
     void (*add_gradients)(void*, const PlanGradients<S>&);
+    void (*watch)(void*, std::vector<detail::Witness>&);
   };
   void* update_ = nullptr;
   const Calls* calls_ = nullptr;

@@ -39,6 +39,7 @@ struct MissWeights {
   template <class Visitor>
   void visit_parameters(const Visitor& visitor) {
     visitor(block);
+    visit_dropout(visitor, dropout);
   }
   void set_trainable(bool trainable) { block.trainable = trainable; }
 };

@@ -74,6 +74,7 @@ struct VeraWeights {
   void visit_parameters(const Visitor& visitor) {
     visitor(lambda_d);
     visitor(lambda_b);
+    visit_dropout(visitor, dropout);
   }
   void set_trainable(bool trainable) { lambda_d.trainable = lambda_b.trainable = trainable; }
 

@@ -3,7 +3,7 @@
 #include <memory>
 #include <string>
 
-#include <lowrank/autograd/arithmetic.hpp>
+#include <lowrank/autograd/functions.hpp>
 #include <lowrank/autograd/parameter.hpp>
 
 using namespace lowrank;
@@ -213,4 +213,44 @@ TEST_CASE("a closure may be move-only, and arrays may be empty") {
   });
   tape.backward(sum(y));
   CHECK(tape.gradient(x).cols() == 0);
+}
+
+TEST_CASE("a Var that outlives its tape is an error where it is used, and its value stays") {
+  Var<float> x, y;
+  {
+    Tape tape;
+    x = tape.variable(Activation<float>::Ones(2, 3));
+    y = tape.input(Activation<float>::Ones(2, 3));
+  }
+  CHECK(x.value()(1, 2) == 1);
+  CHECK_THROWS_AS(relu(x), Error);
+  CHECK_THROWS_AS(x + y, Error);
+  CHECK_THROWS_AS(y * y, Error);
+  CHECK_THROWS_AS(mse(x, Activation<float>::Ones(2, 3)), Error);
+  Tape other;
+  CHECK_THROWS_AS(other.backward(x, Activation<float>::Ones(2, 3)), Error);
+  CHECK_THROWS_AS(other.gradient(x), Error);
+}
+
+TEST_CASE("nothing is recorded on a tape while it is swept") {
+  Tape tape;
+  const auto x = tape.variable(Activation<float>::Random(2, 2));
+  const auto y = record(Activation<float>(Activation<float>::Ones(1, 1)), {x}, [&tape](auto& flow) {
+    auto z = tape.variable(Activation<float>::Random(50, 50));
+    for (int i = 0; i < 200; ++i) z = relu(z);
+    flow.add(0, Activation<float>::Ones(2, 2));
+  });
+  CHECK_THROWS_AS(tape.backward(y), Error);
+  const auto a = tape.variable(Activation<float>::Random(2, 2));  // the tape goes on
+  tape.backward(sum(a));
+  CHECK(tape.gradient(a) == Activation<float>::Ones(2, 2));
+  const auto b = tape.variable(Activation<float>::Random(2, 2));
+  const auto own = record(Activation<float>(Activation<float>::Ones(1, 1)), {b}, [](auto& flow) {
+    Tape<float> scratch;
+    const auto z = scratch.variable(Activation<float>::Ones(2, 2));
+    scratch.backward(sum(z * z));
+    flow.add(0, scratch.gradient(z));
+  });
+  tape.backward(own);
+  CHECK(tape.gradient(b) == Activation<float>::Constant(2, 2, 2));
 }

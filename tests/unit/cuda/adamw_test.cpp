@@ -36,7 +36,10 @@ TEST_CASE("AdamW over many tensors in one launch, as AdamWRule on each") {
   Model expected;
   for (std::size_t i = 0; i < expected.sizes.size(); ++i) {
     for (float& g : expected.grad[i]) g *= 0.5f;
-    AdamWRule::update<float>(options, 3, expected.value[i], expected.grad[i], expected.memory[i]);
+    Moments<float> memory = AdamWRule::memory<float>(options, 1, expected.sizes[i]);
+    memory.numbers = expected.memory[i];
+    AdamWRule::update<float>(options, {expected.value[i], expected.grad[i], 1, expected.sizes[i], 3}, memory);
+    expected.memory[i] = memory.numbers;
   }
   const cuda::AdamWNumbers numbers{static_cast<float>(1 - options.learning_rate * options.weight_decay),
                                    static_cast<float>(options.learning_rate / (1 - std::pow(options.beta1, 3))),

@@ -110,14 +110,14 @@ TEST_CASE("one table as embedding and head, trained as both") {
   tape.backward(loss());
   const float step = 1e-2f;
   for (const std::size_t i : {4u, 7u, 20u}) {
-    float& number = references[0].value[i];
+    float& number = references[0].value()[i];
     const float saved = number;
     number = saved + step;
     const float above = loss().item();
     number = saved - step;
     const float below = loss().item();
     number = saved;
-    CHECK(std::abs(references[0].grad[i] - (above - below) / (2 * step)) < 2e-4f);  // step² plus rounding over the step
+    CHECK(std::abs(references[0].grad()[i] - (above - below) / (2 * step)) < 2e-4f);  // step² plus rounding over the step
   }
   table.set_trainable(false);
   tape.clear();

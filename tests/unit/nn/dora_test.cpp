@@ -112,7 +112,7 @@ TEST_CASE("gradients of DoRA with its norms held constant, in double") {
   CHECK_MESSAGE(report.worst < 1e-8, report.where);
   // And the layer's gradients are those.
   const auto gradients = [&](auto& of) {
-    for (auto& parameter : parameters(of)) std::fill(parameter.grad.begin(), parameter.grad.end(), 0.0);
+    for (auto& parameter : parameters(of)) std::ranges::fill(parameter.grad(), 0.0);
     Tape<double> tape;
     tape.backward(of(tape.variable(random_columns<double>(14, 5, 9))), Activation<double>::Ones(9, 5));
     return Weight<double>(of.update().b.grad);
@@ -141,7 +141,7 @@ TEST_CASE("a row of zeros has no direction: it gives zero and no gradient that i
   CHECK(y.value().row(2).isZero());
   tape.backward(y, Activation<float>::Ones(5, 3));
   for (const auto& parameter : parameters(layer))
-    for (const float g : parameter.grad) CHECK(std::isfinite(g));
+    for (const float g : parameter.grad()) CHECK(std::isfinite(g));
 }
 
 TEST_CASE("layers together: DoRA over a base with a bias, and a bias of B, give what they give alone, forward and backward") {

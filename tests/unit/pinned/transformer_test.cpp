@@ -51,7 +51,7 @@ void add_set_gradients(pins::Results& results, const std::string& name, const Ll
     });
 }
 void clear_set(Llama& model, LoraSet& set) {
-  for (auto& parameter : transformer::parameters(model, set)) std::fill(parameter.grad.begin(), parameter.grad.end(), 0.0f);
+  for (auto& parameter : transformer::parameters(model, set)) std::ranges::fill(parameter.grad(), 0.0f);
 }
 
 /// One prompt and then token by token.

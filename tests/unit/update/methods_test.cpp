@@ -111,8 +111,8 @@ TEST_CASE("every method has the same gradients in float, for few and many tokens
         const auto x = random_columns<float>(in, tokens, 8), g = random_columns<float>(out, tokens, 9);
         Tape<float> tape;
         Tape<double> exact_tape;
-        for (auto& p : parameters(layer)) std::fill(p.grad.begin(), p.grad.end(), 0.0f);
-        for (auto& p : parameters(exact)) std::fill(p.grad.begin(), p.grad.end(), 0.0);
+        for (auto& p : parameters(layer)) std::ranges::fill(p.grad(), 0.0f);
+        for (auto& p : parameters(exact)) std::ranges::fill(p.grad(), 0.0);
         const auto v = tape.variable(x);
         const auto exact_v = exact_tape.variable(x.cast<double>());
         tape.backward(layer(v), g);
@@ -121,8 +121,8 @@ TEST_CASE("every method has the same gradients in float, for few and many tokens
         const auto of = parameters(layer);
         const auto exact_of = parameters(exact);
         for (std::size_t i = 0; i < of.size(); ++i)
-          for (std::size_t k = 0; k < of[i].grad.size(); ++k)
-            CHECK(static_cast<double>(of[i].grad[k]) == doctest::Approx(exact_of[i].grad[k]).epsilon(1e-3).scale(1));
+          for (std::size_t k = 0; k < of[i].grad().size(); ++k)
+            CHECK(static_cast<double>(of[i].grad()[k]) == doctest::Approx(exact_of[i].grad()[k]).epsilon(1e-3).scale(1));
       }
     });
   });

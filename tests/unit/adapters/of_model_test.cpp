@@ -40,7 +40,7 @@ struct OwnModel {
 
 template <class Layer>
 void check_round_trip(const LoraOptions& options) {
-  const TemporaryFolder folder;
+  const ::TemporaryFolder folder;
   const OwnModel<Layer> trained(options);
   peft::save(adapter_of(const_cast<OwnModel<Layer>&>(trained)), folder / "adapter");
   OwnModel<Layer> served({.rank = options.rank, .lora_bias = options.lora_bias, .seed = 5});

@@ -66,7 +66,7 @@ bool has(const std::string& text, const char* part) { return text.find(part) != 
 }  // namespace
 
 TEST_CASE("a run that is saved and loaded goes on to the same bits") {
-  const TemporaryFolder folder;
+  const ::TemporaryFolder folder;
   const auto file = folder.path() / "run.safetensors";
   Run whole, before;
   whole.go_on_to(6);
@@ -87,7 +87,7 @@ TEST_CASE("a run that is saved and loaded goes on to the same bits") {
 }
 
 TEST_CASE("a file that does not fit is refused with a list of names, and nothing changes") {
-  const TemporaryFolder folder;
+  const ::TemporaryFolder folder;
   const auto file = folder.path() / "run.safetensors";
   Run run;
   run.go_on_to(2);
@@ -110,7 +110,7 @@ TEST_CASE("a file that does not fit is refused with a list of names, and nothing
 }
 
 TEST_CASE("a state with a negative number of steps or a rate that is no number is refused") {
-  const TemporaryFolder folder;
+  const ::TemporaryFolder folder;
   const auto file = folder.path() / "run.safetensors";
   Run run;
   const auto before = run.bytes();

@@ -6,6 +6,10 @@
 /// compiled for and the macros that change a layout, so that two units compiled with other flags never share an inline function
 /// (the linker would keep one of the two bodies); passing a lowrank type between such units is a link error that names the tag.
 
+#if !defined(__cpp_exceptions) && !defined(__EXCEPTIONS) && !defined(_CPPUNWIND) && !defined(__CUDACC__) && !defined(__EMSCRIPTEN__)
+#error "lowrank reports errors by exceptions; compile without -fno-exceptions"
+#endif
+
 #define LOWRANK_VERSION_MAJOR 0
 #define LOWRANK_VERSION_MINOR 1
 #define LOWRANK_VERSION_PATCH 0
@@ -110,6 +114,12 @@
 #define LOWRANK_ABI_ALIGN LOWRANK_ABI_JOIN(_align, LOWRANK_ABI_IDEAL, _, LOWRANK_ABI_ALLOCATED, _, LOWRANK_ABI_INSIDE, , )
 #endif
 
+// Whether -ffast-math, -Ofast or a part of them relaxes the rules of arithmetic, as far as macros tell.
+#if defined(__FAST_MATH__) || defined(__NO_SIGNED_ZEROS__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ > 0) || \
+    (defined(__GCC_IEC_559) && __GCC_IEC_559 == 0)
+#define LOWRANK_ABI_IS_RELAXED
+#endif
+
 // Mode: what else changes a body or a layout: assertions, OpenMP, relaxed arithmetic, checked containers, sanitizers, and where bodies are.
 // Those in a library keep the assertions and the OpenMP that it was made with, so one fits programs with and without them.
 #if defined(NDEBUG) || defined(LOWRANK_COMPILED)
@@ -132,13 +142,28 @@
 #else
 #define LOWRANK_ABI_BODIES
 #endif
-#define LOWRANK_ABI_MODE                                                                                         \
-  LOWRANK_ABI_JOIN(LOWRANK_ABI_DEBUG, LOWRANK_ABI_OPENMP, LOWRANK_ABI_STL, LOWRANK_ABI_IF(__FAST_MATH__, _fast), \
+#if defined(LOWRANK_ABI_IS_RELAXED)
+#define LOWRANK_ABI_RELAXED _fast
+#else
+#define LOWRANK_ABI_RELAXED
+#endif
+#define LOWRANK_ABI_MODE                                                                        \
+  LOWRANK_ABI_JOIN(LOWRANK_ABI_DEBUG, LOWRANK_ABI_OPENMP, LOWRANK_ABI_STL, LOWRANK_ABI_RELAXED, \
                    LOWRANK_ABI_IF(__SANITIZE_ADDRESS__, _asan), LOWRANK_ABI_IF(__SANITIZE_THREAD__, _tsan), LOWRANK_ABI_BODIES, )
 
 #define LOWRANK_ABI                                                                                                                       \
   LOWRANK_ABI_JOIN(LOWRANK_ABI_JOIN(v, LOWRANK_VERSION_MAJOR, _, LOWRANK_VERSION_MINOR, _, LOWRANK_VERSION_PATCH, , ), LOWRANK_ABI_LEVEL, \
                    LOWRANK_ABI_LETTERS, LOWRANK_ABI_ALIGN, LOWRANK_ABI_MODE, , , )
+
+// Around functions whose codes and bits follow from the rules of IEEE 754: inside, GCC keeps the rules that the unit's flags relax. Clang
+// has no such region that holds for templates; what a check or a code rests on is written by integers besides.
+#if defined(LOWRANK_ABI_IS_RELAXED) && defined(__GNUC__) && !defined(__clang__)
+#define LOWRANK_IEEE_BEGIN _Pragma("GCC push_options") _Pragma("GCC optimize(\"no-fast-math\")")
+#define LOWRANK_IEEE_END _Pragma("GCC pop_options")
+#else
+#define LOWRANK_IEEE_BEGIN
+#define LOWRANK_IEEE_END
+#endif
 
 // Bodies of what is no template stand in x.inl beside x.hpp, marked LOWRANK_INLINE. By default x.hpp includes them, and the library is
 // header-only. With LOWRANK_COMPILED it does not: they come from the library lowrank::compiled, whose units define LOWRANK_COMPILING.

@@ -49,7 +49,7 @@ using LayerParts = std::map<std::string, std::vector<LayerPart>>;
 LOWRANK_INLINE void check_combinable(std::span<const WeightedAdapter> adapters) {
   check<ValueError>(!adapters.empty(), "combine", "no adapter is given");
   for (const WeightedAdapter& one : adapters) {
-    check<ValueError>(std::isfinite(one.weight), "combine", "a weight is ", one.weight, "; weights must be finite");
+    check<ValueError>(is_finite(one.weight), "combine", "a weight is ", one.weight, "; weights must be finite");
     const LoraConfig& config = one.adapter->config;
     check<ValueError>(config.fan_in_fan_out == adapters.front().adapter->config.fan_in_fan_out, "combine",
                       "one adapter has fan_in_fan_out, another has not; they belong to different models");

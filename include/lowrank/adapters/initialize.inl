@@ -15,7 +15,7 @@ namespace detail {
 LOWRANK_INLINE void check_initial(const char* operation, Index out, Index in, Index rank, double scale) {
   check<ValueError>(rank > 0 && rank <= std::min(out, in), operation, "rank = ", rank, " for a [", out, ", ", in,
                     "] weight; it must lie in [1, ", std::min(out, in), ']');
-  check<ValueError>(std::isfinite(scale) && scale > 0, operation, "scale = ", scale, "; it must be positive");
+  check<ValueError>(is_finite(scale) && scale > 0, operation, "scale = ", scale, "; it must be positive");
 }
 
 LOWRANK_INLINE Weight<float> drawn_normal(Index rows, Index cols, const Random& random) {
@@ -84,7 +84,7 @@ LOWRANK_INLINE Factors init_lora_ga(const Svd& gradient, Index rank, double scal
   detail::check_initial("init_lora_ga", out, in, rank, scale);
   check<ValueError>(2 * rank <= gradient.s.size(), "init_lora_ga", "rank = ", rank, " needs ", 2 * rank,
                     " singular directions of the gradient but ", gradient.s.size(), " are given; lower the rank");
-  check<ValueError>(stable_gamma > 0, "init_lora_ga", "stable_gamma = ", stable_gamma, "; it must be positive");
+  check<ValueError>(is_finite(stable_gamma) && stable_gamma > 0, "init_lora_ga", "stable_gamma = ", stable_gamma, "; it must be positive");
   const double size = std::pow(static_cast<double>(out), 0.25) / std::sqrt(stable_gamma);
   return {gradient.v.leftCols(rank).transpose().cast<float>(), (size * gradient.u.middleCols(rank, rank)).cast<float>(), scale};
 }

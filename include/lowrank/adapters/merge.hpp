@@ -75,7 +75,7 @@ StoredMatrix<Element> round_to(const WeightView& source) {
     for (Index i = 0; i < (end - begin) * cols; ++i) {
       const float number = numbers[static_cast<std::size_t>(i)];
       const auto rounded = static_cast<Element>(number);
-      if (!std::isfinite(static_cast<float>(rounded)))
+      if (!is_finite(static_cast<float>(rounded)))
         fail<ValueError>("merge", "weight [", begin + i / cols, ", ", i % cols, "] becomes ", number,
                          ", which is not finite in the format it is stored in; check the adapter");
       out[begin * cols + i] = rounded;
@@ -114,7 +114,7 @@ Base with_weight(const Base& base, const MergedSource& merged, bool search) {
     prefer_large_pages(w.data(), static_cast<std::size_t>(w.size()) * sizeof(float));
     parallel_ranges(w.rows(), merge_grain(w.cols()),
                     [&](Index begin, Index end) { merged.decode(begin, end - begin, 0, w.cols(), w.data() + begin * w.cols(), w.cols()); });
-    check<ValueError>(w.allFinite(), "merge", "the merged weight is not finite; check the adapter");
+    check<ValueError>(detail::all_finite(w), "merge", "the merged weight is not finite; check the adapter");
     Base result(std::move(w), base.bias().value);
     result.weight().trainable = base.weight().trainable;
     result.bias().trainable = base.bias().trainable;

@@ -11,7 +11,7 @@ namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
 LOWRANK_INLINE void check_density(const char* operation, double density) {
-  check<ValueError>(density > 0 && density <= 1, operation, "density = ", density, "; it must lie in (0, 1]");
+  check<ValueError>(is_finite(density) && density > 0 && density <= 1, operation, "density = ", density, "; it must lie in (0, 1]");
 }
 
 }  // namespace detail

@@ -18,7 +18,8 @@ LOWRANK_INLINE RankChoice RankChoice::rank(Index r) {
 }
 
 LOWRANK_INLINE RankChoice RankChoice::energy(double share) {
-  check<ValueError>(share > 0 && share <= 1, "rank_choice", "energy = ", share, "; it must lie in (0, 1], for example 0.95");
+  check<ValueError>(is_finite(share) && share > 0 && share <= 1, "rank_choice", "energy = ", share,
+                    "; it must lie in (0, 1], for example 0.95");
   return {0, share};
 }
 
@@ -107,7 +108,7 @@ LOWRANK_INLINE FittedUpdate keep_measured(const Weight<float>& d, const Svd& svd
 LOWRANK_INLINE FittedUpdate approximate(const Weight<float>& d, const RankChoice& choice, std::uint64_t seed) {
   const Index least = std::min(d.rows(), d.cols());
   const double total = d.cast<double>().squaredNorm();
-  check<ValueError>(std::isfinite(total), "approximate", "the update [", d.rows(), ", ", d.cols(), "] holds numbers that are not finite");
+  check<ValueError>(is_finite(total), "approximate", "the update [", d.rows(), ", ", d.cols(), "] holds numbers that are not finite");
   if (choice.is_rank()) return detail::keep_measured(d, leading_svd(d, std::min(choice.rank(), least), seed), choice, total);
   for (Index k = std::min<Index>(32, least);; k = std::min(2 * k, least)) {  // until so many directions hold the share
     const Svd svd = leading_svd(d, k, seed);

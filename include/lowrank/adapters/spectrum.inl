@@ -13,7 +13,7 @@ LOWRANK_INLINE Factors factors_of(const ModuleTensors& module, double weight) {
 LOWRANK_INLINE Eigen::VectorXd spectrum(const ModuleTensors& module) { return product_svd(factors_of(module)).s; }
 
 LOWRANK_INLINE Index rank_for_energy(const Eigen::VectorXd& s, double share, double total) {
-  check<ValueError>(share > 0 && share <= 1, "rank_for_energy", "share = ", share, "; it must lie in (0, 1]");
+  check<ValueError>(is_finite(share) && share > 0 && share <= 1, "rank_for_energy", "share = ", share, "; it must lie in (0, 1]");
   if (total < 0) total = s.squaredNorm();
   // Sums of squares are known to some 1e-12: without this a share of 1 would ask for directions that are rounding alone.
   const double wanted = share * total * (1 - 1e-12);

@@ -36,12 +36,12 @@ void gradcheck_array(const std::string& name, std::span<double> numbers, std::sp
     numbers[i] = saved;
     const double difference = (above - below) / (2 * step), error = std::abs(backward[i] - difference);
     largest = std::max(largest, std::abs(difference));
-    if (error > worst || !std::isfinite(error)) {
+    if (error > worst || !is_finite(error)) {
       worst = error;
       where = concat(name, " number ", i, ": backward ", backward[i], ", finite difference ", difference);
     }
   }
-  if (worst / largest > report.worst || !std::isfinite(worst)) report = {worst / largest, where};
+  if (worst / largest > report.worst || !is_finite(worst)) report = {worst / largest, where};
 }
 }  // namespace detail
 

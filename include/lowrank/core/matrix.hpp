@@ -33,6 +33,15 @@ namespace detail {
 // Eigen allows a one-column matrix in column-major order only, and a one-row matrix in row-major order only.
 constexpr int row_major_unless_column(int rows, int cols) { return cols == 1 && rows != 1 ? Eigen::ColMajor : Eigen::RowMajor; }
 constexpr int column_major_unless_row(int rows, int cols) { return rows == 1 && cols != 1 ? Eigen::RowMajor : Eigen::ColMajor; }
+
+/// Whether every number of a matrix in memory is finite; unlike Eigen's allFinite with -ffast-math too.
+template <class Derived>
+bool all_finite(const Eigen::DenseBase<Derived>& m) {
+  for (Index j = 0; j < m.outerSize(); ++j)
+    for (Index i = 0; i < m.innerSize(); ++i)
+      if (!is_finite(m.derived().coeffRef(Derived::IsRowMajor ? j : i, Derived::IsRowMajor ? i : j))) return false;
+  return true;
+}
 }  // namespace detail
 
 /// A weight W [out, in], row-major: the bytes of PyTorch, safetensors and GGUF.

@@ -7,6 +7,7 @@
 
 #include <lowrank/config.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 
 /// Sizes and positions: signed, so that differences and countdowns are safe.
@@ -21,6 +22,37 @@ constexpr To bit_cast(const From& from) {
   return __builtin_bit_cast(To, from);
 }
 #endif
+
+namespace detail {
+/// The bits of a float or a double, and those of its exponent.
+template <class T>
+struct FloatingBits;
+template <>
+struct FloatingBits<float> {
+  using Word = std::uint32_t;
+  static constexpr Word exponent = 0x7f800000u, lowest_exponent = 0x00800000u;
+};
+template <>
+struct FloatingBits<double> {
+  using Word = std::uint64_t;
+  static constexpr Word exponent = 0x7ff0000000000000u, lowest_exponent = 0x0010000000000000u;
+};
+}  // namespace detail
+
+/// Whether a number is neither infinite nor NaN, from its bits: with -ffast-math a compiler takes every float for finite, and
+/// is_finite for true. By reference, since some take that for granted of a parameter, too.
+template <class T>
+constexpr bool is_finite(const T& number) {
+  using Bits = detail::FloatingBits<T>;
+  return (bit_cast<typename Bits::Word>(number) & Bits::exponent) != Bits::exponent;
+}
+/// Whether a number is finite, not 0 and not subnormal, from its bits.
+template <class T>
+constexpr bool is_normal(const T& number) {
+  using Bits = detail::FloatingBits<T>;
+  const auto exponent = bit_cast<typename Bits::Word>(number) & Bits::exponent;
+  return exponent >= Bits::lowest_exponent && exponent != Bits::exponent;
+}
 
 /// How a product computes: fp32 is exact to rounding; bf16 rounds weights and activations to bfloat16 and sums in fp32;
 /// int8 rounds activations to 8 bits a block, less where a kernel has no 8-bit form (dense weights, many tokens). int8 is for inference: to
@@ -68,7 +100,7 @@ struct Half {
     if (magnitude >= 0x7c00u) return bit_cast<float>(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
     if (magnitude >= 0x0400u) return bit_cast<float>(sign | ((magnitude << 13) + 0x38000000u));
     const float subnormal = static_cast<float>(magnitude) * 0x1p-24f;
-    return sign ? -subnormal : subnormal;
+    return bit_cast<float>(sign | bit_cast<std::uint32_t>(subnormal));
   }
 };
 
@@ -78,3 +110,4 @@ constexpr Index round_up(Index value, Index unit) { return (value + unit - 1) / 
 constexpr Index ceil_div(Index value, Index unit) { return (value + unit - 1) / unit; }
 
 }  // namespace lowrank::inline LOWRANK_ABI
+LOWRANK_IEEE_END

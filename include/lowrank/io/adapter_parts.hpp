@@ -21,7 +21,7 @@ namespace lowrank::inline LOWRANK_ABI::detail {
 /// Throws FormatError naming the tensor and the first of its numbers that is not finite.
 inline void check_finite(const StoredTensor& tensor, std::string_view operation, const std::string& file) {
   const std::vector<float> values = to_floats(tensor);
-  const auto wrong = std::find_if(values.begin(), values.end(), [](float x) { return !std::isfinite(x); });
+  const auto wrong = std::find_if(values.begin(), values.end(), [](float x) { return !is_finite(x); });
   check<FormatError>(wrong == values.end(), operation, file, ": ", name_text(tensor.name), " holds ", wrong == values.end() ? 0 : *wrong,
                      " at position ", wrong - values.begin(), "; the training that made it diverged");
 }

@@ -75,7 +75,7 @@ LOWRANK_INLINE const StoredTensor& part(const safetensors::File& file, const std
                      dtype_name(tensor.dtype), ' ', shape_text(tensor.shape), " but must be ", dtype_name(dtype), " [", size, ']');
   if (dtype != DType::f32) return tensor;
   const std::span<const float> values(tensor.bytes.as<float>(), static_cast<std::size_t>(size));
-  check<FormatError>(std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); }), "bitsandbytes",
+  check<FormatError>(std::all_of(values.begin(), values.end(), [](float x) { return is_finite(x); }), "bitsandbytes",
                      path_text(file.path()), ": ", name_text(name), " holds numbers that are not finite");
   return tensor;
 }

@@ -26,7 +26,7 @@ LOWRANK_INLINE void check_state(const QuantState& state) {
                     "] cannot be saved; it needs an element");
   check<ValueError>(state.dtype == "float32" || state.dtype == "bfloat16" || state.dtype == "float16", "bitsandbytes", "the dtype is ",
                     name_text(state.dtype), "; give float32, bfloat16 or float16, that of the weight before quantization");
-  check<ValueError>(std::isfinite(state.nested_offset), "bitsandbytes", "the offset of the scales is ", state.nested_offset,
+  check<ValueError>(is_finite(state.nested_offset), "bitsandbytes", "the offset of the scales is ", state.nested_offset,
                     "; it must be finite");
 }
 

@@ -72,7 +72,7 @@ LOWRANK_INLINE void check_savable(const Adapter& adapter, const std::string& fil
     const auto &a = layer.a(), &b = layer.b();
     check<ShapeError>(a.shape.size() == 2 && b.shape.size() == 2 && b.shape[1] == layer.rank() && layer.rank() > 0, operation, file, ": ",
                       path, " has ", shape_of(layer), " but A must be [r, in] and B [out, r]");
-    check<ValueError>(std::isfinite(layer.scale), operation, file, ": ", path, " has the scale ", layer.scale, "; it must be finite");
+    check<ValueError>(is_finite(layer.scale), operation, file, ": ", path, " has the scale ", layer.scale, "; it must be finite");
   }
 }
 
@@ -188,7 +188,7 @@ LOWRANK_INLINE double check_metadata(const File& file, const std::string& archit
                        " is not supported and may change what the adapter computes");
   }
   const auto alpha = static_cast<double>(file.get_or<float>("adapter.lora.alpha", 0.0f));
-  check<FormatError>(std::isfinite(alpha), "gguf::load_adapter", name, ": adapter.lora.alpha is ", alpha, "; it must be finite");
+  check<FormatError>(is_finite(alpha), "gguf::load_adapter", name, ": adapter.lora.alpha is ", alpha, "; it must be finite");
   return alpha;
 }
 

@@ -77,7 +77,7 @@ class ConfigReader {
     const Json rank = json::member(parameters, "rank"), scale = json::member(parameters, "scale");
     const auto number = json::as_index(rank);
     require(number && *number > 0 && *number <= std::numeric_limits<std::int32_t>::max(), "rank", rank, "a positive whole number");
-    require(scale.is_number() && std::isfinite(scale.get<double>()) && std::abs(scale.get<double>()) > 0, "scale", scale,
+    require(scale.is_number() && is_finite(scale.get<double>()) && std::abs(scale.get<double>()) > 0, "scale", scale,
             "a finite number other than 0");
     if (parameters.contains("dropout")) {
       const Json dropout = json::member(parameters, "dropout");

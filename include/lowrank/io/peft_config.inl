@@ -133,7 +133,7 @@ class ConfigReader {
     return *size;
   }
   double finite(const Json& value, const char* key) const {
-    require(value.is_number() && std::isfinite(value.get<double>()), key, "a finite number, for every module");
+    require(value.is_number() && is_finite(value.get<double>()), key, "a finite number, for every module");
     return value.get<double>();
   }
   Index whole(const char* key, Index fallback) const { return find(key) ? positive(*find(key), key) : fallback; }

@@ -182,7 +182,8 @@ struct DropoutKey {
 /// 0 ≤ probability < 1. Srivastava et al. 2014.
 template <MatrixLike X, class S = ScalarOf<X>>
 Activation<S> dropout_forward(const X& input, double probability, DropoutKey key) {
-  check<ValueError>(probability >= 0 && probability < 1, "dropout", "probability is ", probability, "; it must be in [0, 1)");
+  check<ValueError>(is_finite(probability) && probability >= 0 && probability < 1, "dropout", "probability is ", probability,
+                    "; it must be in [0, 1)");
   const ActivationView<S> x(input);
   if (probability == 0) return x;
   const Index n = x.rows();

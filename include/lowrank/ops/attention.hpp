@@ -97,10 +97,12 @@ AttentionGrid<S> attention_grid(const char* operation, const ActivationView<S>& 
   return {shape, q.cols() / batch, k.cols() / batch, compute};
 }
 
-/// Adds one block of keys to a running softmax: turns scores into e^(score − max) and returns the factor for what was summed before.
+/// Adds a block of keys to a running softmax, or begins it: turns scores into e^(score − max) and returns the factor for what was summed
+/// before.
 template <class S>
-S online_softmax(S* scores, Index visible, S& max, S& sum) {
-  const S new_max = std::max(max, max_of(scores, visible)), correction = std::exp(max - new_max);
+S online_softmax(S* scores, Index visible, bool is_first, S& max, S& sum) {
+  const S most = max_of(scores, visible), new_max = is_first ? most : std::max(max, most);
+  const S correction = is_first ? S(0) : std::exp(max - new_max);
   sum = sum * correction + exponential(scores, new_max, visible, scores);
   max = new_max;
   return correction;
@@ -113,7 +115,7 @@ void attend_block(const AttentionGrid<S>& grid, const ActivationView<S>& q, cons
   const Index n = std::min(grid.query_block(), grid.queries - query), columns = n * grid.group(), size = grid.shape.head_size;
   const Activation<S> qs = grid.gather(q, sequence, kv_head, query, n, grid.scale());
   Activation<S> y = Activation<S>::Zero(size, columns), scores(grid.key_block, columns);
-  Column<S> max = Column<S>::Constant(columns, -std::numeric_limits<S>::infinity()), sum = Column<S>::Zero(columns);
+  Column<S> max = Column<S>::Zero(columns), sum = Column<S>::Zero(columns);
   const Index end = query + n + grid.offset();  // keys past the last query's own are masked for the whole block
   for (Index key = 0; key < end; key += grid.key_block) {
     const Index count = std::min(grid.key_block, end - key);
@@ -121,7 +123,7 @@ void attend_block(const AttentionGrid<S>& grid, const ActivationView<S>& q, cons
                    grid.compute);  // Kᵀ Q   [count, size] · [size, columns]
     for (Index c = 0; c < columns; ++c) {
       const Index visible = grid.visible(query, c, key, count);
-      const S correction = visible > 0 ? online_softmax(&scores(0, c), visible, max[c], sum[c]) : S(1);
+      const S correction = visible > 0 ? online_softmax(&scores(0, c), visible, key == 0, max[c], sum[c]) : S(1);
       if (key > 0) scale(correction, size, &y(0, c));
       std::fill_n(&scores(0, c) + visible, count - visible, S(0));
     }

@@ -15,7 +15,7 @@ namespace detail {
 LOWRANK_INLINE void check_decomposable(const char* operation, const Eigen::MatrixXd& m) {
   check<ShapeError>(m.rows() > 0 && m.cols() > 0, operation, "the matrix is [", m.rows(), ", ", m.cols(),
                     "]; it must have a row and a column");
-  check<ValueError>(m.allFinite(), operation, "the matrix [", m.rows(), ", ", m.cols(), "] holds numbers that are not finite");
+  check<ValueError>(detail::all_finite(m), operation, "the matrix [", m.rows(), ", ", m.cols(), "] holds numbers that are not finite");
 }
 
 LOWRANK_INLINE Eigen::MatrixXd thin_product(const Eigen::MatrixXd& a, const Eigen::MatrixXd& b) {

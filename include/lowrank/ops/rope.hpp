@@ -50,7 +50,7 @@ RopeTable<S>::RopeTable(std::span<const Index> positions, const RopeOptions& opt
                     "; it must be even and positive");
   check<ShapeError>(factors == 0 || factors == half, "rope", "there are ", factors, " frequency factors for ", half,
                     " pairs; give one a pair, or none");
-  check<ValueError>(options.base > 0, "rope", "base is ", options.base, "; it must be positive");
+  check<ValueError>(is_finite(options.base) && options.base > 0, "rope", "base is ", options.base, "; it must be positive");
   std::vector<double> frequency(static_cast<std::size_t>(half));
   for (Index j = 0; j < half; ++j) {
     const auto k = static_cast<std::size_t>(j);

@@ -25,9 +25,9 @@ double gradient_norm(const std::vector<ParameterRef<S>>& parameters) {
 /// A norm that is not finite changes nothing: skip that step. Throws ValueError unless max_norm > 0.
 template <class S>
 double clip_gradient_norm(const std::vector<ParameterRef<S>>& parameters, double max_norm) {
-  check<ValueError>(max_norm > 0, "clip_gradient_norm", "max_norm = ", max_norm, " must be positive");
+  check<ValueError>(is_finite(max_norm) && max_norm > 0, "clip_gradient_norm", "max_norm = ", max_norm, " must be positive");
   const double norm = gradient_norm(parameters), scale = max_norm / (norm + 1e-6);
-  if (!std::isfinite(norm) || scale >= 1) return norm;
+  if (!is_finite(norm) || scale >= 1) return norm;
   for (const auto& parameter : parameters) {
     for (S& g : parameter.grad()) g *= static_cast<S>(scale);
   }

@@ -10,6 +10,7 @@
 #include <lowrank/kernels/target/dispatch.hpp>
 #include <lowrank/quant/quantized_matrix.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 namespace quant {
 
@@ -118,3 +119,4 @@ void dequantize_into(const QuantizedMatrix<Format>& q, std::span<Element> out) {
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI
+LOWRANK_IEEE_END

@@ -13,6 +13,7 @@
 #include <lowrank/quant/encoding.hpp>
 #include <lowrank/quant/format.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 namespace quant {
 
@@ -188,3 +189,4 @@ inline DoubleQuant::Storage DoubleQuant::Storage::encode(std::string_view format
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI
+LOWRANK_IEEE_END

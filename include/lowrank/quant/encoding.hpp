@@ -15,6 +15,7 @@
 #include <lowrank/kernels/driver/scratch.hpp>
 #include <lowrank/kernels/format/source.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI::quant {
 
 inline constexpr Index encode_grain = 1 << 16;  ///< weights that one thread encodes at a time
@@ -95,8 +96,8 @@ class FirstFailure {
     for (Index i = begin; i < end; ++i) {
       float value = 0;
       read_flat(w, i, 1, &value);
-      lowrank::check<ValueError>(std::isfinite(value), "quantize", "element [", i / w.cols(), ", ", i % w.cols(), "] of a [", w.rows(),
-                                 ", ", w.cols(), "] weight is ", value, "; only finite fp32 numbers can be quantized");
+      lowrank::check<ValueError>(is_finite(value), "quantize", "element [", i / w.cols(), ", ", i % w.cols(), "] of a [", w.rows(), ", ",
+                                 w.cols(), "] weight is ", value, "; only finite fp32 numbers can be quantized");
     }
     fail<ValueError>("quantize", "the block that begins at [", row, ", ", col, "] of a [", w.rows(), ", ", w.cols(),
                      "] weight needs a scale beyond half precision (65504); choose Nf4 or Fp4, whose scales are fp32");
@@ -108,3 +109,4 @@ class FirstFailure {
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI::quant
+LOWRANK_IEEE_END

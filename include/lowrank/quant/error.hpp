@@ -7,6 +7,7 @@
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/quant/quantized_matrix.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 
 /// How far a quantized matrix is from the weights, and what it costs.
@@ -51,3 +52,4 @@ QuantizationError quantization_error(const Weights& w, const QuantizedMatrix<For
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI
+LOWRANK_IEEE_END

@@ -5,6 +5,7 @@
 
 #include <lowrank/quant/table_blocks.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 
 /// bitsandbytes' 4-bit float: sign and {0, 1/192, 1/6, 1/4, 1/3, 1/2, 2/3, 1} times the block's largest magnitude.
@@ -44,3 +45,4 @@ struct Fp4 {
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+LOWRANK_IEEE_END

@@ -5,6 +5,7 @@
 
 #include <lowrank/quant/row_blocks.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 namespace quant {
 
@@ -82,3 +83,4 @@ struct Iq4Xs {
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+LOWRANK_IEEE_END

@@ -6,6 +6,7 @@
 #include <lowrank/quant/iq4.hpp>
 #include <lowrank/quant/row_blocks.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 
 /// OCP's MXFP4 in ggml's order, read only: w = 2^(e - 127) · E2M1[q], 32 weights in 17 bytes, 4.25 bits a weight.
@@ -40,3 +41,4 @@ struct Mxfp4 {
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+LOWRANK_IEEE_END

@@ -5,6 +5,7 @@
 
 #include <lowrank/quant/table_blocks.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 
 /// NormalFloat4: 16 quantiles of the normal distribution times the block's largest magnitude.
@@ -61,3 +62,4 @@ struct Nf4 {
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+LOWRANK_IEEE_END

@@ -6,6 +6,7 @@
 #include <lowrank/quant/mxfp4.hpp>
 #include <lowrank/quant/row_blocks.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 
 /// NVIDIA's NVFP4 in ggml's order, read only: w = s · E2M1[q], 64 weights in 36 bytes, 4.5 bits a weight.
@@ -39,3 +40,4 @@ struct Nvfp4 {
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+LOWRANK_IEEE_END

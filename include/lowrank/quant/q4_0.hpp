@@ -6,6 +6,7 @@
 
 #include <lowrank/quant/row_blocks.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 
 /// ggml's Q4_0: w = d · (q - 8), 32 weights in 18 bytes, 4.5 bits a weight.
@@ -41,7 +42,7 @@ struct Q4_0 {
       const auto code = [&](Index i) { return i < count ? std::min(15, static_cast<int>(rounded(x[i] * inverse) + 8.5f)) : 8; };
       to[2 + j] = quant::nibbles(code(j), code(j + block / 2));
     }
-    return std::isfinite(static_cast<float>(scale));
+    return is_finite(static_cast<float>(scale));
   }
 
   static void decode(const std::byte* from, float* out) {
@@ -55,3 +56,4 @@ struct Q4_0 {
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+LOWRANK_IEEE_END

@@ -6,6 +6,7 @@
 
 #include <lowrank/quant/row_blocks.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 
 /// ggml's Q4_1: w = d · q + m, 32 weights in 20 bytes, 5 bits a weight.
@@ -44,7 +45,7 @@ struct Q4_1 {
       const auto code = [&](Index i) { return i < count ? std::min(15, static_cast<int>(rounded((x[i] - low) * inverse) + 0.5f)) : 0; };
       to[4 + j] = quant::nibbles(code(j), code(j + block / 2));
     }
-    return std::isfinite(static_cast<float>(scale)) && std::isfinite(static_cast<float>(offset));
+    return is_finite(static_cast<float>(scale)) && is_finite(static_cast<float>(offset));
   }
 
   static void decode(const std::byte* from, float* out) {
@@ -58,3 +59,4 @@ struct Q4_1 {
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+LOWRANK_IEEE_END

@@ -3,6 +3,7 @@
 #include <array>
 #include <lowrank/quant/row_blocks.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 namespace quant {
 
@@ -89,3 +90,4 @@ struct Q5K {
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+LOWRANK_IEEE_END

@@ -5,6 +5,7 @@
 
 #include <lowrank/quant/row_blocks.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 namespace quant {
 
@@ -46,3 +47,4 @@ struct Q5_1 {
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+LOWRANK_IEEE_END

@@ -5,6 +5,7 @@
 
 #include <lowrank/quant/row_blocks.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 
 /// ggml's Q6_K, read only: w = d · scale · (q - 32), 256 weights in 210 bytes, 6.5625 bits a weight.
@@ -40,3 +41,4 @@ struct Q6K {
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+LOWRANK_IEEE_END

@@ -6,6 +6,7 @@
 
 #include <lowrank/quant/row_blocks.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 
 /// ggml's Q8_0: w = d · q, 32 weights in 34 bytes, 8.5 bits a weight.
@@ -38,7 +39,7 @@ struct Q8_0 {
     for (Index j = 0; j < block; ++j) {
       quant::store(to + 2 + j, static_cast<std::int8_t>(j < count ? std::round(x[j] * inverse) : 0.0f));
     }
-    return std::isfinite(static_cast<float>(scale));
+    return is_finite(static_cast<float>(scale));
   }
 
   static void decode(const std::byte* from, float* out) {
@@ -48,3 +49,4 @@ struct Q8_0 {
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+LOWRANK_IEEE_END

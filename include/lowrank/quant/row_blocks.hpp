@@ -11,6 +11,7 @@
 #include <lowrank/quant/encoding.hpp>
 #include <lowrank/quant/format.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 
 /// ggml's storage: each row is ceil(cols / block) blocks of `block_bytes`, a scale and its codes side by side.
@@ -82,8 +83,8 @@ class RowBlocks {
     }
     for (; done < count; done += Format::block) {
       const Index length = std::min(Format::block, count - done);
-      const bool is_finite = std::isfinite(kernels::scalar::largest_magnitude(x + done, length));
-      if (!is_finite || !Format::encode(x + done, length, to + done / Format::block * Format::block_bytes)) return done;
+      if (!is_finite(kernels::scalar::largest_magnitude(x + done, length))) return done;
+      if (!Format::encode(x + done, length, to + done / Format::block * Format::block_bytes)) return done;
     }
     return count;
   }
@@ -111,3 +112,4 @@ class RowBlocks {
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+LOWRANK_IEEE_END

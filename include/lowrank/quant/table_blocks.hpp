@@ -15,6 +15,7 @@
 #include <lowrank/quant/encoding.hpp>
 #include <lowrank/quant/format.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 
 /// Scale by search: of `points` scales from `highest` · absmax down to `lowest` · absmax, the one whose codes promise the smallest squared
@@ -204,3 +205,4 @@ class TableBlocks : public TableStorage<typename Format::Scales> {
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+LOWRANK_IEEE_END

@@ -31,7 +31,7 @@ T field(const MethodFields& fields, std::string_view key, T fallback) {
 /// The same of a count. Throws ValueError for a number that is negative, not whole, or beyond 2³¹.
 inline Index count_field(const MethodFields& fields, std::string_view key, Index fallback) {
   const auto value = field<double>(fields, key, static_cast<double>(fallback));
-  check<ValueError>(value >= 0 && value < 0x1p31 && value == std::floor(value), "fields", key, " is ", value,
+  check<ValueError>(is_finite(value) && value >= 0 && value < 0x1p31 && value == std::floor(value), "fields", key, " is ", value,
                     "; it must be a whole number that is not negative");
   return static_cast<Index>(value);
 }

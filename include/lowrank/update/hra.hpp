@@ -66,7 +66,8 @@ Activation<S> orthonormalize(Activation<S>& u) {
       u.col(i) -= r(j, i) * u.col(j);
     }
     r(i, i) = u.col(i).norm();
-    check<ValueError>(r(i, i) > 0, "hra", "column ", i, " of hra_u depends on those before it; apply_GS needs directions of their own");
+    check<ValueError>(is_finite(r(i, i)) && r(i, i) > 0, "hra", "column ", i,
+                      " of hra_u depends on those before it; apply_GS needs directions of their own");
     u.col(i) /= r(i, i);
   }
   return r;
@@ -126,7 +127,7 @@ struct HraWeights {
     if (orthogonalizes) return detail::orthonormalize<S>(hat), hat;
     for (Index i = 0; i < hat.cols(); ++i) {
       const S length = hat.col(i).norm();
-      check<ValueError>(length > 0, "hra", "column ", i, " of hra_u is zero; a reflection needs a direction");
+      check<ValueError>(is_finite(length) && length > 0, "hra", "column ", i, " of hra_u is zero; a reflection needs a direction");
       hat.col(i) /= length;
     }
     return hat;

@@ -84,7 +84,7 @@ LoraWeights<S, Rank, In, Out> make_lora(Index in, Index out, const LoraOptions& 
   check<ValueError>(rank > 0, "lora", "rank = ", rank, "; it must be at least 1");
   check<ValueError>(Rank == Dynamic || rank == Rank, "lora", "options.rank = ", rank, " but the layer's rank is ", Rank,
                     " by its type; leave options.rank out");
-  check<ValueError>(std::isfinite(options.alpha), "lora", "alpha = ", options.alpha, "; it must be finite");
+  check<ValueError>(is_finite(options.alpha), "lora", "alpha = ", options.alpha, "; it must be finite");
   LoraWeights<S, Rank, In, Out> update;
   update.a.name = "lora_A.weight";
   update.a.value.resize(rank, in);

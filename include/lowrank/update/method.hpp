@@ -37,7 +37,8 @@ struct InputDropout {
 
   /// That of a model's layer with that number, so that the masks of equal layers differ. Throws ValueError.
   static InputDropout of_layer(double probability, std::uint64_t seed, std::uint64_t layer) {
-    check<ValueError>(probability >= 0 && probability < 1, "dropout", "dropout = ", probability, "; it must lie in [0, 1)");
+    check<ValueError>(is_finite(probability) && probability >= 0 && probability < 1, "dropout", "dropout = ", probability,
+                      "; it must lie in [0, 1)");
     return {static_cast<S>(probability), seed ^ (layer * 0x9E3779B97F4A7C15u)};
   }
 };

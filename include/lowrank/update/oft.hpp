@@ -160,7 +160,7 @@ OftWeights<S> make_oft(Index in, const OftOptions& options = {}) {
   const Index size = options.block_size;
   check<ValueError>(size > 1 && in % size == 0 && options.terms >= 0, "oft", "blocks of ", size, " for in = ", in, ", ", options.terms,
                     " terms; the block size must divide in, and be at least 2");
-  check<ValueError>(options.eps >= 0 && std::isfinite(options.eps), "oft", "eps = ", options.eps, "; it must not be negative");
+  check<ValueError>(options.eps >= 0 && is_finite(options.eps), "oft", "eps = ", options.eps, "; it must not be negative");
   OftWeights<S> update;
   update.block_size = size, update.terms = options.terms, update.eps = static_cast<S>(options.eps);
   update.r.name = "oft_R.weight";

@@ -58,8 +58,8 @@ LOWRANK_INLINE LoraOptions lora_options(const UpdateSite& site, const MethodFiel
   check<ValueError>(options.rank > 0 && options.rank <= widest, "new_lora", "rank ", options.rank, " for ", site.path, " [", site.layer.out,
                     ", ", site.layer.in, "]; give a rank from 1 to ", widest);
   const auto scale = static_cast<float>(lora_scale(options.rank, options.alpha, options.use_rslora));
-  check<ValueError>(std::isfinite(scale) && scale != 0, "new_lora", "alpha ", options.alpha, " gives the update of ", site.path,
-                    " the scale ", scale, "; it must be finite and not 0");
+  check<ValueError>(is_finite(scale) && scale != 0, "new_lora", "alpha ", options.alpha, " gives the update of ", site.path, " the scale ",
+                    scale, "; it must be finite and not 0");
   return options;
 }
 

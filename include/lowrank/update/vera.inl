@@ -28,7 +28,7 @@ LOWRANK_INLINE void share_vera(std::span<const UpdateSite> sites, const MethodFi
   for (const UpdateSite& site : sites) in = std::max(in, site.layer.in), out = std::max(out, site.layer.out);
   const Index rank = sites.front().size("vera_lambda_d", 0, count_field(given, "r", 256));
   const auto key = field<double>(given, "projection_prng_key", 0);
-  check<ValueError>(key >= 0 && key < 0x1p53 && key == std::floor(key), "vera", "projection_prng_key is ", key,
+  check<ValueError>(is_finite(key) && key >= 0 && key < 0x1p53 && key == std::floor(key), "vera", "projection_prng_key is ", key,
                     "; it must be a whole number that is not negative");
   auto drawn = draw_vera_projections<float>(rank, in, out, static_cast<std::uint32_t>(static_cast<std::uint64_t>(key)));
   tensors["vera_A"] = std::move(drawn.a);

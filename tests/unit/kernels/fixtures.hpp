@@ -152,7 +152,7 @@ struct Oracle {
         const auto at = static_cast<std::size_t>(t * rows + i);
         const double difference = std::abs(static_cast<double>(y[t * ldy + i]) - value[at]);
         worst = std::max(worst, difference / (magnitude[at] + 1e-30));
-        if (std::isnan(y[t * ldy + i])) return std::numeric_limits<double>::infinity();
+        if (!is_finite(y[t * ldy + i])) return std::numeric_limits<double>::infinity();
       }
     return worst;
   }

@@ -31,7 +31,7 @@ void check_description(const QuantizedMatrix<Format>& q) {
                        have = static_cast<double>(out[static_cast<std::size_t>(i * length + j)]);
           // slope · number + offset, fused or not: the offset of Q4_1 and Q4_K may be larger than the value
           const double largest = 16.0 * std::abs(want) + static_cast<double>(expected.cwiseAbs().maxCoeff());
-          wrong += !(std::abs(want - have) <= 0x1p-23 * largest) && !(std::isnan(want) && std::isnan(have)) && want != have;
+          wrong += !(std::abs(want - have) <= 0x1p-23 * largest) && (is_finite(want) || is_finite(have)) && want != have;
         }
       CHECK(wrong == 0);
     }

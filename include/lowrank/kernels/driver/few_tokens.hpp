@@ -8,6 +8,7 @@
 #include <lowrank/kernels/target/dispatch.hpp>
 #include <lowrank/kernels/target/few.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI::kernels {
 
 namespace detail {
@@ -166,3 +167,4 @@ inline bool multiply_few(const Pieces& source, std::span<const Columns> x, Index
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels
+LOWRANK_IEEE_END

@@ -10,6 +10,7 @@
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/kernels/driver/few_tokens.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI::kernels {
 
 namespace detail {
@@ -76,3 +77,4 @@ inline bool multiply_few_transposed(const Pieces& source, std::span<const Column
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels
+LOWRANK_IEEE_END

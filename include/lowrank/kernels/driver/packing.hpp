@@ -10,6 +10,7 @@
 #include <lowrank/kernels/driver/pieces.hpp>
 #include <lowrank/kernels/driver/scratch.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI::kernels {
 
 /// Kernels of a target for a compute type; 8-bit products are for few tokens, others round as bf16 does.
@@ -177,3 +178,4 @@ inline Columns stack(std::span<const Columns> x, Index depth, Index tokens) {
 }  // namespace detail
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels
+LOWRANK_IEEE_END

@@ -12,6 +12,7 @@
 
 #include <lowrank/core/types.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 
 /// A product as it is: a compiler that may contract shall not fuse it with the sum that follows, so that every build rounds alike.
@@ -153,3 +154,4 @@ struct HalfScales {  ///< ggml: half precision inside each block
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+LOWRANK_IEEE_END

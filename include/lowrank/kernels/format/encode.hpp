@@ -12,6 +12,7 @@
 
 #include <lowrank/kernels/format/blocks.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI::kernels {
 
 /// How t = x / scale becomes one of 16 codes: its rank among 15 thresholds, by bisection down a tree, then the code of that rank.
@@ -141,12 +142,12 @@ float searched_scale(const TableEncoder& encoder, const float* x, Index count, f
   float best = largest, best_gain = 0;
   for (const float fraction : encoder.fractions) {
     const float scale = largest * fraction;
-    if (!std::isnormal(scale)) continue;
+    if (!is_normal(scale)) continue;
     const Moments m = Functions::moments(encoder.rule, x, count, 1.0f / scale);
     const float slope = fraction * m.tv, gain = slope * slope / m.vv;
     if (gain > best_gain) best = scale * (m.tv / m.vv), best_gain = gain;
   }
-  if (!std::isnormal(best)) return largest;
+  if (!is_normal(best)) return largest;
   const float unit = best / largest, error = Functions::squared_error(encoder.rule, x, count, 1.0f / best) * (unit * unit);
   return error < Functions::squared_error(encoder.rule, x, count, 1.0f / largest) ? best : largest;
 }
@@ -155,9 +156,9 @@ float searched_scale(const TableEncoder& encoder, const float* x, Index count, f
 inline bool encode_block(const TableEncoder& encoder, const float* x, Index count, std::uint8_t* codes, float* scale) {
   const float largest = largest_magnitude(x, count);
   *scale = 0;
-  if (!std::isnormal(largest)) {
+  if (!is_normal(largest)) {
     std::fill_n(codes, (count + 1) / 2, std::uint8_t{0});
-    return std::isfinite(largest);
+    return is_finite(largest);
   }
   *scale = encoder.fractions.empty() ? largest : searched_scale<Search>(encoder, x, count, largest);
   encode_numbers(encoder.rule, x, count, 1.0f / *scale, codes);
@@ -173,8 +174,10 @@ inline Index encode_table(const TableEncoder& encoder, const float* x, Index blo
 /// 1 / scale, and 0 where that is no number: for 0, and for a scale so small that half precision stores it as 0.
 inline float reciprocal(float scale) {
   const float inverse = 1.0f / scale;
-  return std::isfinite(inverse) ? inverse : 0.0f;
+  return is_finite(inverse) ? inverse : 0.0f;
 }
 
 }  // namespace scalar
+
 }  // namespace lowrank::inline LOWRANK_ABI::kernels
+LOWRANK_IEEE_END

@@ -7,6 +7,7 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/error.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 
 /// What a product can multiply with: a matrix [rows, cols] that can write any window of itself as numbers.
@@ -142,3 +143,4 @@ ConcatRows<Top, Bottom> concat_rows(Top top, Bottom bottom) {
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI
+LOWRANK_IEEE_END

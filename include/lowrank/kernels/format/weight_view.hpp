@@ -9,6 +9,7 @@
 #include <lowrank/kernels/format/blocks.hpp>
 #include <lowrank/kernels/format/source.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 
 /// Points at the numbers of a source, which must outlive it; itself a Source.
@@ -105,3 +106,4 @@ class WeightView {
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+LOWRANK_IEEE_END

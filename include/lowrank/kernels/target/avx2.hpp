@@ -14,6 +14,7 @@
 #include <lowrank/kernels/target/few.hpp>
 #include <lowrank/kernels/target/scalar.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI::kernels::avx2 {
 
 #if defined(__clang__)
@@ -79,5 +80,6 @@ inline constexpr Target target = {.name = "avx2",
                                   .elementwise = elementwise};
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels::avx2
+LOWRANK_IEEE_END
 
 #endif  // defined(__x86_64__)

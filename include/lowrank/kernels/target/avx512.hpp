@@ -6,6 +6,7 @@
 
 #include <lowrank/kernels/target/avx2.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI::kernels::avx512 {
 
 #if defined(__clang__)
@@ -77,5 +78,6 @@ inline constexpr Target target = {.name = "avx512",
                                   .elementwise = elementwise};
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels::avx512
+LOWRANK_IEEE_END
 
 #endif  // defined(__x86_64__)

@@ -7,6 +7,7 @@
 
 #include <lowrank/kernels/target/avx512.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI::kernels::avx512bf16 {
 
 #if defined(__clang__)
@@ -56,5 +57,6 @@ constexpr Target make_target() {
 inline constexpr Target target = make_target();
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels::avx512bf16
+LOWRANK_IEEE_END
 
 #endif  // defined(__x86_64__)

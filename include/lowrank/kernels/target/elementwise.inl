@@ -14,9 +14,14 @@ void each(Index n, Operation& operation) {
 inline Floats nearest_bfloat16(Floats x) {
   typedef std::uint32_t Words __attribute__((vector_size(sizeof(Floats))));
   typedef float Numbers __attribute__((vector_size(sizeof(Floats))));
+  typedef std::int32_t Signed __attribute__((vector_size(sizeof(Floats))));
   const Words bits = __builtin_bit_cast(Words, x), nearest = bits + 0x7fffu + ((bits >> 16) & 1u);
-  const Numbers number = __builtin_bit_cast(Numbers, x);
-  const Words kept = number == number ? nearest : bits | 0x400000u;
+#if defined(LOWRANK_ABI_IS_RELAXED)
+  const Signed is_number = __builtin_bit_cast(Signed, bits & 0x7fffffffu) <= 0x7f800000;
+#else  // an instruction less
+  const Signed is_number = __builtin_bit_cast(Numbers, x) == __builtin_bit_cast(Numbers, x);
+#endif
+  const Words kept = is_number ? nearest : bits | 0x400000u;
   return __builtin_bit_cast(Floats, kept & 0xffff0000u);
 }
 
@@ -42,14 +47,16 @@ inline Floats sigmoid_of(Floats x) {
 
 struct Largest {
   const float* x;
-  Floats value = Floats::all(-std::numeric_limits<float>::infinity());
+  float first;
+  Floats value;
   template <class Part>
   void at(Index i, Part part) {
-    value = largest(value, Floats::load(x + i, part, -std::numeric_limits<float>::infinity()));
+    value = largest(value, Floats::load(x + i, part, first));
   }
 };
 inline float largest_in(const float* x, Index n) {
-  Largest operation{x};
+  if (n == 0) return -std::numeric_limits<float>::infinity();
+  Largest operation{x, x[0], Floats::all(x[0])};
   each(n, operation);
   return largest_of(operation.value);
 }
@@ -90,7 +97,7 @@ struct Exponential {
   Floats sum = Floats::all(0.0f);
   template <class Part>
   void at(Index i, Part part) {
-    const Floats e = exponential_of(Floats::load(x + i, part, -std::numeric_limits<float>::infinity()) - shift);
+    const Floats e = exponential_of(Floats::load(x + i, part, std::numeric_limits<float>::lowest()) - shift);
     e.store(out + i, part);
     sum = sum + e;
   }

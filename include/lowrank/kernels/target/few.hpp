@@ -8,6 +8,7 @@
 
 #include <lowrank/kernels/target/target.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI::kernels::few {
 
 /// How 32 elements of a row lie in memory: the inner loop is compiled for each.
@@ -169,3 +170,4 @@ struct SignedTable {
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels::few
+LOWRANK_IEEE_END

@@ -15,6 +15,7 @@
 #include <lowrank/kernels/target/few.hpp>
 #include <lowrank/kernels/target/scalar.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI::kernels::neon {
 
 #include <lowrank/kernels/target/neon/floats.inl>
@@ -58,5 +59,6 @@ inline constexpr Target target = {.name = "neon",
                                   .elementwise = elementwise};
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels::neon
+LOWRANK_IEEE_END
 
 #endif  // defined(__aarch64__) && defined(__ARM_NEON)

@@ -8,6 +8,7 @@
 
 #include <lowrank/kernels/target/target.hpp>
 
+LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI::kernels::scalar {
 
 /// A vector of one number.
@@ -39,7 +40,7 @@ inline Floats smallest(Floats a, Floats b) { return {a.v < b.v ? a.v : b.v}; }
 inline Floats sqrt(Floats a) { return {std::sqrt(a.v)}; }
 inline Floats round(Floats a) { return {std::nearbyint(a.v)}; }
 inline Floats times_power(Floats x, Floats n) {
-  if (!(n.v >= -127.0f)) return {n.v};  // NaN
+  if (!is_finite(n.v)) return {n.v};  // NaN
   return {x.v * bit_cast<float>((static_cast<std::int32_t>(n.v) + 127) << 23)};
 }
 inline float sum_of(Floats a) { return a.v; }
@@ -124,3 +125,4 @@ inline constexpr Target target = {.name = "scalar",
                                   .elementwise = elementwise};
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels::scalar
+LOWRANK_IEEE_END

@@ -1,24 +1,23 @@
 // Quantizing and decoding with AVX2: 32 numbers at a time.
 
-inline constexpr float smallest_normal = std::numeric_limits<float>::min(), infinity = std::numeric_limits<float>::infinity();
-
-/// A CodeRule in registers.
+/// A CodeRule in registers. Signs are flipped as integers: with -fno-signed-zeros GCC takes a mask of -0 for one of 0.
 struct Tree {
-  __m256 root, low, high, flip, kept;
+  __m256 root, low, high, kept;
+  __m256i flip;
   __m128i codes;
 
   explicit Tree(const CodeRule& rule)
       : root(_mm256_set1_ps(rule.by_magnitude ? 0.0f : rule.nodes[1])),
         low(_mm256_loadu_ps(rule.nodes.data())),
         high(_mm256_loadu_ps(rule.nodes.data() + 8)),
-        flip(_mm256_castsi256_ps(_mm256_set1_epi32(rule.by_magnitude ? static_cast<int>(0x80000000u) : 0))),
         kept(_mm256_castsi256_ps(_mm256_set1_epi32(rule.by_magnitude ? 0x7fffffff : -1))),
+        flip(_mm256_set1_epi32(rule.by_magnitude ? static_cast<int>(0x80000000u) : 0)),
         codes(_mm_loadu_si128(reinterpret_cast<const __m128i*>(rule.codes.data()))) {}
 
   /// 16 + the rank of each t. A comparison is -1 where it holds.
   __m256i leaf(__m256 t) const {
-    const __m256i is_upper = _mm256_castps_si256(_mm256_cmp_ps(_mm256_xor_ps(t, flip), root, _CMP_GT_OQ));
-    const __m256 compared = _mm256_and_ps(t, kept);
+    const __m256 flipped = _mm256_castsi256_ps(_mm256_xor_si256(_mm256_castps_si256(t), flip)), compared = _mm256_and_ps(t, kept);
+    const __m256i is_upper = _mm256_castps_si256(_mm256_cmp_ps(flipped, root, _CMP_GT_OQ));
     __m256i node = _mm256_sub_epi32(_mm256_set1_epi32(2), is_upper);
     node = descend(node, compared, low);
     node = descend(node, compared, low);
@@ -116,8 +115,8 @@ inline Index encode_table(const TableEncoder& encoder, const float* x, Index blo
   const Tree tree(encoder.rule);
   for (Index b = 0; b < blocks; ++b, x += encoder.block, codes += encoder.block / 2) {
     const float largest = largest_magnitude(x, encoder.block);
-    if (!(largest < infinity)) return b;
-    if (largest < smallest_normal) {
+    if (!is_finite(largest)) return b;
+    if (!is_normal(largest)) {
       std::fill_n(codes, encoder.block / 2, std::uint8_t{0});
       scales[b] = 0;
       continue;

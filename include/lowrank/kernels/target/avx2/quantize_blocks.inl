@@ -9,11 +9,12 @@ struct Numbers {
     for (int k = 0; k < 4; ++k) part[k] = _mm256_loadu_ps(x + 8 * k);
   }
   /// Bit i: element i is `value`.
-  std::uint32_t where(float value, __m256 kept) const {
+  std::uint32_t where(float value, __m256i kept) const {
     std::uint32_t bits = 0;
     LOWRANK_UNROLL
     for (int k = 0; k < 4; ++k) {
-      const __m256 is_value = _mm256_cmp_ps(_mm256_and_ps(part[k], kept), _mm256_set1_ps(value), _CMP_EQ_OQ);
+      const __m256 seen = _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(part[k]), kept));
+      const __m256 is_value = _mm256_cmp_ps(seen, _mm256_set1_ps(value), _CMP_EQ_OQ);
       bits |= static_cast<std::uint32_t>(_mm256_movemask_ps(is_value)) << 8 * k;
     }
     return bits;
@@ -27,7 +28,11 @@ inline float lowest_of(__m256 eight) {
   four = _mm_min_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_min_ss(four, _mm_shuffle_ps(four, four, 1)));
 }
-inline float highest_of(__m256 eight) { return -lowest_of(_mm256_xor_ps(eight, _mm256_set1_ps(-0.0f))); }
+/// Minus the lowest of the negatives; signs change as integers.
+inline float highest_of(__m256 eight) {
+  const __m256i negative = _mm256_xor_si256(_mm256_castps_si256(eight), _mm256_set1_epi32(static_cast<int>(0x80000000u)));
+  return -lowest_of(_mm256_castsi256_ps(negative));
+}
 
 /// Stores value in half precision; whether it fits.
 inline bool store_half(float value, std::byte* to) {
@@ -64,10 +69,10 @@ inline void store_halves(const Numbers& x, float low, float inverse, float round
 
 /// The extreme is the first number of the largest magnitude.
 inline Index encode_extreme(const float* x, Index blocks, std::byte* to) {
-  const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+  const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
   for (Index b = 0; b < blocks; ++b, x += 32, to += 18) {
     const float largest = largest_magnitude(x, 32);
-    if (!(largest < infinity)) return b;
+    if (!is_finite(largest)) return b;
     const Numbers numbers(x);
     const float scale = x[std::countr_zero(numbers.where(largest, magnitude))] / -8.0f;
     if (!store_half(scale, to)) return b;
@@ -78,9 +83,9 @@ inline Index encode_extreme(const float* x, Index blocks, std::byte* to) {
 
 /// Among equal zeros the first is the minimum and the last the maximum, as for std::minmax_element: it decides the signs that are stored.
 inline Index encode_range(const float* x, Index blocks, std::byte* to) {
-  const __m256 all = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+  const __m256i all = _mm256_set1_epi32(-1);
   for (Index b = 0; b < blocks; ++b, x += 32, to += 20) {
-    if (!(largest_magnitude(x, 32) < infinity)) return b;
+    if (!is_finite(largest_magnitude(x, 32))) return b;
     const Numbers numbers(x);
     const float low = x[std::countr_zero(numbers.where(lowest_of(numbers.lowest()), all))];
     const float high = x[31 - std::countl_zero(numbers.where(highest_of(numbers.highest()), all))];
@@ -93,19 +98,20 @@ inline Index encode_range(const float* x, Index blocks, std::byte* to) {
 
 /// Rounds halves away from zero.
 inline Index encode_bytes(const float* x, Index blocks, std::byte* to) {
-  const __m256 sign = _mm256_set1_ps(-0.0f);
+  const __m256i sign = _mm256_set1_epi32(static_cast<int>(0x80000000u)), one = _mm256_castps_si256(_mm256_set1_ps(1.0f));
   for (Index b = 0; b < blocks; ++b, x += 32, to += 34) {
     const float largest = largest_magnitude(x, 32), scale = largest / 127.0f;
-    if (!(largest < infinity) || !store_half(scale, to)) return b;
+    if (!is_finite(largest) || !store_half(scale, to)) return b;
     const __m256 inverse = _mm256_set1_ps(scalar::reciprocal(scale));
     const Numbers numbers(x);
     __m256i code[4];
     LOWRANK_UNROLL
     for (int k = 0; k < 4; ++k) {
       const __m256 t = rounded(_mm256_mul_ps(numbers.part[k], inverse)), whole = _mm256_round_ps(t, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
-      const __m256 rest = _mm256_andnot_ps(sign, _mm256_sub_ps(t, whole)), one = _mm256_or_ps(_mm256_and_ps(t, sign), _mm256_set1_ps(1.0f));
-      const __m256 step = _mm256_and_ps(_mm256_cmp_ps(rest, _mm256_set1_ps(0.5f), _CMP_GE_OQ), one);
-      code[k] = _mm256_cvttps_epi32(_mm256_add_ps(whole, step));
+      const __m256 rest = _mm256_castsi256_ps(_mm256_andnot_si256(sign, _mm256_castps_si256(_mm256_sub_ps(t, whole))));
+      const __m256i away = _mm256_castps_si256(_mm256_cmp_ps(rest, _mm256_set1_ps(0.5f), _CMP_GE_OQ));
+      const __m256i step = _mm256_and_si256(away, _mm256_or_si256(_mm256_and_si256(_mm256_castps_si256(t), sign), one));
+      code[k] = _mm256_cvttps_epi32(_mm256_add_ps(whole, _mm256_castsi256_ps(step)));
     }
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 2), as_bytes(code, true));
   }

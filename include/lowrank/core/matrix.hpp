@@ -2,6 +2,7 @@
 
 /// The library's only door to Eigen/Core: the shapes of the paper as Eigen types.
 
+#include <limits>
 #include <type_traits>
 
 #include <lowrank/core/types.hpp>
@@ -70,3 +71,10 @@ template <class Scalar>
 using ConstActivationMap = Eigen::Map<const Activation<Scalar>>;
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+/// The 16-bit types as scalars of Eigen: Weight<Half> can be printed, cast and added.
+template <lowrank::SmallFloat T>
+struct Eigen::NumTraits<T> : Eigen::GenericNumTraits<T> {
+  enum { RequireInitialization = 0 };
+  static constexpr T dummy_precision() { return T(16.0f * static_cast<float>(std::numeric_limits<T>::epsilon())); }
+};

@@ -1,9 +1,12 @@
 #pragma once
 
 #include <bit>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <string_view>
+#include <type_traits>
 
 #include <lowrank/config.hpp>
 
@@ -104,10 +107,115 @@ struct Half {
   }
 };
 
+/// The two types of 16 bits.
+template <class T>
+concept SmallFloat = std::is_same_v<T, Half> || std::is_same_v<T, BFloat16>;
+
+/// Arithmetic of two numbers of one 16-bit type: in float, rounded to the type. With any other number, a float among them, a 16-bit number
+/// counts as the float that it is, in comparisons too.
+template <SmallFloat T>
+constexpr T operator+(T a, T b) {
+  return T(static_cast<float>(a) + static_cast<float>(b));
+}
+template <SmallFloat T>
+constexpr T operator-(T a, T b) {
+  return T(static_cast<float>(a) - static_cast<float>(b));
+}
+template <SmallFloat T>
+constexpr T operator*(T a, T b) {
+  return T(static_cast<float>(a) * static_cast<float>(b));
+}
+template <SmallFloat T>
+constexpr T operator/(T a, T b) {
+  return T(static_cast<float>(a) / static_cast<float>(b));
+}
+template <SmallFloat T>
+constexpr T operator-(T a) {
+  a.bits = static_cast<std::uint16_t>(a.bits ^ 0x8000u);
+  return a;
+}
+/// a ← a + b, computed in float and rounded once; so for the other three.
+template <SmallFloat T>
+constexpr T& operator+=(T& a, float b) {
+  return a = T(static_cast<float>(a) + b);
+}
+template <SmallFloat T>
+constexpr T& operator-=(T& a, float b) {
+  return a = T(static_cast<float>(a) - b);
+}
+template <SmallFloat T>
+constexpr T& operator*=(T& a, float b) {
+  return a = T(static_cast<float>(a) * b);
+}
+template <SmallFloat T>
+constexpr T& operator/=(T& a, float b) {
+  return a = T(static_cast<float>(a) / b);
+}
+/// |a| and √a, which Eigen calls without a namespace.
+template <SmallFloat T>
+constexpr T abs(T a) {
+  a.bits = static_cast<std::uint16_t>(a.bits & 0x7fffu);
+  return a;
+}
+template <SmallFloat T>
+T sqrt(T a) {
+  return T(std::sqrt(static_cast<float>(a)));
+}
+
+namespace detail {
+template <class T>
+constexpr T from_bits(std::uint16_t bits) {
+  T value;
+  value.bits = bits;
+  return value;
+}
+
+/// What std::numeric_limits says of both types.
+template <class T>
+struct SmallFloatLimits : std::numeric_limits<float> {
+  static constexpr bool is_iec559 = true;
+  static constexpr T round_error() noexcept { return T(0.5f); }
+};
+}  // namespace detail
+
 /// Smallest multiple of unit that is at least value; both positive.
 constexpr Index round_up(Index value, Index unit) { return (value + unit - 1) / unit * unit; }
 /// value / unit, rounded up.
 constexpr Index ceil_div(Index value, Index unit) { return (value + unit - 1) / unit; }
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+template <>
+struct std::numeric_limits<lowrank::Half> : lowrank::detail::SmallFloatLimits<lowrank::Half> {
+  static constexpr int digits = 11, digits10 = 3, max_digits10 = 5;
+  static constexpr int min_exponent = -13, min_exponent10 = -4, max_exponent = 16, max_exponent10 = 4;
+  static constexpr lowrank::Half min() noexcept { return lowrank::detail::from_bits<lowrank::Half>(0x0400); }
+  static constexpr lowrank::Half lowest() noexcept { return lowrank::detail::from_bits<lowrank::Half>(0xfbff); }
+  static constexpr lowrank::Half max() noexcept { return lowrank::detail::from_bits<lowrank::Half>(0x7bff); }
+  static constexpr lowrank::Half epsilon() noexcept { return lowrank::detail::from_bits<lowrank::Half>(0x1400); }
+  static constexpr lowrank::Half infinity() noexcept { return lowrank::detail::from_bits<lowrank::Half>(0x7c00); }
+  static constexpr lowrank::Half quiet_NaN() noexcept { return lowrank::detail::from_bits<lowrank::Half>(0x7e00); }
+  static constexpr lowrank::Half signaling_NaN() noexcept { return lowrank::detail::from_bits<lowrank::Half>(0x7d00); }
+  static constexpr lowrank::Half denorm_min() noexcept { return lowrank::detail::from_bits<lowrank::Half>(1); }
+};
+
+template <>
+struct std::numeric_limits<lowrank::BFloat16> : lowrank::detail::SmallFloatLimits<lowrank::BFloat16> {
+  static constexpr int digits = 8, digits10 = 2, max_digits10 = 4;
+  static constexpr int min_exponent = -125, min_exponent10 = -37, max_exponent = 128, max_exponent10 = 38;
+  static constexpr lowrank::BFloat16 min() noexcept { return lowrank::detail::from_bits<lowrank::BFloat16>(0x0080); }
+  static constexpr lowrank::BFloat16 lowest() noexcept { return lowrank::detail::from_bits<lowrank::BFloat16>(0xff7f); }
+  static constexpr lowrank::BFloat16 max() noexcept { return lowrank::detail::from_bits<lowrank::BFloat16>(0x7f7f); }
+  static constexpr lowrank::BFloat16 epsilon() noexcept { return lowrank::detail::from_bits<lowrank::BFloat16>(0x3c00); }
+  static constexpr lowrank::BFloat16 infinity() noexcept { return lowrank::detail::from_bits<lowrank::BFloat16>(0x7f80); }
+  static constexpr lowrank::BFloat16 quiet_NaN() noexcept { return lowrank::detail::from_bits<lowrank::BFloat16>(0x7fc0); }
+  static constexpr lowrank::BFloat16 signaling_NaN() noexcept { return lowrank::detail::from_bits<lowrank::BFloat16>(0x7fa0); }
+  static constexpr lowrank::BFloat16 denorm_min() noexcept { return lowrank::detail::from_bits<lowrank::BFloat16>(1); }
+};
+
+/// Equal numbers, 0 and -0 among them, have one hash.
+template <lowrank::SmallFloat T>
+struct std::hash<T> {
+  std::size_t operator()(T value) const noexcept { return (value.bits & 0x7fffu) == 0 ? 0 : std::size_t{value.bits}; }
+};
 LOWRANK_IEEE_END

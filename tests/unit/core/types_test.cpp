@@ -3,6 +3,8 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <type_traits>
+#include <unordered_set>
 
 #include <lowrank/core/types.hpp>
 
@@ -89,6 +91,69 @@ TEST_CASE("half and bfloat16: overflow, underflow, NaN") {
 TEST_CASE("half and bfloat16 convert in constant expressions") {
   static_assert(Half(1.0f).bits == 0x3c00 && BFloat16(1.0f).bits == 0x3f80);
   static_assert(static_cast<float>(Half(0.1f)) == 0x1.998p-4f && static_cast<float>(BFloat16(0.1f)) == 0x1.9ap-4f);
+}
+
+TEST_CASE_TEMPLATE("half and bfloat16: arithmetic is that of float, rounded", T, Half, BFloat16) {
+  static_assert(std::is_same_v<decltype(T() + T()), T> && std::is_same_v<decltype(T() - T()), T>);
+  static_assert(std::is_same_v<decltype(T() * T()), T> && std::is_same_v<decltype(T() / T()), T> && std::is_same_v<decltype(-T()), T>);
+  static_assert(std::is_same_v<decltype(T() * 2.0f), float> && std::is_same_v<decltype(2 - T()), float>);
+  static_assert(std::is_same_v<decltype(T() + 1.0), double> && std::is_same_v<decltype(Half() / BFloat16()), float>);
+  static_assert(T(3.0f) * T(0.5f) + T(1.0f) == 2.5f && (-T(2.0f)).bits == T(-2.0f).bits && -T(0.0f) == 0);
+  unsigned bits = 1;
+  int wrong = 0;
+  for (int i = 0; i < 20000; ++i) {
+    bits = bits * 1664525u + 1013904223u;
+    const T a = from_bits<T>(bits >> 16), b = from_bits<T>(bits & 0xffffu);
+    const float x = a, y = b;
+    const auto differs = [](T given, float expected) { return given.bits != T(expected).bits && !std::isnan(expected); };
+    wrong += differs(a + b, x + y) + differs(a - b, x - y) + differs(a * b, x * y) + differs(a / b, x / y) + differs(-a, -x);
+    T sum = a, difference = a, product = a, quotient = a;
+    sum += b, difference -= b, product *= y, quotient /= y;
+    wrong += differs(sum, x + y) + differs(difference, x - y) + differs(product, x * y) + differs(quotient, x / y);
+    wrong += differs(abs(a), std::abs(x)) + differs(sqrt(abs(a)), std::sqrt(std::abs(x)));
+  }
+  CHECK(wrong == 0);
+  T counted(1.0f);
+  counted += 1, counted *= 3;
+  CHECK(counted == 6);
+}
+
+TEST_CASE_TEMPLATE("half and bfloat16: comparisons with each other, float, double and integers", T, Half, BFloat16) {
+  const T one(1.0f), two(2.0f);
+  CHECK((one == one && one != two && one < two && two > one && one <= 1 && 2 >= two));
+  CHECK((one == 1 && 1u == one && one < 1.5f && 1.5 > one && one != 2L && two >= short{2}));
+  CHECK((Half(2.0f) == BFloat16(2.0f) && Half(1.0f) < BFloat16(2.0f) && T(0.0f) == T(-0.0f)));
+  const T nan = std::numeric_limits<T>::quiet_NaN();
+  CHECK((nan != nan && !(nan < one) && !(nan == 1)));
+  CHECK(std::hash<T>()(T(0.0f)) == std::hash<T>()(T(-0.0f)));
+  CHECK(std::unordered_set<T>{one, two, one}.size() == 2);
+}
+
+TEST_CASE_TEMPLATE("half and bfloat16: limits", T, Half, BFloat16) {
+  using Limits = std::numeric_limits<T>;
+  static_assert(Limits::is_specialized && Limits::is_signed && !Limits::is_integer && Limits::has_infinity && Limits::radix == 2);
+  CHECK(T(std::nextafter(static_cast<float>(Limits::max()), infinity)).bits == Limits::max().bits);
+  CHECK(Limits::lowest() == -Limits::max());
+  CHECK(Limits::max() == std::ldexp(2 - std::ldexp(1.0, 1 - Limits::digits), Limits::max_exponent - 1));
+  CHECK(Limits::min() == std::ldexp(1.0, Limits::min_exponent - 1));
+  CHECK(Limits::denorm_min() == std::ldexp(1.0, Limits::min_exponent - Limits::digits));
+  CHECK(T(1.0f) + Limits::epsilon() == 1 + std::ldexp(1.0, 1 - Limits::digits));
+  CHECK(Limits::digits10 == static_cast<int>((Limits::digits - 1) * std::log10(2.0)));
+  CHECK(Limits::max_digits10 == static_cast<int>(std::ceil(1 + Limits::digits * std::log10(2.0))));
+  CHECK(Limits::max_exponent10 == static_cast<int>(std::log10(static_cast<double>(Limits::max()))));
+  CHECK(Limits::min_exponent10 == static_cast<int>(std::log10(static_cast<double>(Limits::min()))));
+  CHECK(std::isinf(static_cast<float>(Limits::infinity())));
+  CHECK(std::isnan(static_cast<float>(Limits::quiet_NaN())));
+  CHECK(std::isnan(static_cast<float>(Limits::signaling_NaN())));
+  CHECK(Limits::round_error() == 0.5f);
+}
+
+TEST_CASE("is_finite and is_normal look at bits") {
+  constexpr double large = std::numeric_limits<double>::infinity();
+  CHECK((is_finite(0.0f) && is_finite(std::numeric_limits<float>::max()) && is_finite(std::numeric_limits<double>::lowest())));
+  CHECK((!is_finite(infinity) && !is_finite(-large) && !is_finite(std::nanf("")) && !is_finite(std::nan(""))));
+  CHECK((is_normal(-1.0f) && is_normal(std::numeric_limits<double>::min()) && !is_normal(std::numeric_limits<float>::denorm_min())));
+  CHECK((!is_normal(0.0f) && !is_normal(infinity) && !is_normal(std::nan(""))));
 }
 
 TEST_CASE("round_up and ceil_div at multiples and around them") {

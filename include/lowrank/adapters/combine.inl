@@ -107,7 +107,8 @@ LOWRANK_INLINE void combine_biases(Adapter& result, const LayerParts& layers, bo
 }
 
 LOWRANK_INLINE bool same_bytes(const StoredTensor& x, const StoredTensor& y) {
-  return x.dtype == y.dtype && x.shape == y.shape && std::memcmp(x.bytes.data(), y.bytes.data(), x.bytes.size()) == 0;
+  return x.dtype == y.dtype && x.shape == y.shape && x.bytes.size() == y.bytes.size() &&
+         std::memcmp(x.bytes.data(), y.bytes.data(), x.bytes.size()) == 0;
 }
 
 /// One full tensor from the copies that adapters bring, each W₀ + its change. The sum of the weighted changes is Σ wᵢ Wᵢ + (1 - Σ wᵢ) W₀,
@@ -211,7 +212,7 @@ LOWRANK_INLINE Weight<float> apply_rule(std::vector<Weight<float>>& tasks, std::
   const CombineRule rule = options.method.rule;
   for (std::size_t i = 0; i < tasks.size(); ++i) {
     if (rule == CombineRule::dare_linear || rule == CombineRule::dare_ties)
-      keep_random(tasks[i], options.density, Random(options.seed, stream + i));
+      keep_random(tasks[i], options.density, Random(options.seed, stream + i, Role::pruning));
     else if (rule != CombineRule::linear)
       keep_largest(tasks[i], options.density);
   }

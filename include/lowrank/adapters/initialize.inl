@@ -70,11 +70,11 @@ LOWRANK_INLINE Factors init_orthogonal(Index out, Index in, Index rank, std::uin
   detail::check_initial("init_orthogonal", out, in, rank, 1);
   check<ValueError>(rank % 2 == 0, "init_orthogonal", "rank = ", rank, "; it must be even, as half of the directions go to A, half to B");
   const Index half = rank / 2;
-  const Eigen::MatrixXd q = thin_qr(detail::drawn_normal(rank, rank, Random(seed, 3 * stream)).cast<double>()).q;
+  const Eigen::MatrixXd q = thin_qr(detail::drawn_normal(rank, rank, Random(seed, 3 * stream, Role::orthogonal)).cast<double>()).q;
   Eigen::MatrixXd even(half, rank), odd(half, rank);
   for (Index i = 0; i < half; ++i) even.row(i) = q.row(2 * i), odd.row(i) = q.row(2 * i + 1);
-  const Weight<float> from = detail::drawn_normal(half, in, Random(seed, 3 * stream + 1));
-  const Weight<float> to = detail::drawn_normal(out, half, Random(seed, 3 * stream + 2));
+  const Weight<float> from = detail::drawn_normal(half, in, Random(seed, 3 * stream + 1, Role::orthogonal));
+  const Weight<float> to = detail::drawn_normal(out, half, Random(seed, 3 * stream + 2, Role::orthogonal));
   return {detail::thin_product(from.transpose().cast<double>(), even / 10).transpose().cast<float>(),  // (N₁ᵀ Q_even)ᵀ   [r, in]
           detail::thin_product(to.cast<double>(), odd / 10).cast<float>()};                            // [out, r]
 }

@@ -22,10 +22,32 @@ constexpr std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> count
   return counter;
 }
 
+/// What the library draws numbers for. Under one seed and one stream each has numbers of its own: a fresh layer's A is independent of the
+/// weight beside it, though both may have the seed 0.
+enum class Role : std::uint64_t {
+  lora_a,  ///< and whatever a program draws itself: the seed as it is
+  weight,
+  bias,
+  table,
+  mask,
+  table_lora,
+  lora_xs,
+  adalora,
+  loha,
+  lokr,
+  hra,
+  orthogonal,
+  pruning,
+  sketch,
+};
+
+/// The seed of a role: another one for each, as the multiplier is odd.
+constexpr std::uint64_t seed_of(std::uint64_t seed, Role role) { return seed ^ (static_cast<std::uint64_t>(role) * 0xC2B2AE3D27D4EB4Fu); }
+
 /// A stream of random numbers: draw i of stream s under a seed is a pure function of (seed, s, i).
 class Random {
  public:
-  explicit constexpr Random(std::uint64_t seed, std::uint64_t stream = 0) : seed_(seed), stream_(stream) {}
+  explicit constexpr Random(std::uint64_t seed, std::uint64_t stream = 0, Role role = {}) : seed_(seed_of(seed, role)), stream_(stream) {}
 
   /// The 32 bits of draw i; needs no earlier draw, so threads may split the range.
   constexpr std::uint32_t bits_at(std::uint64_t i) const { return block(i / 4)[i % 4]; }

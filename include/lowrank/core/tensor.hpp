@@ -3,7 +3,6 @@
 #include <array>
 #include <bit>
 #include <cstring>
-#include <numeric>
 #include <optional>
 #include <span>
 #include <string>
@@ -12,6 +11,7 @@
 #include <vector>
 
 #include <lowrank/core/buffer.hpp>
+#include <lowrank/core/shape.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/error.hpp>
 
@@ -63,21 +63,22 @@ constexpr std::optional<DType> dtype_from_name(std::string_view name) {
   return std::nullopt;
 }
 
-/// A shape as text: [16, 64].
-std::string shape_text(std::span<const Index> shape);
-
 /// A named array as a file holds it: element type, shape (outermost dimension first, row-major) and bytes, owned or mapped.
+///
+/// An aggregate, so that shape and bytes may disagree until someone reads it; what reads the bytes calls check_bytes() first.
 struct StoredTensor {
   std::string name;
   DType dtype = DType::f32;
   std::vector<Index> shape = {};
   Buffer bytes = {};
 
-  /// Number of elements; 1 for the empty shape.
-  Index size() const { return std::accumulate(shape.begin(), shape.end(), Index{1}, std::multiplies<>{}); }
+  /// Number of elements; 1 for the empty shape. Throws ShapeError for a negative size and for a product that memory cannot hold.
+  Index size() const { return element_count("stored_tensor", name, shape); }
+  /// Throws ShapeError unless the bytes are those of the shape and the element type.
+  void check_bytes(std::string_view operation) const;
 };
 
-/// Copies numbers into a tensor of that name and shape. Throws ShapeError when their count is not the shape's.
+/// Copies numbers into a tensor of that name and shape. Throws ShapeError when their count is not the shape's, or the shape is none.
 template <class T>
 StoredTensor make_tensor(std::string name, std::vector<Index> shape, std::span<const T> values) {
   StoredTensor tensor{std::move(name), detail::dtype_of<T>(), std::move(shape), Buffer::allocate(values.size_bytes())};
@@ -87,7 +88,8 @@ StoredTensor make_tensor(std::string name, std::vector<Index> shape, std::span<c
   return tensor;
 }
 
-/// The elements of an F32, F64, BF16 or F16 tensor as float, in storage order. Throws FormatError for other element types.
+/// The elements of an F32, F64, BF16 or F16 tensor as float, in storage order. Throws FormatError for other element types, ShapeError where
+/// shape and bytes disagree.
 std::vector<float> to_floats(const StoredTensor& tensor);
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -29,6 +29,8 @@ inline void check_finite(const StoredTensor& tensor, std::string_view operation,
 /// A matrix of whole-byte elements whose element (i, j) is the given one's at the place from(i, j), counted in elements.
 template <class From>
 StoredTensor rearranged(const StoredTensor& tensor, Index rows, Index cols, const From& from) {
+  tensor.check_bytes("rearranged");
+  element_count("rearranged", tensor.name, {rows, cols});
   const auto unit = static_cast<std::size_t>(dtype_bits(tensor.dtype) / 8);
   StoredTensor out{tensor.name, tensor.dtype, {rows, cols}, Buffer::allocate(tensor.bytes.size())};
   std::byte* to = out.bytes.mutable_as<std::byte>();

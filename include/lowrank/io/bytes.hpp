@@ -1,39 +1,17 @@
 #pragma once
 
 #include <cstring>
-#include <limits>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
 
-#include <lowrank/core/types.hpp>
+#include <lowrank/core/shape.hpp>
 #include <lowrank/error.hpp>
 
-/// What every reader of a hostile file needs: products that notice overflow, a cursor that never leaves its bytes, and names made
-/// fit to print.
+/// What every reader of a hostile file needs, besides core/shape.hpp: a cursor that never leaves its bytes, and names made fit to print.
 
 namespace lowrank::inline LOWRANK_ABI {
-
-/// Product of two sizes that are not negative, or nothing when it exceeds Index.
-constexpr std::optional<Index> checked_product(Index a, Index b) {
-  if (a != 0 && b > std::numeric_limits<Index>::max() / a) return std::nullopt;
-  return a * b;
-}
-
-/// Product of all sizes of a shape, or nothing when it exceeds Index; 1 for the empty shape.
-constexpr std::optional<Index> checked_count(std::span<const Index> shape) {
-  // A zero anywhere makes the product zero, but sizes that overflow beside it are refused all the same.
-  std::optional<Index> count = 1;
-  bool empty = false;
-  for (const Index size : shape) {
-    if (size < 0) return std::nullopt;
-    if (size == 0) empty = true;
-    if (size != 0 && count) count = checked_product(*count, size);
-  }
-  return count && empty ? std::optional<Index>(0) : count;
-}
 
 /// The number stored in the first sizeof(T) bytes, at any alignment.
 template <class T>

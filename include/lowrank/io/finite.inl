@@ -63,6 +63,10 @@ LOWRANK_INLINE std::span<const int> half_fields(GgmlType type) {
 LOWRANK_INLINE std::optional<Index> first_row_not_finite(const gguf::Tensor& tensor) {
   static constexpr int here[] = {0};
   const auto [name, block_size, block_bytes] = ggml_traits(tensor.type);
+  const auto needed = gguf::byte_count(tensor.type, tensor.shape);
+  check<ShapeError>(needed && static_cast<std::size_t>(*needed) == tensor.bytes.size(), "first_row_not_finite", tensor.name, " has ",
+                    tensor.bytes.size(), " bytes, not those of ", shape_text(tensor.shape), ' ', name);
+  if (tensor.size() == 0) return std::nullopt;
   const Index blocks = static_cast<Index>(tensor.bytes.size()) / block_bytes, blocks_a_row = tensor.cols() / block_size;
   const std::byte* bytes = tensor.bytes.data();
   std::optional<Index> block;
@@ -77,7 +81,7 @@ LOWRANK_INLINE std::optional<Index> first_row_not_finite(const gguf::Tensor& ten
 
 LOWRANK_INLINE std::optional<Index> first_row_not_finite(const StoredTensor& tensor) {
   const bool dense = tensor.dtype == DType::f32 || tensor.dtype == DType::f16 || tensor.dtype == DType::bf16;
-  if (!dense || tensor.size() == 0) return std::nullopt;
+  if (!dense) return std::nullopt;
   const GgmlType type = tensor.dtype == DType::f32 ? GgmlType::f32 : tensor.dtype == DType::f16 ? GgmlType::f16 : GgmlType::bf16;
   return first_row_not_finite(gguf::Tensor{tensor.name, type, tensor.shape, tensor.bytes});
 }

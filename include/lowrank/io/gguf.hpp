@@ -53,8 +53,9 @@ struct Tensor {
   /// Elements of a row: the innermost dimension.
   Index cols() const { return shape.empty() ? 1 : shape.back(); }
   /// Rows: the product of all other dimensions; 1 for a vector.
-  Index rows() const { return size() / cols(); }
-  Index size() const { return std::accumulate(shape.begin(), shape.end(), Index{1}, std::multiplies<>{}); }
+  Index rows() const { return cols() == 0 ? 0 : size() / cols(); }
+  /// Number of elements. Throws ShapeError for a negative size and for a product that memory cannot hold.
+  Index size() const { return element_count("gguf", name, shape); }
 };
 
 /// Bytes that a tensor of this shape takes, or nothing when a row is no whole number of blocks or the count exceeds Index.

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include <lowrank/core/shape.hpp>
 #include <lowrank/autograd/parameter.hpp>
 #include <lowrank/autograd/tape.hpp>
 #include <lowrank/kernels/format/source.hpp>
@@ -65,9 +66,9 @@ class Embedding {
 
  private:
   static Weight<S> drawn(Index vocabulary, Index dim, std::uint64_t seed) {
-    check<ValueError>(vocabulary > 0 && dim > 0, "embedding", "vocabulary = ", vocabulary, ", dim = ", dim, "; both must be positive");
+    element_count("embedding", "the table [vocabulary, dim]", {vocabulary, dim}, 1);
     Weight<S> table(vocabulary, dim);
-    fill_normal(table, 1.0, Random(seed));
+    fill_normal(table, 1.0, Random(seed, 0, Role::table));
     return table;
   }
 

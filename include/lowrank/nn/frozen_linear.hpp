@@ -5,6 +5,7 @@
 #include <utility>
 
 #include <lowrank/core/buffer.hpp>
+#include <lowrank/core/shape.hpp>
 #include <lowrank/nn/recorded_group.hpp>
 #include <lowrank/quant/matrix.hpp>
 
@@ -15,9 +16,9 @@ template <class Element>
 class StoredMatrix : public DenseSource<Element> {
  public:
   StoredMatrix(Index rows, Index cols, Buffer buffer) : DenseSource<Element>(buffer.as<Element>(), rows, cols), buffer_(std::move(buffer)) {
-    check<ShapeError>(rows >= 0 && cols >= 0 && buffer_.size() == static_cast<std::size_t>(rows * cols) * sizeof(Element), "stored_matrix",
-                      "the buffer has ", buffer_.size(), " bytes but [", rows, ", ", cols, "] of ", sizeof(Element), " bytes each needs ",
-                      static_cast<std::size_t>(rows * cols) * sizeof(Element));
+    const std::size_t needed = static_cast<std::size_t>(element_count("stored_matrix", "the matrix", {rows, cols})) * sizeof(Element);
+    check<ShapeError>(buffer_.size() == needed, "stored_matrix", "the buffer has ", buffer_.size(), " bytes but [", rows, ", ", cols,
+                      "] of ", sizeof(Element), " bytes each needs ", needed);
     check<ValueError>(reinterpret_cast<std::uintptr_t>(buffer_.data()) % alignof(Element) == 0, "stored_matrix",
                       "the bytes are not aligned for their element type; copy them into Buffer::allocate");
   }

@@ -6,6 +6,7 @@
 #include <type_traits>
 #include <utility>
 
+#include <lowrank/core/shape.hpp>
 #include <lowrank/nn/recorded_group.hpp>
 #include <lowrank/update/init.hpp>
 
@@ -116,12 +117,12 @@ class Linear {
  private:
   static DenseSource<S> source_of(const Parameter<S, Out, In>& weight) { return {weight.value.data(), weight.rows(), weight.cols()}; }
   static Linear drawn(Index in, Index out, const LinearOptions& options) {
-    check<ValueError>(in > 0 && out > 0, "linear", "in = ", in, ", out = ", out, "; both must be positive");
+    element_count("linear", "the weight [out, in]", {out, in}, 1);
     const double bound = 1.0 / std::sqrt(static_cast<double>(in));
     Weight<S, Out, In> weight(out, in);
-    fill_uniform(weight, bound, Random(options.seed, 2 * options.stream));
+    fill_uniform(weight, bound, Random(options.seed, options.stream, Role::weight));
     Column<S> bias(options.bias ? out : 0);
-    fill_uniform(bias, bound, Random(options.seed, 2 * options.stream + 1));
+    fill_uniform(bias, bound, Random(options.seed, options.stream, Role::bias));
     return Linear(std::move(weight), std::move(bias));
   }
 

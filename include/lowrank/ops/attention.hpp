@@ -5,6 +5,7 @@
 #include <utility>
 
 #include <lowrank/core/batch_invariant.hpp>
+#include <lowrank/core/shape.hpp>
 #include <lowrank/product/multiply.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -89,6 +90,7 @@ AttentionGrid<S> attention_grid(const char* operation, const ActivationView<S>& 
   check<ShapeError>(heads > 0 && kv_heads > 0 && size > 0 && batch > 0 && heads % kv_heads == 0, operation, "heads = ", heads,
                     ", kv_heads = ", kv_heads, ", head_size = ", size, ", batch = ", batch,
                     "; all must be positive and kv_heads must divide heads");
+  element_count(operation, "the shape [batch, heads, head_size]", {batch, heads, size});
   const bool fits = q.rows() == heads * size && k.rows() == kv_heads * size && v.rows() == k.rows() && v.cols() == k.cols() &&
                     q.cols() % batch == 0 && k.cols() % batch == 0 && q.cols() <= k.cols();
   check<ShapeError>(fits, operation, "q is [", q.rows(), ", ", q.cols(), "], k is [", k.rows(), ", ", k.cols(), "], v is [", v.rows(), ", ",

@@ -70,7 +70,7 @@ LOWRANK_INLINE Svd randomized_svd(const WeightView& w, Index rank, const Randomi
                     ", power_iterations = ", options.power_iterations, "; neither may be negative");
   const auto basis = [](const Activation<float>& y) -> Activation<float> { return thin_qr(y.cast<double>()).q.cast<float>(); };
   Activation<float> sample(w.cols(), std::min(least, rank + options.oversampling));  // [in, k]
-  Random random(options.seed);
+  Random random(options.seed, 0, Role::sketch);
   for (Index i = 0; i < sample.size(); ++i) sample.data()[i] = random.normal();
   Activation<float> q = basis(multiply(w, sample));  // [out, k]
   for (Index i = 0; i < options.power_iterations; ++i) q = basis(multiply(w, basis(multiply_transposed(w, q))));

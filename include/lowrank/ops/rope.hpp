@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <lowrank/core/device.hpp>
+#include <lowrank/core/shape.hpp>
 #include <lowrank/ops/view.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -51,6 +52,7 @@ RopeTable<S>::RopeTable(std::span<const Index> positions, const RopeOptions& opt
   check<ShapeError>(factors == 0 || factors == half, "rope", "there are ", factors, " frequency factors for ", half,
                     " pairs; give one a pair, or none");
   check<ValueError>(is_finite(options.base) && options.base > 0, "rope", "base is ", options.base, "; it must be positive");
+  element_count("rope", "the table [head_size, tokens]", {options.head_size, tokens});
   std::vector<double> frequency(static_cast<std::size_t>(half));
   for (Index j = 0; j < half; ++j) {
     const auto k = static_cast<std::size_t>(j);

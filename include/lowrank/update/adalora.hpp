@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include <lowrank/core/shape.hpp>
 #include <lowrank/product/dense.hpp>
 #include <lowrank/update/entry.hpp>
 #include <lowrank/update/init.hpp>
@@ -67,18 +68,20 @@ struct AdaloraWeights {
   void set_trainable(bool trainable) { a.trainable = b.trainable = e.trainable = trainable; }
 };
 
-/// A fresh update of a weight [out, in]: A and B from N(0, 0.02²), E = 0, so that the layer begins as its base. Throws ValueError.
+/// A fresh update of a weight [out, in]: A and B from N(0, 0.02²), E = 0, so that the layer begins as its base. Throws ValueError,
+/// ShapeError.
 template <class S = float>
 AdaloraWeights<S> make_adalora(Index in, Index out, const AdaloraOptions& options = {}) {
   const Index rank = options.kept == Dynamic ? options.rank : options.kept;
   check<ValueError>(options.rank > 0 && rank >= 0 && rank <= options.rank, "adalora", "rank = ", options.rank, ", of which ", rank,
                     " are kept; the rank must be at least 1, and no more is kept than was there");
+  element_count("adalora", "A [rank, in]", {rank, in}), element_count("adalora", "B [out, rank]", {out, rank});
   AdaloraWeights<S> update;
   update.a.name = "lora_A", update.b.name = "lora_B", update.e.name = "lora_E";
   update.a.value.resize(rank, in);
   update.b.value.resize(out, rank);
-  fill_normal(update.a.value, 0.02, Random(options.seed, 2 * options.stream));
-  fill_normal(update.b.value, 0.02, Random(options.seed, 2 * options.stream + 1));
+  fill_normal(update.a.value, 0.02, Random(options.seed, 2 * options.stream, Role::adalora));
+  fill_normal(update.b.value, 0.02, Random(options.seed, 2 * options.stream + 1, Role::adalora));
   update.e.value.setZero(rank, 1);
   const float divisor = static_cast<float>(options.rank) + 1e-5f;
   update.scale = static_cast<S>((options.alpha > 0 ? options.alpha : static_cast<double>(options.rank)) / static_cast<double>(divisor));

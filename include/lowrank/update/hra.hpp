@@ -10,6 +10,7 @@
 #include <memory>
 #include <utility>
 
+#include <lowrank/core/shape.hpp>
 #include <lowrank/product/dense.hpp>
 #include <lowrank/update/entry.hpp>
 #include <lowrank/update/init.hpp>
@@ -139,8 +140,9 @@ struct HraWeights {
 template <class S = float>
 HraWeights<S> make_hra(Index in, Index rank, std::uint64_t seed = 0, std::uint64_t stream = 0) {
   check<ValueError>(rank > 0 && rank % 2 == 0, "hra", "rank = ", rank, "; it must be even and positive, as reflections begin in pairs");
+  element_count("hra", "hra_u [in, rank]", {in, rank});
   Weight<S> half(in, rank / 2);
-  fill_uniform(half, 1.0 / std::sqrt(static_cast<double>(rank / 2)), Random(seed, stream));
+  fill_uniform(half, 1.0 / std::sqrt(static_cast<double>(rank / 2)), Random(seed, stream, Role::hra));
   HraWeights<S> update;
   update.u.name = "hra_u";
   update.u.value.resize(in, rank);
@@ -153,11 +155,12 @@ HraWeights<S> make_hra(Index in, Index rank, std::uint64_t seed = 0, std::uint64
 template <class S = float>
 HraWeights<S> make_orthogonal_hra(Index in, Index rank, std::uint64_t seed = 0, std::uint64_t stream = 0) {
   check<ValueError>(rank > 0 && rank <= in, "hra", "rank = ", rank, " for in = ", in, "; orthogonal directions are 1 to in");
+  element_count("hra", "hra_u [in, rank]", {in, rank});
   HraWeights<S> update;
   update.orthogonalizes = true;
   update.u.name = "hra_u";
   update.u.value.resize(in, rank);
-  fill_uniform(update.u.value, 1.0 / std::sqrt(static_cast<double>(rank)), Random(seed, stream));
+  fill_uniform(update.u.value, 1.0 / std::sqrt(static_cast<double>(rank)), Random(seed, stream, Role::hra));
   return update;
 }
 

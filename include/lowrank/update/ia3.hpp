@@ -6,6 +6,7 @@
 #include <memory>
 #include <utility>
 
+#include <lowrank/core/shape.hpp>
 #include <lowrank/update/entry.hpp>
 #include <lowrank/update/method.hpp>
 
@@ -54,9 +55,10 @@ struct Ia3Weights {
   void set_trainable(bool trainable) { l.trainable = trainable; }
 };
 
-/// A fresh update of a weight [out, in]: l = 1, so that the layer begins as its base.
+/// A fresh update of a weight [out, in]: l = 1, so that the layer begins as its base. Throws ShapeError.
 template <class S = float>
 Ia3Weights<S> make_ia3(Index in, Index out, bool is_feedforward = false) {
+  element_count("ia3", "the weight [out, in]", {out, in});
   Ia3Weights<S> update;
   update.is_feedforward = is_feedforward;
   update.l.name = "ia3_l";

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <lowrank/core/random.hpp>
+#include <lowrank/core/shape.hpp>
 #include <lowrank/update/entry.hpp>
 #include <lowrank/update/init.hpp>
 #include <lowrank/update/method.hpp>
@@ -93,18 +94,20 @@ struct LohaWeights {
   }
 };
 
-/// A fresh update of a weight [out, in]: the last factor is zero, so that the layer begins as its base. Throws ValueError.
+/// A fresh update of a weight [out, in]: the last factor is zero, so that the layer begins as its base. Throws ValueError,
+/// ShapeError.
 template <class S = float>
 LohaWeights<S> make_loha(Index in, Index out, const LohaOptions& options = {}) {
   const Index rank = options.rank;
   check<ValueError>(rank > 0, "loha", "rank = ", rank, "; it must be at least 1");
+  element_count("loha", "a factor [out, rank]", {out, rank}), element_count("loha", "a factor [rank, in]", {rank, in});
   LohaWeights<S> update;
   update.w1_a.name = "hada_w1_a", update.w1_b.name = "hada_w1_b", update.w2_a.name = "hada_w2_a", update.w2_b.name = "hada_w2_b";
   update.w1_a.value.resize(out, rank), update.w2_a.value.resize(out, rank);
   update.w1_b.value.resize(rank, in);
   update.w2_b.value.setZero(rank, in);
   const auto draw = [&](Weight<S>& w, Index cols, std::uint64_t k) {
-    fill_uniform(w, 1.0 / std::sqrt(static_cast<double>(cols)), Random(options.seed, 3 * options.stream + k));
+    fill_uniform(w, 1.0 / std::sqrt(static_cast<double>(cols)), Random(options.seed, 3 * options.stream + k, Role::loha));
   };
   draw(update.w1_a.value, rank, 0), draw(update.w2_a.value, rank, 1), draw(update.w1_b.value, in, 2);
   update.scale = static_cast<S>(options.alpha / static_cast<double>(rank));

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include <lowrank/core/random.hpp>
+#include <lowrank/core/shape.hpp>
 #include <lowrank/update/entry.hpp>
 #include <lowrank/update/init.hpp>
 #include <lowrank/update/method.hpp>
@@ -115,17 +116,20 @@ struct LokrWeights {
   }
 };
 
-/// A fresh update: one of its numbers' matrices is zero, so that the layer begins as its base. Throws ValueError.
+/// A fresh update: one of its numbers' matrices is zero, so that the layer begins as its base. Throws ValueError,
+/// ShapeError.
 template <class S = float>
 LokrWeights<S> make_lokr(const LokrShape& shape, const LokrOptions& options = {}) {
   const Index rank = options.rank;
   check<ValueError>(rank > 0, "lokr", "rank = ", rank, "; it must be at least 1");
+  for (const Index size : {shape.l, shape.k, shape.m, shape.n}) element_count("lokr", "a factor [size, rank]", {size, rank});
+  element_count("lokr", "the update [l, k, m, n]", {shape.l, shape.k, shape.m, shape.n});
   LokrWeights<S> update;
   std::uint64_t k = 4 * options.stream;
   const auto fill = [&](Parameter<S>& p, const char* name, Index rows, Index cols, bool is_zero) {
     p.name = name;
     p.value.setZero(rows, cols);
-    if (!is_zero) fill_uniform(p.value, 1.0 / std::sqrt(static_cast<double>(cols)), Random(options.seed, k));
+    if (!is_zero) fill_uniform(p.value, 1.0 / std::sqrt(static_cast<double>(cols)), Random(options.seed, k, Role::lokr));
     ++k;
   };
   const bool first = options.begins_at_w1;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include <lowrank/core/shape.hpp>
 #include <lowrank/update/init.hpp>
 #include <lowrank/update/lora_scale.hpp>
 #include <lowrank/update/method.hpp>
@@ -77,7 +78,7 @@ struct LoraWeights {
   void set_trainable(bool trainable) { a.trainable = b.trainable = bias.trainable = trainable; }
 };
 
-/// A fresh update of a weight [out, in]: A drawn by options.init, B = 0. Throws ValueError.
+/// A fresh update of a weight [out, in]: A drawn by options.init, B = 0. Throws ValueError, ShapeError.
 template <class S = float, int Rank = Dynamic, int In = Dynamic, int Out = Dynamic>
 LoraWeights<S, Rank, In, Out> make_lora(Index in, Index out, const LoraOptions& options) {
   const Index rank = options.rank != Dynamic ? options.rank : Rank != Dynamic ? Rank : 8;
@@ -85,6 +86,7 @@ LoraWeights<S, Rank, In, Out> make_lora(Index in, Index out, const LoraOptions& 
   check<ValueError>(Rank == Dynamic || rank == Rank, "lora", "options.rank = ", rank, " but the layer's rank is ", Rank,
                     " by its type; leave options.rank out");
   check<ValueError>(is_finite(options.alpha), "lora", "alpha = ", options.alpha, "; it must be finite");
+  element_count("lora", "A [rank, in]", {rank, in}), element_count("lora", "B [out, rank]", {out, rank});
   LoraWeights<S, Rank, In, Out> update;
   update.a.name = "lora_A.weight";
   update.a.value.resize(rank, in);

@@ -58,7 +58,7 @@ LoraXsWeights<S> make_lora_xs(Weight<S> a, Weight<S> b, const LoraXsOptions& opt
   LoraXsWeights<S> update;
   update.r.name = "_lora_latent_mapping.weight";
   update.r.value.resize(a.rows(), a.rows());
-  fill_normal(update.r.value, 1e-5, Random(options.seed, options.stream));
+  fill_normal(update.r.value, 1e-5, Random(options.seed, options.stream, Role::lora_xs));
   update.scale = static_cast<S>(lora_scale(a.rows(), options.alpha, options.use_rslora));
   update.dropout = InputDropout<S>::of_layer(options.dropout, options.seed, options.stream);
   update.a.name = "lora_A.weight", update.b.name = "lora_B.weight";

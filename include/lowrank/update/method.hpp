@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <lowrank/autograd/visit.hpp>
+#include <lowrank/core/random.hpp>
 #include <lowrank/error.hpp>
 #include <lowrank/product/dense.hpp>
 #include <lowrank/product/plan.hpp>
@@ -39,7 +40,7 @@ struct InputDropout {
   static InputDropout of_layer(double probability, std::uint64_t seed, std::uint64_t layer) {
     check<ValueError>(is_finite(probability) && probability >= 0 && probability < 1, "dropout", "dropout = ", probability,
                       "; it must lie in [0, 1)");
-    return {static_cast<S>(probability), seed ^ (layer * 0x9E3779B97F4A7C15u)};
+    return {static_cast<S>(probability), seed_of(seed, Role::mask) ^ (layer * 0x9E3779B97F4A7C15u)};
   }
 };
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <utility>
 
+#include <lowrank/core/shape.hpp>
 #include <lowrank/update/entry.hpp>
 #include <lowrank/update/method.hpp>
 
@@ -50,6 +51,7 @@ template <class S = float>
 MissWeights<S> make_miss(Index in, Index out, Index rank, Index mini = 0) {
   check<ValueError>(rank > 0 && rank <= in, "miss", "rank = ", rank, " for in = ", in, "; it must lie in [1, in]");
   check<ValueError>(mini >= 0 && (mini == 0 || out % mini == 0), "miss", "mini_r = ", mini, " must divide out = ", out);
+  element_count("miss", "the sum [rank, in]", {rank, in}), element_count("miss", "the block [rank, out]", {rank, out});
   MissWeights<S> update;
   Weight<S> sum = Weight<S>::Zero(rank, in);
   for (Index i = 0; i < in; ++i) sum(i % rank, i) = S(1);

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include <lowrank/core/shape.hpp>
 #include <lowrank/product/dense.hpp>
 #include <lowrank/update/entry.hpp>
 #include <lowrank/update/method.hpp>
@@ -161,6 +162,7 @@ OftWeights<S> make_oft(Index in, const OftOptions& options = {}) {
   check<ValueError>(size > 1 && in % size == 0 && options.terms >= 0, "oft", "blocks of ", size, " for in = ", in, ", ", options.terms,
                     " terms; the block size must divide in, and be at least 2");
   check<ValueError>(options.eps >= 0 && is_finite(options.eps), "oft", "eps = ", options.eps, "; it must not be negative");
+  element_count("oft", "oft_R [in / size, size, size]", {in, size});
   OftWeights<S> update;
   update.block_size = size, update.terms = options.terms, update.eps = static_cast<S>(options.eps);
   update.r.name = "oft_R.weight";

@@ -32,7 +32,7 @@ LOWRANK_INLINE AnyUpdate new_table_update(const UpdateSite& site, const Method& 
                     field(fields, "lora_bias", false) ? " with lora_bias" : "");
   const Index rank = count_field(fields, "r", 8);
   Weight<float> b(site.layer.in, rank);
-  fill_normal(b, 1.0, Random(site.seed, site.stream));
+  fill_normal(b, 1.0, Random(site.seed, site.stream, Role::table_lora));
   return LoraWeights<float>{
       .a = {std::string(embedding_a), Weight<float>::Zero(rank, site.layer.out)},
       .b = {std::string(embedding_b), std::move(b)},

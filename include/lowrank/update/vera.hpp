@@ -8,6 +8,7 @@
 #include <memory>
 #include <random>
 
+#include <lowrank/core/shape.hpp>
 #include <lowrank/update/entry.hpp>
 #include <lowrank/update/method.hpp>
 
@@ -26,6 +27,7 @@ template <class S = float>
 VeraProjections<S> draw_vera_projections(Index rank, Index largest_in, Index largest_out, std::uint32_t key) {
   check<ValueError>(rank > 0 && largest_in > 0 && largest_out > 0, "vera", "rank = ", rank, ", in = ", largest_in, ", out = ", largest_out,
                     "; all must be positive");
+  element_count("vera", "A [rank, in]", {rank, largest_in}), element_count("vera", "B [out, rank]", {largest_out, rank});
   std::mt19937 words(key);
   const auto drawn = [&](Index rows, Index cols) {
     Weight<S> m(rows, cols);
@@ -87,6 +89,7 @@ struct VeraWeights {
 template <class S = float>
 VeraWeights<S> make_vera(Index in, Index out, const VeraProjections<S>& shared, const VeraOptions& options = {}) {
   const Weight<S>&a = *shared.a, &b = *shared.b;
+  element_count("vera", "the weight [out, in]", {out, in});
   check<ShapeError>(a.cols() >= in && b.rows() >= out && a.rows() == b.cols(), "vera", "A is [", a.rows(), ", ", a.cols(), "], B is [",
                     b.rows(), ", ", b.cols(), "] but the layer is [", out, ", ", in,
                     "]; A must be [rank, at least in] and B [at least out, rank]");

@@ -33,6 +33,15 @@ TEST_CASE("seeds and streams differ in every bit of their words") {
   CHECK(first.size() == 128);
 }
 
+TEST_CASE("roles have numbers of their own under one seed and one stream") {
+  std::set<std::uint32_t> first;
+  int roles = 0;
+  for (auto role = std::uint64_t{0}; role <= static_cast<std::uint64_t>(Role::sketch); ++role, ++roles)
+    first.insert(Random(0, 0, static_cast<Role>(role)).bits());
+  CHECK(first.size() == static_cast<std::size_t>(roles));
+  CHECK(Random(7, 3, Role::lora_a).bits() == Random(7, 3).bits());
+}
+
 TEST_CASE("uniform, below and normal keep their ranges and moments") {
   Random random(1);
   constexpr int count = 100000;

@@ -4,7 +4,9 @@
 #include <limits>
 #include <vector>
 
+#include <lowrank/io/adapter_parts.hpp>
 #include <lowrank/io/finite.hpp>
+#include <lowrank/io/gguf_matrix.hpp>
 
 using namespace lowrank;
 
@@ -61,4 +63,19 @@ TEST_CASE("the first of many is told, whichever thread finds one") {
   CHECK_FALSE(first_row_not_finite(make_tensor<float>("w", {0, 4}, std::span<const float>())).has_value());
   const std::vector<std::int32_t> numbers{-1, -1};
   CHECK_FALSE(first_row_not_finite(make_tensor<std::int32_t>("w", {2}, numbers)).has_value());
+}
+
+TEST_CASE("a tensor whose bytes are not those of its shape is refused") {
+  const Buffer bytes = Buffer::allocate(36);
+  for (const std::vector<Index>& shape : {std::vector<Index>{64, 64}, {-2, 32}, {2, 0}, {Index{1} << 40, Index{1} << 40}}) {
+    CHECK_THROWS_AS(first_row_not_finite(gguf::Tensor{"w", GgmlType::q4_0, shape, bytes}), ShapeError);
+    CHECK_THROWS_AS(first_row_not_finite(StoredTensor{"w", DType::f16, shape, bytes}), ShapeError);
+    CHECK_THROWS_AS(gguf::to_floats(gguf::Tensor{"w", GgmlType::f16, shape, bytes}), ShapeError);
+    CHECK_THROWS_AS(gguf::matrix(gguf::Tensor{"w", GgmlType::q4_0, shape, bytes}, "test"), ShapeError);
+    CHECK_THROWS_AS(gguf::matrix(gguf::Tensor{"w", GgmlType::bf16, shape, bytes}, "test"), ShapeError);
+    CHECK_THROWS_AS(detail::check_finite(StoredTensor{"w", DType::f16, shape, bytes}, "test", "file"), ShapeError);
+    CHECK_THROWS_AS(detail::transposed(StoredTensor{"w", DType::f16, shape, bytes}), ShapeError);
+  }
+  CHECK_THROWS_AS(first_row_not_finite(gguf::Tensor{"w", GgmlType::q4_0, {2, 16}, bytes}), ShapeError);
+  CHECK_FALSE(first_row_not_finite(gguf::Tensor{"w", GgmlType::q4_0, {2, 32}, bytes}).has_value());
 }

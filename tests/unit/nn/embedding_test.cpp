@@ -29,5 +29,7 @@ TEST_CASE("an id outside the table is an error") {
   Embedding<float> table(5, 3);
   const std::vector<std::int32_t> ids{1, 5};
   CHECK_THROWS_AS(table(ids), ValueError);
-  CHECK_THROWS_AS(Embedding<float>(0, 3), ValueError);
+  CHECK_THROWS_AS(Embedding<float>(0, 3), ShapeError);
+  CHECK_THROWS_AS(Embedding<float>(4, -3), ShapeError);
+  CHECK_THROWS_AS(Embedding<float>(Index{1} << 40, Index{1} << 40), ShapeError);
 }

@@ -145,6 +145,10 @@ TEST_CASE("wrong shapes are named") {
   CHECK_THROWS_WITH_AS(layer(Var{Activation<float>(x)}), "[linear] x is [5, 2] but the layer expects in = 4; x is [in, tokens]",
                        ShapeError);
   CHECK_THROWS_AS((Linear{Weight<float>(3, 4), Column<float>(4)}), ShapeError);
-  CHECK_THROWS_AS(Linear<float>(0, 3), ValueError);
+  CHECK_THROWS_AS(Linear<float>(0, 3), ShapeError);
+  CHECK_THROWS_WITH_AS(Linear<float>(-1, 4), doctest::Contains("[linear] the weight [out, in] cannot be [4, -1]"), ShapeError);
+  CHECK_THROWS_AS(Linear<float>(Index{1} << 40, Index{1} << 40), ShapeError);
   CHECK_THROWS_AS((StoredMatrix<Half>(3, 3, Buffer::allocate(17))), ShapeError);
+  CHECK_THROWS_AS((StoredMatrix<Half>(-1, 3, Buffer())), ShapeError);
+  CHECK_THROWS_AS((StoredMatrix<float>(Index{1} << 32, Index{1} << 32, Buffer())), ShapeError);
 }

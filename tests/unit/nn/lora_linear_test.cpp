@@ -1,6 +1,8 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <set>
 #include <vector>
 
 #include <lowrank/nn/linear.hpp>
@@ -126,4 +128,17 @@ TEST_CASE("misuse of LoraLinear is an error that says what to do") {
   const Activation<float> x = random<float>(512, 8, 20);
   CHECK_THROWS_WITH_AS(layer(x), "[lora_linear] x is [512, 8] but the layer expects in = 576; x is [in, tokens]", ShapeError);
   CHECK_THROWS_AS(layer(Var{Activation<float>(x)}), ShapeError);
+}
+
+TEST_CASE("fresh layers with default seeds: A, W and b have no numbers in common") {
+  const LoraLinear layer{Linear<float>(64, 48), {.rank = 4}};
+  const Weight<float>& w = layer.base().weight().value;
+  std::set<float> seen(w.data(), w.data() + w.size());
+  const auto in_common = [&](const auto& m) {
+    return std::count_if(m.data(), m.data() + m.size(), [&](float x) { return seen.contains(x); });
+  };
+  CHECK(in_common(w) == w.size());
+  CHECK(layer.a().value != w.topRows(4));
+  CHECK(in_common(layer.a().value) <= 1);  // of 2^24 numbers
+  CHECK(in_common(layer.base().bias().value) <= 1);
 }

@@ -120,6 +120,8 @@ TEST_CASE("attention refuses shapes that do not fit, and prints them") {
                        ShapeError);
   CHECK_THROWS_AS(attention_forward(q, k, k, {2, 0, 4, 1}), ShapeError);
   CHECK_THROWS_AS(attention_forward(q, k, k, {3, 2, 4, 1}), ShapeError);
+  CHECK_THROWS_AS(attention_forward(q, k, k, {-2, -1, -4, -1}), ShapeError);
+  CHECK_THROWS_AS(attention_forward(q, k, k, {Index{1} << 62, Index{1} << 61, 8, 1}), ShapeError);
   CHECK_THROWS_AS(attention_forward(q, k, k, {2, 1, 4, 3}), ShapeError);
   CHECK_THROWS_AS(attention_forward(q, k.leftCols(3), k.leftCols(3), {2, 1, 4, 1}), ShapeError);
 }

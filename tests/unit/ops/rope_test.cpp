@@ -53,6 +53,9 @@ TEST_CASE("rope refuses what does not fit") {
   CHECK_THROWS_WITH_AS(rope_forward(x, one, {.head_size = 6}),
                        doctest::Contains("x is [12, 2] but the head size is 6 and there are 1 positions"), ShapeError);
   CHECK_THROWS_AS(rope_forward(x, two, {.head_size = 5}), ShapeError);
+  CHECK_THROWS_AS(RopeTable<float>(two, {.head_size = -2}), ShapeError);
+  CHECK_THROWS_AS(RopeTable<float>(two, {.head_size = Index{1} << 62}), ShapeError);
+  CHECK_THROWS_AS(RopeTable<float>(two, {.head_size = 6, .base = std::nan("")}), ValueError);
   CHECK_THROWS_AS(rope_forward(x, two, {.head_size = 8}), ShapeError);
   CHECK_THROWS_AS(rope_forward(x, two, {.head_size = 6, .frequency_factors = {1}}), ShapeError);
   CHECK(rope_forward(Activation<float>(12, 0), {}, {.head_size = 6}).cols() == 0);

@@ -13,12 +13,12 @@ void each(Index n, Operation& operation) {
 /// The nearest bfloat16 of each number, ties to even; NaN stays NaN. The rule of core/types.hpp, for vectors.
 inline Floats nearest_bfloat16(Floats x) {
   typedef std::uint32_t Words __attribute__((vector_size(sizeof(Floats))));
-  typedef float Numbers __attribute__((vector_size(sizeof(Floats))));
   typedef std::int32_t Signed __attribute__((vector_size(sizeof(Floats))));
   const Words bits = __builtin_bit_cast(Words, x), nearest = bits + 0x7fffu + ((bits >> 16) & 1u);
 #if defined(LOWRANK_ABI_IS_RELAXED)
   const Signed is_number = __builtin_bit_cast(Signed, bits & 0x7fffffffu) <= 0x7f800000;
 #else  // an instruction less
+  typedef float Numbers __attribute__((vector_size(sizeof(Floats))));
   const Signed is_number = __builtin_bit_cast(Numbers, x) == __builtin_bit_cast(Numbers, x);
 #endif
   const Words kept = is_number ? nearest : bits | 0x400000u;

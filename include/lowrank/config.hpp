@@ -156,8 +156,8 @@
                    LOWRANK_ABI_LETTERS, LOWRANK_ABI_ALIGN, LOWRANK_ABI_MODE, , , )
 
 // Around functions whose codes and bits follow from the rules of IEEE 754: inside, GCC keeps the rules that the unit's flags relax. Clang
-// has no such region that holds for templates; what a check or a code rests on is written by integers besides.
-#if defined(LOWRANK_ABI_IS_RELAXED) && defined(__GNUC__) && !defined(__clang__)
+// has no such region that holds for templates, nvcc none at all; what a check or a code rests on is written by integers besides.
+#if defined(LOWRANK_ABI_IS_RELAXED) && defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
 #define LOWRANK_IEEE_BEGIN _Pragma("GCC push_options") _Pragma("GCC optimize(\"no-fast-math\")")
 #define LOWRANK_IEEE_END _Pragma("GCC pop_options")
 #else

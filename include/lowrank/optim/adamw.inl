@@ -6,9 +6,7 @@ namespace lowrank::inline LOWRANK_ABI {
 
 LOWRANK_INLINE void AdamWRule::check_options(const Options& options) {
   detail::check_rate("adamw", options.learning_rate, options.weight_decay);
-  const auto is_share = [](const auto& beta) { return is_finite(beta) && beta >= 0 && beta < 1; };
-  check<ValueError>(is_share(options.beta1) && is_share(options.beta2), "adamw", "beta1 = ", options.beta1, ", beta2 = ", options.beta2,
-                    " must lie in [0, 1)");
+  detail::check_betas("adamw", options.beta1, options.beta2);
   check<ValueError>(is_finite(options.epsilon) && options.epsilon >= 0, "adamw", "epsilon = ", options.epsilon, " must be 0 or more");
 }
 

@@ -116,6 +116,7 @@ class Optimizer {
 
 namespace detail {
 void check_rate(const char* rule, double learning_rate, double weight_decay);
+void check_betas(const char* rule, double beta1, double beta2);
 }  // namespace detail
 
 template <class Rule, class S>

@@ -94,6 +94,76 @@ RmsNormGradients<S> rms_norm_backward(const X& input, const VectorView<S>& weigh
   return gradients;
 }
 
+/// Gradients of the input [n, T], of the weight [n] and of the bias [n]; the latter two are empty unless asked for.
+template <class S>
+struct LayerNormGradients {
+  Activation<S> dx;
+  Column<S> dweight, dbias;
+};
+
+namespace detail {
+
+/// Mean of a token, and ρ = 1 / √(variance + ε).
+template <class S>
+struct Moments {
+  S mean, rho;
+
+  Moments(const S* x, Index n, S epsilon) {
+    mean = sum_of<S>(n, [x](Index i) { return x[i]; }) / static_cast<S>(n);
+    const S squares = sum_of<S>(n, [x, m = mean](Index i) { return (x[i] - m) * (x[i] - m); });
+    rho = S(1) / std::sqrt(squares / static_cast<S>(n) + epsilon);
+  }
+};
+
+}  // namespace detail
+
+/// Layer norm of each token: y = w ∘ x̂ + b, x̂ = (x − mean(x)) ρ, ρ = 1 / √(variance(x) + ε), the variance divided by n.
+///
+/// X [n, T], w [n], b [n] or empty for none; gives [n, T]. Throws ShapeError. Ba, Kiros and Hinton 2016.
+template <MatrixLike X, class S = ScalarOf<X>>
+Activation<S> layer_norm_forward(const X& input, const VectorView<S>& weight, const VectorView<S>& bias, std::type_identity_t<S> epsilon) {
+  const ActivationView<S> x(input);
+  const Index n = x.rows();
+  detail::check_norm_weight<S>("layer_norm_forward", weight.size(), n, x.cols());
+  check<ShapeError>(bias.size() == 0 || bias.size() == n, "layer_norm_forward", "bias is [", bias.size(), "] but x is [", n, ", ", x.cols(),
+                    "]; the bias must have one number a row of x, or none");
+  Activation<S> y(n, x.cols());
+  detail::for_each_token(n, x.cols(), [&](Index t) {
+    const detail::Moments<S> moments(x.col(t).data(), n, epsilon);
+    y.col(t).array() = (x.col(t).array() - moments.mean) * moments.rho * weight.array();
+    if (bias.size() > 0) y.col(t) += bias;
+  });
+  return y;
+}
+
+/// Gradients of layer_norm_forward for G = dL/dY: with h = w∘g, dx = ρ (h − mean(h) − x̂ mean(h∘x̂)), dw = Σₜ g∘x̂, db = Σₜ g.
+///
+/// Mean and ρ are recomputed. dw and db are empty unless asked for; their sums over tokens are taken in order. Throws ShapeError.
+template <MatrixLike X, class S = ScalarOf<X>>
+LayerNormGradients<S> layer_norm_backward(const X& input, const VectorView<S>& weight, std::type_identity_t<S> epsilon,
+                                          const ActivationView<S>& g, bool need_dweight = true, bool need_dbias = true) {
+  const ActivationView<S> x(input);
+  const Index n = x.rows();
+  detail::check_norm_weight<S>("layer_norm_backward", weight.size(), n, x.cols());
+  detail::check_same_shape("layer_norm_backward", "x", x, "g", g);
+  LayerNormGradients<S> gradients{Activation<S>(n, x.cols()), Column<S>::Zero(need_dweight ? n : 0), Column<S>::Zero(need_dbias ? n : 0)};
+  Activation<S> normalized(n, x.cols());  // x̂
+  detail::for_each_token(n, x.cols(), [&](Index t) {
+    const detail::Moments<S> moments(x.col(t).data(), n, epsilon);
+    auto x_hat = normalized.col(t).array();
+    x_hat = (x.col(t).array() - moments.mean) * moments.rho;
+    const S *w = weight.data(), *g_t = g.col(t).data(), *unit = normalized.col(t).data();
+    const S mean = detail::sum_of<S>(n, [&](Index i) { return w[i] * g_t[i]; }) / static_cast<S>(n);
+    const S along = detail::sum_of<S>(n, [&](Index i) { return w[i] * g_t[i] * unit[i]; }) / static_cast<S>(n);
+    gradients.dx.col(t).array() = moments.rho * (weight.array() * g.col(t).array() - mean - x_hat * along);
+  });
+  for (Index t = 0; t < x.cols(); ++t) {
+    if (need_dweight) gradients.dweight.array() += g.col(t).array() * normalized.col(t).array();
+    if (need_dbias) gradients.dbias += g.col(t);
+  }
+  return gradients;
+}
+
 #if defined(LOWRANK_COMPILED)
 extern template Activation<float> rms_norm_forward(const Activation<float>&, const VectorView<float>&, float);
 extern template RmsNormGradients<float> rms_norm_backward(const Activation<float>&, const VectorView<float>&, float,

@@ -89,11 +89,11 @@ Var<S> max(const Var<S, Device>& left, const Var<S, Device>& right) {
 }
 
 /// A choice a number, [rows, cols], such as `x.value().array() > 0`.
-using Mask = Eigen::Array<bool, Dynamic, Dynamic>;
+using BoolArray = Eigen::Array<bool, Dynamic, Dynamic>;
 
 /// a where the mask says so, else b, in the mask's shape; dimensions of 1 of a and b are repeated. Keeps the mask. Throws ShapeError.
 template <class S, class Device>
-Var<S> where(const std::type_identity_t<Mask>& mask, const Var<S, Device>& a, const Var<S, Device>& b) {
+Var<S> where(const std::type_identity_t<BoolArray>& mask, const Var<S, Device>& a, const Var<S, Device>& b) {
   const Var<S> x = broadcast_to(a, mask.rows(), mask.cols()), y = broadcast_to(b, mask.rows(), mask.cols());
   return record(Activation<S>(mask.select(x.value().array(), y.value().array()).matrix()), {x, y}, [mask](auto& flow) {
     const auto g = flow.gradient().array();
@@ -103,11 +103,11 @@ Var<S> where(const std::type_identity_t<Mask>& mask, const Var<S, Device>& a, co
 }
 /// The same with a number in place of one array: where(mask, x, −∞) before a softmax leaves out what the mask does not name.
 template <class S, class Device>
-Var<S> where(const std::type_identity_t<Mask>& mask, const Var<S, Device>& a, std::type_identity_t<S> b) {
+Var<S> where(const std::type_identity_t<BoolArray>& mask, const Var<S, Device>& a, std::type_identity_t<S> b) {
   return where(mask, a, Var<S, Device>(ArrayOn<S, Device>::Constant(1, 1, b)));
 }
 template <class S, class Device>
-Var<S> where(const std::type_identity_t<Mask>& mask, std::type_identity_t<S> a, const Var<S, Device>& b) {
+Var<S> where(const std::type_identity_t<BoolArray>& mask, std::type_identity_t<S> a, const Var<S, Device>& b) {
   return where(mask, Var<S, Device>(ArrayOn<S, Device>::Constant(1, 1, a)), b);
 }
 

@@ -2,8 +2,11 @@
 
 /// The operations of ops/ on Vars: the same names without _forward. Each keeps what its backward function needs and no more.
 
+#include <cstdint>
 #include <memory>
+#include <ranges>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -46,25 +49,29 @@ Var<S, Device> rms_norm(const Var<S, Device>& x, Parameter<S, Rows, Cols>& weigh
 
 /// max(x, 0). Keeps X.
 template <class S, class Device>
-Var<S, Device> relu(const Var<S, Device>& x) {
+Var<S> relu(const Var<S, Device>& input) {
+  const Var<S> x = detail::on_cpu(input);
   return record(relu_forward(x.value()), {x}, [x = x.kept()](auto& flow) { flow.add(0, relu_backward(*x.get(), flow.gradient())); });
 }
 
 /// x σ(x). Keeps X.
 template <class S, class Device>
-Var<S, Device> silu(const Var<S, Device>& x) {
+Var<S> silu(const Var<S, Device>& input) {
+  const Var<S> x = detail::on_cpu(input);
   return record(silu_forward(x.value()), {x}, [x = x.kept()](auto& flow) { flow.add(0, silu_backward(*x.get(), flow.gradient())); });
 }
 
 /// x Φ(x). Keeps X.
 template <class S, class Device>
-Var<S, Device> gelu(const Var<S, Device>& x) {
+Var<S> gelu(const Var<S, Device>& input) {
+  const Var<S> x = detail::on_cpu(input);
   return record(gelu_forward(x.value()), {x}, [x = x.kept()](auto& flow) { flow.add(0, gelu_backward(*x.get(), flow.gradient())); });
 }
 
 /// GELU's tanh form. Keeps X.
 template <class S, class Device>
-Var<S, Device> gelu_tanh(const Var<S, Device>& x) {
+Var<S> gelu_tanh(const Var<S, Device>& input) {
+  const Var<S> x = detail::on_cpu(input);
   return record(gelu_tanh_forward(x.value()), {x},
                 [x = x.kept()](auto& flow) { flow.add(0, gelu_tanh_backward(*x.get(), flow.gradient())); });
 }
@@ -85,7 +92,8 @@ Var<S, Device> swiglu(const Var<S, Device>& gate, const Var<S, Device>& up) {
 
 /// dropout_forward; the mask is drawn anew in the backward pass from the same key. Keeps nothing.
 template <class S, class Device>
-Var<S, Device> dropout(const Var<S, Device>& x, double probability, DropoutKey key) {
+Var<S> dropout(const Var<S, Device>& input, double probability, DropoutKey key) {
+  const Var<S> x = detail::on_cpu(input);
   return record(dropout_forward(x.value(), probability, key), {x},
                 [probability, key](auto& flow) { flow.add(0, dropout_backward(flow.gradient(), probability, key)); });
 }
@@ -127,15 +135,42 @@ template <class S, class Device = Cpu>
 ArrayOn<S, Device> number(S value) {
   return ArrayOn<S, Device>::Constant(1, 1, value);
 }
+
+/// Targets that are no 32-bit integers in one piece of memory.
+template <class Targets>
+concept OtherTargets = std::ranges::input_range<Targets> && !std::is_convertible_v<const Targets&, std::span<const std::int32_t>>;
+
+/// Targets of any integer type as those that losses read. Throws ValueError for one that has no place in 32 bits.
+template <class Targets>
+std::vector<std::int32_t> to_targets(const char* operation, const Targets& targets) {
+  using Number = std::ranges::range_value_t<Targets>;
+  static_assert(std::is_integral_v<Number> && !std::is_same_v<Number, bool>,
+                "cross_entropy: targets must be a range of integers, the class of each token, such as std::vector<std::int32_t>");
+  std::vector<std::int32_t> narrow;
+  if constexpr (std::is_integral_v<Number>)
+    for (const Number target : targets) {
+      check<ValueError>(std::in_range<std::int32_t>(target), operation, "target ", target, " at token ", narrow.size(),
+                        " is no class: it has no place in 32 bits");
+      narrow.push_back(static_cast<std::int32_t>(target));
+    }
+  return narrow;
+}
 }  // namespace detail
 
 /// Mean over the tokens of -log softmax(logits)[target], a [1, 1]; tokens whose target is ignored_target do not count. Keeps the logits.
 template <class S, class Device>
-Var<S, Device> cross_entropy(const Var<S, Device>& logits, std::span<const std::int32_t> targets) {
+Var<S> cross_entropy(const Var<S, Device>& input, std::span<const std::int32_t> targets) {
+  const Var<S> logits = detail::on_cpu(input);
   auto backward = [logits = logits.kept(), targets = std::vector<std::int32_t>(targets.begin(), targets.end())](auto& flow) {
     flow.add(0, cross_entropy_backward(*logits.get(), targets, flow.gradient()(0, 0)));
   };
-  return record(detail::number<S, Device>(cross_entropy_forward(logits.value(), targets).loss), {logits}, std::move(backward));
+  return record(detail::number<S>(cross_entropy_forward(logits.value(), targets).loss), {logits}, std::move(backward));
+}
+
+/// The same with targets of another integer type.
+template <class S, class Device, detail::OtherTargets Targets>
+Var<S> cross_entropy(const Var<S, Device>& logits, const Targets& targets) {
+  return cross_entropy(logits, std::span<const std::int32_t>(detail::to_targets("cross_entropy", targets)));
 }
 
 /// cross_entropy of the logits W X of a frozen head W [vocabulary, dim], in slices of tokens: never [vocabulary, T]. Keeps dX.
@@ -169,11 +204,24 @@ Var<S, Device> linear_cross_entropy(Parameter<S>& head, const Var<S, Device>& x,
   return record(detail::number<S, Device>(forward.loss), {x}, std::move(backward), true);
 }
 
+/// Either, or that of a layer, with targets of another integer type.
+template <class Head, class S, class Device, detail::OtherTargets Targets>
+Var<S, Device> linear_cross_entropy(Head&& head, const Var<S, Device>& x, const Targets& targets) {
+  return linear_cross_entropy(std::forward<Head>(head), x,
+                              std::span<const std::int32_t>(detail::to_targets("linear_cross_entropy", targets)));
+}
+template <class Head, class S, class Device, detail::OtherTargets Targets>
+Var<S, Device> linear_cross_entropy(Head&& head, const Var<S, Device>& x, const Targets& targets, Compute compute) {
+  return linear_cross_entropy(std::forward<Head>(head), x,
+                              std::span<const std::int32_t>(detail::to_targets("linear_cross_entropy", targets)), compute);
+}
+
 /// Mean of (X - target)² over all numbers, a [1, 1]. Keeps X and the target.
 template <class S, class Device>
-Var<S, Device> mse(const Var<S, Device>& x, std::type_identity_t<ArrayOn<S, Device>> target) {
+Var<S> mse(const Var<S, Device>& input, std::type_identity_t<Activation<S>> target) {
+  const Var<S> x = detail::on_cpu(input);
   const S loss = mse_forward(x.value(), target);
-  return record(detail::number<S, Device>(loss), {x}, [x = x.kept(), target = std::move(target)](auto& flow) {
+  return record(detail::number<S>(loss), {x}, [x = x.kept(), target = std::move(target)](auto& flow) {
     flow.add(0, mse_backward(*x.get(), target, flow.gradient()(0, 0)));
   });
 }

@@ -105,10 +105,10 @@ namespace detail {
 
 /// Mean of a token, and ρ = 1 / √(variance + ε).
 template <class S>
-struct Moments {
+struct TokenMoments {
   S mean, rho;
 
-  Moments(const S* x, Index n, S epsilon) {
+  TokenMoments(const S* x, Index n, S epsilon) {
     mean = sum_of<S>(n, [x](Index i) { return x[i]; }) / static_cast<S>(n);
     const S squares = sum_of<S>(n, [x, m = mean](Index i) { return (x[i] - m) * (x[i] - m); });
     rho = S(1) / std::sqrt(squares / static_cast<S>(n) + epsilon);
@@ -129,7 +129,7 @@ Activation<S> layer_norm_forward(const X& input, const VectorView<S>& weight, co
                     "]; the bias must have one number a row of x, or none");
   Activation<S> y(n, x.cols());
   detail::for_each_token(n, x.cols(), [&](Index t) {
-    const detail::Moments<S> moments(x.col(t).data(), n, epsilon);
+    const detail::TokenMoments<S> moments(x.col(t).data(), n, epsilon);
     y.col(t).array() = (x.col(t).array() - moments.mean) * moments.rho * weight.array();
     if (bias.size() > 0) y.col(t) += bias;
   });
@@ -149,7 +149,7 @@ LayerNormGradients<S> layer_norm_backward(const X& input, const VectorView<S>& w
   LayerNormGradients<S> gradients{Activation<S>(n, x.cols()), Column<S>::Zero(need_dweight ? n : 0), Column<S>::Zero(need_dbias ? n : 0)};
   Activation<S> normalized(n, x.cols());  // x̂
   detail::for_each_token(n, x.cols(), [&](Index t) {
-    const detail::Moments<S> moments(x.col(t).data(), n, epsilon);
+    const detail::TokenMoments<S> moments(x.col(t).data(), n, epsilon);
     auto x_hat = normalized.col(t).array();
     x_hat = (x.col(t).array() - moments.mean) * moments.rho;
     const S *w = weight.data(), *g_t = g.col(t).data(), *unit = normalized.col(t).data();

@@ -102,7 +102,7 @@ TEST_CASE("shapes that do not fit end in a sentence") {
 
 TEST_CASE("where chooses by a mask, values and gradients, and repeats") {
   const auto x = support::drawn(4, 3, 28), y = support::drawn(4, 3, 29), column = support::drawn(4, 1, 30);
-  const Mask mask = x.array() > 0;
+  const BoolArray mask = x.array() > 0;
   const Activation<double> chosen = mask.select(x.array(), y.array()).matrix();
   support::check_equal(where(mask, Var<double>(x), Var<double>(y)).value(), chosen);
   support::check_differences([&](const ElementVars& v) { return where(mask, v[0], v[1]); }, {x, y});
@@ -126,7 +126,7 @@ TEST_CASE("gradients where a function has an edge are those of PyTorch") {
   CHECK(slope([](const auto& x) { return pow(x, 0); }, 0) == 0);
   CHECK(slope([](const auto& x) { return pow(x, 1); }, 0) == 1);
   CHECK(slope([](const auto& x) { return max(x, Var<double>(Activation<double>::Zero(1, 1))); }, 0) == 0.5);
-  CHECK(slope([&](const auto& x) { return where(Mask::Constant(1, 1, false), x, -infinite); }, 1) == 0);
+  CHECK(slope([&](const auto& x) { return where(BoolArray::Constant(1, 1, false), x, -infinite); }, 1) == 0);
   const double none = std::numeric_limits<double>::quiet_NaN();
   const Var<double> one(Activation<double>::Ones(1, 1)), nan(Activation<double>::Constant(1, 1, none));
   CHECK(std::isnan(max(one, nan).item()));

@@ -107,3 +107,21 @@ TEST_CASE("gradcheck finds a wrong gradient and says where") {
   CHECK(report.worst > 1e-4);
   CHECK(report.where.find("input 0 number ") == 0);
 }
+
+TEST_CASE("targets of other integer types are those of 32 bits") {
+  const auto x = random(7, 3, 25);
+  Parameter<double> head{"head", random(7, 7, 26)};
+  const DenseSource<double> frozen(head.value.data(), 7, 7);
+  const std::vector<std::int32_t> targets{6, ignored_target, 2};
+  const std::vector<long> wide(targets.begin(), targets.end());
+  const Eigen::Matrix<short, 3, 1> narrow{short{6}, short{ignored_target}, short{2}};
+  const double loss = cross_entropy(Var{x}, targets).item(), linear = linear_cross_entropy(head, Var{x}, targets).item();
+  CHECK(cross_entropy(Var{x}, wide).item() == loss);
+  CHECK(cross_entropy(Var{x}, narrow).item() == loss);
+  CHECK(linear_cross_entropy(head, Var{x}, wide).item() == linear);
+  CHECK(linear_cross_entropy(frozen, Var{x}, wide, Compute::fp32).item() == linear);
+  check_gradients([&](const Vars& v) { return cross_entropy(v[0], wide); }, {x});
+  check_gradients([&](const Vars& v) { return linear_cross_entropy(head, v[0], wide); }, {x}, {reference(head)});
+  const std::vector<long> far{0, 1L << 40, 2};
+  CHECK_THROWS_WITH_AS(cross_entropy(Var{x}, far), doctest::Contains("target 1099511627776 at token 1 is no class"), ValueError);
+}

@@ -203,7 +203,7 @@ TEST_CASE("an attention head written with these operations equals attention()") 
   const Plain q = support::drawn(4, 3, 81), k = support::drawn(4, 3, 82), v = support::drawn(4, 3, 83);
   const auto head = [](const ShapeVars& x) {
     const auto scores = transposed_matmul(x[1], x[0]) / std::sqrt(4.0);  // Kᵀ Q [keys, queries]
-    Mask visible(3, 3);
+    BoolArray visible(3, 3);
     for (Index i = 0; i < 3; ++i)
       for (Index j = 0; j < 3; ++j) visible(i, j) = i <= j;
     return matmul(x[2], softmax(where(visible, scores, -std::numeric_limits<double>::infinity())));

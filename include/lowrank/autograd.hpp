@@ -5,6 +5,7 @@
 #include <lowrank/autograd/arithmetic.hpp>
 #include <lowrank/autograd/broadcast.hpp>
 #include <lowrank/autograd/checkpoint.hpp>
+#include <lowrank/autograd/convolution.hpp>
 #include <lowrank/autograd/elementwise.hpp>
 #include <lowrank/autograd/functions.hpp>
 #include <lowrank/autograd/gradcheck.hpp>

@@ -5,6 +5,7 @@
 #include <lowrank/nn/adapted.hpp>
 #include <lowrank/nn/adapted_linear.hpp>
 #include <lowrank/nn/any_linear.hpp>
+#include <lowrank/nn/convolution.hpp>
 #include <lowrank/nn/dora_linear.hpp>
 #include <lowrank/nn/embedding.hpp>
 #include <lowrank/nn/forward_together.hpp>

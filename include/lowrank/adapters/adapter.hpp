@@ -20,7 +20,8 @@ struct ModuleTensors {
   double scale = 1;  // s: alpha / r, or alpha / sqrt(r)
   bool is_embedding = false;
 
-  /// A [r, in] and B [out, r]; of an embedding A [r, vocabulary], B [dim, r]. Throw ValueError where there is none.
+  /// A [r, in] and B [out, r]; of an embedding A [r, vocabulary], B [dim, r]; of a convolution A [r, channels, kernel…], B [out, r, 1…],
+  /// with the kernel's sizes. Throw ValueError where there is none.
   const StoredTensor& a() const { return at(a_name()); }
   const StoredTensor& b() const { return at(b_name()); }
   StoredTensor& a() { return const_cast<StoredTensor&>(at(a_name())); }
@@ -39,12 +40,22 @@ struct ModuleTensors {
   std::optional<std::string_view> beyond_sum() const;
 
   Index rank() const { return a().shape.at(0); }
-  Index in() const { return a().shape.at(1); }
+  /// Numbers that a row of A covers: channels · kernel of a convolution.
+  Index in() const;
   Index out() const { return b().shape.at(0); }
+  /// The sizes of a convolution's kernel; none of a linear layer.
+  std::vector<Index> kernel() const;
 };
 
 /// The tensors of an update s B A.
 ModuleTensors lora_tensors(StoredTensor a, StoredTensor b, double scale = 1, bool is_embedding = false);
+
+/// The shape in a file of a tensor of LoRA or DoRA with that name, for a convolution with that kernel: A [r, channels, kernel…],
+/// B [out, r, 1…], a magnitude [1, out, 1…]; unchanged for no kernel.
+std::vector<Index> shape_in_file(std::string_view name, std::vector<Index> shape, const std::vector<Index>& kernel);
+
+/// An update of a map [out, channels · kernel] in the shapes that files have for a convolution with that kernel; as it is for none.
+ModuleTensors with_kernel(ModuleTensors lora, const std::vector<Index>& kernel);
 
 /// A set of updates by module path, such as "model.layers.0.self_attn.q_proj", and what was trained beside them.
 struct Adapter {
@@ -71,7 +82,8 @@ struct Adapter {
 /// A tensor's name behind that of its module: a dot between them, but for names that begin with "_".
 std::string name_in_file(std::string_view path, std::string_view tensor);
 
-/// A matrix as a file holds it, converted to float; a vector becomes one row. Throws ShapeError for more dimensions than two.
+/// A matrix as a file holds it, converted to float; a vector becomes one row, and the kernels of a convolution [out, channels, …] become
+/// the rows of [out, channels · …]. Throws ShapeError for a number alone.
 Weight<float> to_weight(const StoredTensor& tensor);
 
 /// A matrix as a tensor of that name.

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <functional>
+#include <numeric>
 #include <utility>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -29,6 +31,38 @@ LOWRANK_INLINE ModuleTensors lora_tensors(StoredTensor a, StoredTensor b, double
   return lora;
 }
 
+LOWRANK_INLINE Index ModuleTensors::in() const {
+  const auto& shape = a().shape;
+  Index in = 1;
+  for (std::size_t i = 1; i < shape.size(); ++i) in *= shape[i];
+  return in;
+}
+
+LOWRANK_INLINE std::vector<Index> ModuleTensors::kernel() const {
+  const StoredTensor* factor = find(a_name());
+  if (factor == nullptr || factor->shape.size() <= 2) return {};
+  return {factor->shape.begin() + 2, factor->shape.end()};
+}
+
+LOWRANK_INLINE std::vector<Index> shape_in_file(std::string_view name, std::vector<Index> shape, const std::vector<Index>& kernel) {
+  if (kernel.empty()) return shape;
+  const std::vector<Index> ones(kernel.size(), 1);
+  const bool is_a = name.ends_with("lora_A.weight");
+  if (is_a || name.ends_with("lora_B.weight")) {
+    if (is_a) shape.at(1) /= std::accumulate(kernel.begin(), kernel.end(), Index{1}, std::multiplies<>());
+    shape.insert(shape.end(), (is_a ? kernel : ones).begin(), (is_a ? kernel : ones).end());
+  } else if (name.ends_with("lora_magnitude_vector")) {
+    shape.insert(shape.begin(), 1);
+    shape.insert(shape.end(), ones.begin(), ones.end());
+  }
+  return shape;
+}
+
+LOWRANK_INLINE ModuleTensors with_kernel(ModuleTensors lora, const std::vector<Index>& kernel) {
+  for (auto& [name, tensor] : lora.tensors) tensor.shape = shape_in_file(name, std::move(tensor.shape), kernel);
+  return lora;
+}
+
 LOWRANK_INLINE Index Adapter::parameter_count() const {
   Index count = 0;
   visit([&](const StoredTensor& tensor) { count += tensor.size(); });
@@ -46,11 +80,11 @@ LOWRANK_INLINE std::string name_in_file(std::string_view path, std::string_view 
 }
 
 LOWRANK_INLINE Weight<float> to_weight(const StoredTensor& tensor) {
-  check<ShapeError>(tensor.shape.size() == 1 || tensor.shape.size() == 2, "to_weight", tensor.name, " is ", shape_text(tensor.shape),
-                    " but must be a matrix or a vector");
+  const auto& shape = tensor.shape;
+  check<ShapeError>(!shape.empty(), "to_weight", tensor.name, " is a number alone but must have rows, or be a vector");
   const std::vector<float> values = to_floats(tensor);
-  const Index cols = tensor.shape.back();
-  return ConstWeightMap<float>(values.data(), cols == 0 ? 0 : tensor.size() / cols, cols);
+  const Index rows = shape.size() == 1 ? 1 : shape.front();
+  return ConstWeightMap<float>(values.data(), rows, rows == 0 ? 0 : tensor.size() / rows);
 }
 
 LOWRANK_INLINE StoredTensor from_weight(std::string name, const Weight<float>& w) {

@@ -71,6 +71,8 @@ LOWRANK_INLINE LayerParts parts_by_layer(std::span<const WeightedAdapter> adapte
       check<ShapeError>(first.in() == other.in() && first.out() == other.out() && first.is_embedding == other.is_embedding, "combine", path,
                         " is [", first.out(), ", ", first.in(), "] in one adapter and [", other.out(), ", ", other.in(),
                         "] in another; they were trained on different models");
+      check<ShapeError>(first.kernel() == other.kernel(), "combine", path, " is a convolution with the kernel ", shape_text(first.kernel()),
+                        " in one adapter and ", shape_text(other.kernel()), " in another; they were trained on different models");
     }
   return layers;
 }
@@ -256,7 +258,7 @@ LOWRANK_INLINE ModuleTensors combine_factors(const std::string& path, const std:
   }
   const std::vector<double> ones(parts.size(), 1.0);
   const Factors mixed{apply_rule(a, signed_roots, ones, options, stream), apply_rule(b, roots, ones, options, stream + parts.size())};
-  return to_layer(path, mixed, common_dtype(parts), parts.front().layer->is_embedding);
+  return to_layer(path, mixed, common_dtype(parts), *parts.front().layer);
 }
 
 /// ‖result - Σ wᵢ Dᵢ‖ relative to ‖Σ wᵢ Dᵢ‖, by the factors of the difference.
@@ -276,14 +278,14 @@ LOWRANK_INLINE CombinedLayer combine_layer(const std::string& path, const std::v
                                            const RankChoice& rank, std::uint64_t stream) {
   CombinedLayer result;
   if (options.method.rule == CombineRule::concat) {
-    result.layer = to_layer(path, sum_of(parts), common_dtype(parts), parts.front().layer->is_embedding);
+    result.layer = to_layer(path, sum_of(parts), common_dtype(parts), *parts.front().layer);
     result.fit = fit_to_sum(result.layer, parts);
   } else if (options.method.form == CombineForm::peft_factors) {
     result.layer = combine_factors(path, parts, options, stream);
     result.fit = fit_to_sum(result.layer, parts);
   } else {
     const FittedUpdate update = combine_updates(parts, options, rank, stream);
-    result.layer = to_layer(path, update.factors, common_dtype(parts), parts.front().layer->is_embedding);
+    result.layer = to_layer(path, update.factors, common_dtype(parts), *parts.front().layer);
     result.fit = update.fit;
   }
   return result;

@@ -62,7 +62,7 @@ DType common_dtype(std::span<const StoredTensor* const> tensors);
 StoredTensor to_tensor(std::string name, const Weight<float>& m, DType dtype, bool as_vector = false);
 
 /// Factors as a module of that path.
-ModuleTensors to_layer(const std::string& path, const Factors& factors, DType dtype, bool is_embedding);
+ModuleTensors to_layer(const std::string& path, const Factors& factors, DType dtype, const ModuleTensors& like);
 
 /// Rank and alpha that most layers have; what differs, saving writes as patterns. Fields of the file that the config came from are dropped:
 /// the way in which the parts were initialized is no property of the result.

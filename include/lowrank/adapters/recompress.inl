@@ -51,9 +51,10 @@ LOWRANK_INLINE StoredTensor to_tensor(std::string name, const Weight<float>& m, 
   return rounded_tensor<float>(std::move(name), std::move(shape), m);
 }
 
-LOWRANK_INLINE ModuleTensors to_layer(const std::string& path, const Factors& factors, DType dtype, bool is_embedding) {
-  return lora_tensors(to_tensor(path + ".lora_A.weight", factors.a, dtype), to_tensor(path + ".lora_B.weight", factors.b, dtype),
-                      factors.scale, is_embedding);
+LOWRANK_INLINE ModuleTensors to_layer(const std::string& path, const Factors& factors, DType dtype, const ModuleTensors& like) {
+  return with_kernel(lora_tensors(to_tensor(path + ".lora_A.weight", factors.a, dtype),
+                                  to_tensor(path + ".lora_B.weight", factors.b, dtype), factors.scale, like.is_embedding),
+                     like.kernel());
 }
 
 LOWRANK_INLINE void set_config_ranks(Adapter& adapter) {
@@ -130,7 +131,7 @@ LOWRANK_INLINE FittedAdapter resize(const Adapter& adapter, const RankChoice& ch
   for (std::size_t i = 0; i < layers.size(); ++i) {
     const auto& [path, layer] = layers[i];
     const StoredTensor* const both[] = {&layer->a(), &layer->b()};
-    ModuleTensors small = detail::to_layer(path, fitted[i].factors, detail::common_dtype(both), layer->is_embedding);
+    ModuleTensors small = detail::to_layer(path, fitted[i].factors, detail::common_dtype(both), *layer);
     small.tensors.insert(layer->tensors.begin(), layer->tensors.end());  // what is neither A nor B
     if (const StoredTensor* bias = layer->bias())                        // PEFT scales it as it does B A
       small.tensors[std::string(ModuleTensors::bias_name)] =
@@ -162,7 +163,7 @@ LOWRANK_INLINE FittedUpdate extract_update(const Plan<float>& plan, const RankCh
 }
 
 LOWRANK_INLINE ModuleTensors to_layer(const std::string& path, const FittedUpdate& update) {
-  return detail::to_layer(path, update.factors, DType::f32, false);
+  return detail::to_layer(path, update.factors, DType::f32, {});
 }
 
 LOWRANK_INLINE FittedAdapter to_adapter(const std::map<std::string, FittedUpdate>& updates) {

@@ -8,7 +8,8 @@
 ///
 /// A tensor's name is "base_model.model." + module path + suffix, which the method gives it (update/registry.hpp): of LoRA ".lora_A.weight"
 /// [r, in], ".lora_B.weight" [out, r], ".lora_B.bias" [out]; of an embedding ".lora_embedding_A" [r, vocabulary], ".lora_embedding_B" [dim,
-/// r].
+/// r]; of a convolution ".lora_A.weight" [r, channels, kernel…], ".lora_B.weight" [out, r, 1…], which is LoRA of the map [out, channels ·
+/// kernel] that its weight [out, channels, kernel…] is. Tensors keep the shapes of their file.
 
 namespace lowrank::inline LOWRANK_ABI::peft {
 

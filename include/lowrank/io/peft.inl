@@ -155,14 +155,21 @@ class Assembler {
   void check_shapes(const std::string& path, const ModuleTensors& module) const {
     const auto &a = module.a(), &b = module.b();
     const Index rank = ranks_.value(path, adapter_.config.rank);
-    check<FormatError>(a.shape.size() == 2 && b.shape.size() == 2 && a.size() > 0 && b.size() > 0, "peft", file_, ": ", path, " has A ",
-                       shape_text(a.shape), " and B ", shape_text(b.shape), " but both must be matrices; convolutions are not supported");
+    const std::vector<Index> kernel = module.kernel();
+    const bool is_convolution = !kernel.empty() && kernel.size() <= 3 && !module.is_embedding;
+    check<FormatError>(a.shape.size() == b.shape.size() && (a.shape.size() == 2 || is_convolution) && a.size() > 0 && b.size() > 0, "peft",
+                       file_, ": ", path, " has A ", shape_text(a.shape), " and B ", shape_text(b.shape),
+                       " but both must be matrices, or those of a convolution: A [rank, channels, kernel…], B [out, rank, 1…]");
     check<FormatError>(a.shape[0] == rank && b.shape[1] == rank, "peft", file_, ": ", path, " has A ", shape_text(a.shape), " and B ",
                        shape_text(b.shape), " but the configuration gives it rank ", rank, ": A must be [", rank, ", in], B [out, ", rank,
-                       ']');
-    for (const auto& [name, tensor] : module.tensors)
-      check<FormatError>(&tensor == &a || &tensor == &b || tensor.shape == std::vector{b.shape[0]}, "peft", file_, ": ", tensor.name,
-                         " is ", shape_text(tensor.shape), " but must be [", b.shape[0], "], the rows of B");
+                       "]; a convolution with groups above 1, whose B has fewer columns, is not supported");
+    for (const auto& [name, tensor] : module.tensors) {
+      if (&tensor == &a) continue;
+      const auto expected = shape_in_file(name, &tensor == &b ? std::vector{b.shape[0], rank} : std::vector{b.shape[0]},
+                                          is_convolution ? kernel : std::vector<Index>{});
+      check<FormatError>(tensor.shape == expected, "peft", file_, ": ", tensor.name, " is ", shape_text(tensor.shape), " but must be ",
+                         shape_text(expected), "; B gives a number an output channel, and its kernel is 1");
+    }
   }
 
   std::string file_;

@@ -23,6 +23,8 @@ struct NamedLayer {
   std::string path;
   const AdaptedLinear* layer = nullptr;
   bool is_embedding = false;
+  /// Sizes of the kernel of a convolution, whose layer is the map [out, channels · kernel]: files spell them out.
+  std::vector<Index> kernel = {};
 };
 
 /// The layers of a model: a list of them, which must outlive this, or a model that gives one as `named_layers()`.
@@ -79,7 +81,7 @@ struct UpdateSet {
 /// The layers as modules that a configuration may name; an embedding is [dim, vocabulary].
 std::vector<ModuleShape> module_shapes(const ModelLayers& layers);
 
-/// Slots that a configuration names. "all-linear" means every linear layer but the output head, lm_head.
+/// Slots that a configuration names. "all-linear" means every linear layer but the output head, lm_head, and no convolution.
 std::vector<Index> target_slots(const ModelLayers& layers, const LoraConfig& config);
 
 /// Fresh updates of what a configuration names, by its method, and full copies of its modules_to_save. Numbers are drawn from the seed,

@@ -74,20 +74,39 @@ LOWRANK_INLINE SharedTensors shared_of(const Adapter& adapter, const Method& met
   return shared;
 }
 
-/// A parameter's shape in files.
-LOWRANK_INLINE std::vector<Index> stored_shape(const Parameter<float>& parameter) {
-  if (parameter.is_vector) return {parameter.size()};
+/// A parameter's shape in the files of a layer with that kernel.
+LOWRANK_INLINE std::vector<Index> stored_shape(const Parameter<float>& parameter, const std::vector<Index>& kernel) {
+  if (parameter.is_vector) return shape_in_file(parameter.name, {parameter.size()}, kernel);
   if (parameter.planes > 0) return {parameter.planes, parameter.rows() / parameter.planes, parameter.cols()};
-  return {parameter.rows(), parameter.cols()};
+  return shape_in_file(parameter.name, {parameter.rows(), parameter.cols()}, kernel);
+}
+
+/// The shape [out, channels, kernel…] of a layer's whole weight.
+LOWRANK_INLINE std::vector<Index> weight_shape(const Weight<float>& w, const std::vector<Index>& kernel) {
+  std::vector<Index> shape{w.rows(), w.cols()};
+  for (const Index size : kernel) shape[1] /= size;
+  shape.insert(shape.end(), kernel.begin(), kernel.end());
+  return shape;
+}
+
+/// Throws ValueError for a kernel that the layer has not, and for methods whose files would say something else of a convolution.
+LOWRANK_INLINE void check_kernel(const NamedLayer& named, const Method& method) {
+  if (named.kernel.empty()) return;
+  Index size = 1;
+  for (const Index one : named.kernel) size *= one;
+  check<ValueError>(size > 0 && named.layer->in_features() % size == 0, "bind", named.path, " has the kernel ", shape_text(named.kernel),
+                    " but in = ", named.layer->in_features(), ", which must be channels times the kernel");
+  check<ValueError>(method.peft_type == "LORA", "bind", named.path, " is a convolution, which LoRA and DoRA can adapt, not ", method.name);
 }
 
 /// Puts a module's tensors in the place of an update's numbers: each parameter has its tensor, and each tensor its parameter.
-LOWRANK_INLINE void load_parameters(AnyUpdate& update, const ModuleTensors& module, const std::string& path) {
+LOWRANK_INLINE void load_parameters(AnyUpdate& update, const ModuleTensors& module, const NamedLayer& named) {
+  const std::string& path = named.path;
   std::size_t count = 0;
   update.visit_parameters([&](Parameter<float>& parameter) {
     const StoredTensor* const tensor = module.find(parameter.name);
     check<ValueError>(tensor != nullptr, "bind", path, " has no tensor ", parameter.name, "; is the adapter whole?");
-    const std::vector<Index> shape = stored_shape(parameter);
+    const std::vector<Index> shape = stored_shape(parameter, named.kernel);
     check<ShapeError>(tensor->shape == shape, "bind", path, '.', parameter.name, " is ", shape_text(tensor->shape),
                       " but the module takes ", shape_text(shape));
     const std::vector<float> values = to_floats(*tensor);
@@ -98,13 +117,13 @@ LOWRANK_INLINE void load_parameters(AnyUpdate& update, const ModuleTensors& modu
                     " of them");
 }
 
-LOWRANK_INLINE AnyUpdate loaded_update(const Adapter& adapter, const Method& method, const UpdateSite& site, const ModuleTensors& module,
-                                       const SharedTensors& shared) {
+LOWRANK_INLINE AnyUpdate loaded_update(const Adapter& adapter, const Method& method, const UpdateSite& site, const NamedLayer& named,
+                                       const ModuleTensors& module, const SharedTensors& shared) {
   MethodFields fields = method_fields(adapter.config, site.path);
   const bool has_factors = module.find(module.a_name()) && module.find(module.b_name());
   if (has_factors) fields["r"] = static_cast<double>(module.rank()), fields["lora_bias"] = module.bias() != nullptr;
   AnyUpdate update = method.make(site, fields, shared);
-  load_parameters(update, module, site.path);
+  load_parameters(update, module, named);
   if (LoraWeights<float>* const lora = update.lora()) lora->scale = static_cast<float>(module.scale);
   return update;
 }
@@ -180,7 +199,7 @@ LOWRANK_INLINE ModuleTensors tensors_of(AnyUpdate update, const NamedLayer& laye
   if (const auto* lora = update.lora()) made.scale = static_cast<double>(lora->scale);
   update.visit_parameters([&](const Parameter<float>& parameter) {
     StoredTensor tensor = from_weight(parameter.name, parameter.value);
-    tensor.shape = stored_shape(parameter);
+    tensor.shape = stored_shape(parameter, layer.kernel);
     const bool has_dot = parameter.name[layer.path.size()] == '.';
     made.tensors.emplace(parameter.name.substr(layer.path.size() + (has_dot ? 1 : 0)), std::move(tensor));
   });
@@ -204,7 +223,7 @@ LOWRANK_INLINE void check_choices(const LoraConfig& config, const Method& method
 
 LOWRANK_INLINE std::vector<ModuleShape> module_shapes(const ModelLayers& layers) {
   std::vector<ModuleShape> shapes;
-  for (const auto& [path, layer, is_embedding] : layers) {
+  for (const auto& [path, layer, is_embedding, kernel] : layers) {
     const Index in = layer->in_features(), out = layer->out_features();
     shapes.push_back({path, is_embedding ? out : in, is_embedding ? in : out});
   }
@@ -218,7 +237,7 @@ LOWRANK_INLINE std::vector<Index> target_slots(const ModelLayers& layers, const 
     for (const NamedLayer& layer : layers) {
       const std::string name(detail::last_part(layer.path));
       const bool is_known = std::find(names.begin(), names.end(), name) != names.end();
-      if (!layer.is_embedding && name != "lm_head" && !is_known) names.push_back(name);
+      if (!layer.is_embedding && layer.kernel.empty() && name != "lm_head" && !is_known) names.push_back(name);
     }
     config.target_modules = names;
   }
@@ -235,7 +254,10 @@ LOWRANK_INLINE UpdateSet new_updates(const ModelLayers& layers, const LoraConfig
   detail::check_choices(config, method);
   const std::vector<Index> targets = target_slots(layers, config);
   std::vector<UpdateSite> sites;
-  for (const Index slot : targets) sites.push_back(detail::site_of(layers, slot, seed));
+  for (const Index slot : targets) {
+    detail::check_kernel(layers[static_cast<std::size_t>(slot)], method);
+    sites.push_back(detail::site_of(layers, slot, seed));
+  }
   if (method.share && !sites.empty()) method.share(sites, method_fields(config, sites.front().path), set.shared);
   for (std::size_t i = 0; i < targets.size(); ++i) {
     const auto slot = static_cast<std::size_t>(targets[i]);
@@ -256,6 +278,7 @@ LOWRANK_INLINE UpdateSet apply(const Adapter& adapter, const ModelLayers& layers
   std::vector<UpdateSite> sites;
   for (std::size_t s = 0; s < layers.size(); ++s)
     if (const auto module = adapter.layers.find(layers[s].path); module != adapter.layers.end()) {
+      detail::check_kernel(layers[s], method);
       sites.push_back(detail::site_of(layers, static_cast<Index>(s), 0));
       for (const auto& [name, tensor] : module->second.tensors) sites.back().shapes.emplace(name, tensor.shape);
     }
@@ -264,7 +287,7 @@ LOWRANK_INLINE UpdateSet apply(const Adapter& adapter, const ModelLayers& layers
     const auto slot = static_cast<std::size_t>(site.stream);
     const ModuleTensors& module = adapter.layers.at(site.path);
     AnyUpdate update = layers[slot].is_embedding ? detail::loaded_table_update(module, site.path)
-                                                 : detail::loaded_update(adapter, method, site, module, set.shared);
+                                                 : detail::loaded_update(adapter, method, site, layers[slot], module, set.shared);
     set.slots[slot] = detail::with_path(std::move(update), site.path);
   }
   for (const StoredTensor& tensor : adapter.saved) detail::add_loaded_copy(layers, tensor, set);
@@ -285,6 +308,7 @@ LOWRANK_INLINE Adapter adapter_of(const UpdateSet& set, const ModelLayers& layer
     const NamedLayer& named = layers[static_cast<std::size_t>(slot)];
     if (!named.is_embedding && !dense->weight_trainable()) continue;  // of a table that is saved itself
     adapter.saved.push_back(from_weight(dense->weight().name, dense->weight().value));
+    adapter.saved.back().shape = detail::weight_shape(dense->weight().value, named.kernel);
   }
   if (field(config.fields, method_of(config).saves_shared, true))
     for (const auto& [name, tensor] : set.shared) adapter.shared.push_back(from_weight(name, *tensor));
@@ -327,7 +351,7 @@ LOWRANK_INLINE FittedAdapter to_lora(const UpdateSet& set, const ModelLayers& la
   UpdateSet updates = set;  // the plans refer to it
   for (std::size_t s = 0; s < updates.slots.size(); ++s) {
     if (!updates.slots[s]) continue;
-    const auto& [path, layer, is_embedding] = layers[s];
+    const auto& [path, layer, is_embedding, kernel] = layers[s];
     check<ValueError>(!is_embedding, "to_lora", path, ": an update of a token table stays what it is");
     plans.emplace_back(path, updates.slots[s].plan({.layer = detail::layer_view(layer->base)}));
     check<ValueError>(plans.back().second.bias.empty(), "to_lora", path, ": its update has a bias, which two factors cannot hold");
@@ -340,7 +364,11 @@ LOWRANK_INLINE FittedAdapter to_lora(const UpdateSet& set, const ModelLayers& la
   });
   std::map<std::string, FittedUpdate> by_path;
   for (std::size_t i = 0; i < plans.size(); ++i) by_path.emplace(plans[i].first, std::move(fitted[i]));
-  return to_adapter(by_path);
+  FittedAdapter result = to_adapter(by_path);
+  for (const NamedLayer& named : layers)
+    if (const auto found = result.adapter.layers.find(named.path); found != result.adapter.layers.end())
+      found->second = with_kernel(std::move(found->second), named.kernel);
+  return result;
 }
 
 LOWRANK_INLINE void prepare(UpdateSet& set, const ModelLayers& layers) {

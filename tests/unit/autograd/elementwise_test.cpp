@@ -5,8 +5,6 @@
 
 #include <lowrank/autograd.hpp>
 
-// Both namespaces at once: names of the two must not collide.
-using namespace Eigen;
 using namespace lowrank;
 
 namespace {
@@ -134,4 +132,16 @@ TEST_CASE("gradients where a function has an edge are those of PyTorch") {
   const Var<float> far(Activation<float>::Constant(1, 1, -200.f));
   CHECK(sigmoid(far).item() < 1e-30f);
   CHECK(sigmoid(-far).item() == 1);
+}
+
+TEST_CASE("names of Eigen and of this library go together") {
+  using namespace Eigen;
+  const Activation<double> x = support::drawn(3, 2, 31, 0.5f, 2);
+  const Var<double> v(x);
+  support::check_equal(
+      (exp(v) + log(v) * sqrt(v) - pow(v, 2) / abs(v) + tanh(v)).value(),
+      Activation<double>(exp(x.array()) + log(x.array()) * sqrt(x.array()) - pow(x.array(), 2) / abs(x.array()) + tanh(x.array())));
+  const Var<double> sums = sum(transpose(where(x.array() > 1, v, 0)), Dim::rows);
+  const VectorXd expected = (x.array() > 1).select(x.array(), 0.0).rowwise().sum();
+  support::check_equal(sums.value(), expected.transpose());
 }

@@ -5,7 +5,6 @@
 
 #include <lowrank/autograd.hpp>
 
-using namespace Eigen;
 using namespace lowrank;
 
 namespace {
@@ -54,7 +53,7 @@ TEST_CASE("products of two Vars, transposed or not") {
 TEST_CASE("transpose, reshape, slices") {
   check_values([](const auto& x) { return transpose(x); }, [](const Plain& x) { return x.transpose(); }, {{3, 4}, {1, 1}, {0, 2}});
   check_values([](const auto& x) { return reshape(x, x.cols(), x.rows()); },
-               [](const Plain& x) { return Map<const Plain>(x.data(), x.cols(), x.rows()); }, {{3, 4}, {1, 1}, {6, 1}, {0, 2}});
+               [](const Plain& x) { return Eigen::Map<const Plain>(x.data(), x.cols(), x.rows()); }, {{3, 4}, {1, 1}, {6, 1}, {0, 2}});
   check_values([](const auto& x) { return slice(x, 1, 2, 3, 1); }, [](const Plain& x) { return x.block(1, 2, 3, 1); }, {{4, 3}, {9, 5}});
   check_values([](const auto& x) { return slice_rows(x, 1, x.rows() - 1); }, [](const Plain& x) { return x.bottomRows(x.rows() - 1); },
                {{4, 3}, {1, 2}});
@@ -107,7 +106,7 @@ TEST_CASE("the first of equal numbers is the largest, and NaN before all") {
   Tape<double> tape;
   const auto x = tape.variable(Plain::Ones(3, 1));
   tape.backward(max(x, Dim::rows));
-  CHECK(tape.gradient(x) == Plain(Vector3d::Unit(0)));
+  CHECK(tape.gradient(x) == Plain(Eigen::Vector3d::Unit(0)));
   Plain with_nan = Plain::Ones(3, 1);
   with_nan(1, 0) = std::numeric_limits<double>::quiet_NaN();
   CHECK(std::isnan(max(Var<double>(with_nan), Dim::rows).item()));
@@ -147,7 +146,7 @@ TEST_CASE("layer norm: values, and gradients of input, weight and bias") {
         none{"bias", Weight<double>()};
     Plain expected = x;
     for (Index t = 0; t < cols; ++t) {
-      const ArrayXd centred = x.col(t).array() - x.col(t).mean();
+      const Eigen::ArrayXd centred = x.col(t).array() - x.col(t).mean();
       expected.col(t) = (centred / std::sqrt(centred.square().mean() + 1e-5) * weight.value.array() + bias.value.array()).matrix();
     }
     support::check_equal(layer_norm(Var<double>(x), weight, bias).value(), expected);
@@ -171,10 +170,10 @@ TEST_CASE("layer norm: values, and gradients of input, weight and bias") {
 
 TEST_CASE("losses over numbers: values by their formulas, each reduction, gradients") {
   const Plain x = support::drawn(5, 4, 71, -3, 3), p = support::drawn(5, 4, 72, 0, 1), q = softmax_of(p);
-  const ArrayXXd logits = x.array(), t = p.array(), sigma = 1 / (1 + (-logits).exp());
-  const ArrayXXd bce = -(t * sigma.log() + (1 - t) * (1 - sigma).log());
-  const ArrayXXd e = (logits - t).abs(), huber_terms = (e <= 1.5).select(0.5 * e.square(), 1.5 * (e - 0.75));
-  const ArrayXXd divergence = q.array() * (q.array().log() - logits);
+  const Eigen::ArrayXXd logits = x.array(), t = p.array(), sigma = 1 / (1 + (-logits).exp());
+  const Eigen::ArrayXXd bce = -(t * sigma.log() + (1 - t) * (1 - sigma).log());
+  const Eigen::ArrayXXd e = (logits - t).abs(), huber_terms = (e <= 1.5).select(0.5 * e.square(), 1.5 * (e - 0.75));
+  const Eigen::ArrayXXd divergence = q.array() * (q.array().log() - logits);
   const std::pair<Reduction, double> reductions[] = {{Reduction::mean, 20}, {Reduction::sum, 1}, {Reduction::batch_mean, 4}};
   for (const auto& [how, parts] : reductions) {
     const Reduction reduction = how;

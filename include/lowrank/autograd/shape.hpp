@@ -51,11 +51,12 @@ Var<S> slice(const Var<S, Device>& input, Index row, Index col, Index rows, Inde
     flow.add(0, std::move(dx));
   });
 }
-/// `count` rows of X from `first` on, or columns.
+/// `count` rows of X from `first` on.
 template <class S, class Device>
 Var<S> slice_rows(const Var<S, Device>& x, Index first, Index count) {
   return slice(x, first, 0, count, x.cols());
 }
+/// The same of columns.
 template <class S, class Device>
 Var<S> slice_cols(const Var<S, Device>& x, Index first, Index count) {
   return slice(x, 0, first, x.rows(), count);

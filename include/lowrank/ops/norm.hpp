@@ -168,6 +168,9 @@ LayerNormGradients<S> layer_norm_backward(const X& input, const VectorView<S>& w
 extern template Activation<float> rms_norm_forward(const Activation<float>&, const VectorView<float>&, float);
 extern template RmsNormGradients<float> rms_norm_backward(const Activation<float>&, const VectorView<float>&, float,
                                                           const ActivationView<float>&, bool);
+extern template Activation<float> layer_norm_forward(const Activation<float>&, const VectorView<float>&, const VectorView<float>&, float);
+extern template LayerNormGradients<float> layer_norm_backward(const Activation<float>&, const VectorView<float>&, float,
+                                                              const ActivationView<float>&, bool, bool);
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI

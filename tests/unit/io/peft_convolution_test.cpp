@@ -8,7 +8,9 @@
 #include <lowrank/adapters/recompress.hpp>
 #include <lowrank/autograd/convolution.hpp>
 #include <lowrank/io/peft.hpp>
+#include <lowrank/io/peft_config.hpp>
 #include <lowrank/io/safetensors.hpp>
+#include <lowrank/update/dora.hpp>
 #include <lowrank/update/set.hpp>
 
 #include "support/files.hpp"

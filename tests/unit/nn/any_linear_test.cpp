@@ -119,6 +119,8 @@ TEST_CASE("one table as embedding and head, trained as both") {
     number = saved;
     CHECK(std::abs(references[0].grad()[i] - (above - below) / (2 * step)) < 2e-4f);  // step² plus rounding over the step
   }
+  const std::vector<long> wide(targets.begin(), targets.end());
+  CHECK(linear_cross_entropy(table, table.embed(&tape, ids), wide).item() == loss().item());
   table.set_trainable(false);
   tape.clear();
   CHECK_FALSE(loss().requires_grad());

@@ -2,6 +2,7 @@
 
 /// A model of one's own and adapters: its low-rank layers by their paths, out to files and back.
 
+#include <algorithm>
 #include <map>
 #include <span>
 #include <string>
@@ -66,10 +67,12 @@ void visit_pairs(const std::string& path, const ModuleTensors& module, Update& u
 
 template <class P>
 void check_pair(const std::string& path, const P& parameter, const StoredTensor& tensor, Index rows, Index cols) {
-  const bool fits = tensor.size() == rows * cols && (P::Matrix::RowsAtCompileTime == Dynamic || rows == parameter.rows()) &&
+  const auto& kernel = parameter.kernel;
+  const bool has_kernel = tensor.shape.size() > kernel.size() && std::equal(kernel.rbegin(), kernel.rend(), tensor.shape.rbegin());
+  const bool fits = tensor.size() == rows * cols && has_kernel && (P::Matrix::RowsAtCompileTime == Dynamic || rows == parameter.rows()) &&
                     (P::Matrix::ColsAtCompileTime == Dynamic || cols == parameter.cols());
-  check<ShapeError>(fits, "load_adapter", name_in_file(path, parameter.name), " is ", shape_text(tensor.shape), " but the layer has [",
-                    parameter.rows(), ", ", parameter.cols(), "]; build the layer with the adapter's rank and sizes");
+  check<ShapeError>(fits, "load_adapter", name_in_file(path, parameter.name), " is ", shape_text(tensor.shape), " but the layer has ",
+                    shape_text(shape_in_files(parameter)), "; build the layer with the adapter's rank and sizes");
 }
 
 template <class P>

@@ -14,10 +14,10 @@ Var<S> layer_norm(const Var<S, Device>& input, Parameter<S, Rows, Cols>& weight,
                   std::type_identity_t<S> epsilon = S(1e-5)) {
   const Var<S> x = detail::on_cpu(input);
   const Kept<S> kept = x.kept();
-  const auto forward = [w = &weight, b = &bias, epsilon](const Activation<S>& in) {
+  const auto forward = [w = Handle(weight), b = Handle(bias), epsilon](const Activation<S>& in) {
     return layer_norm_forward(in, detail::vector_of(*w), detail::vector_of(*b), epsilon);
   };
-  const auto backward = [kept, w = &weight, b = &bias, epsilon](auto& flow) {
+  const auto backward = [kept, w = Handle(weight), b = Handle(bias), epsilon](auto& flow) {
     const auto x_kept = kept.get();
     auto gradients = layer_norm_backward(*x_kept, detail::vector_of(*w), epsilon, flow.gradient(), w->needs_grad(), b->needs_grad());
     if (w->needs_grad()) detail::gradient_vector(*w) += gradients.dweight;

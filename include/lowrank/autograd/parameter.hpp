@@ -26,6 +26,8 @@ struct Parameter : Handled {
   bool trainable = true;
   bool is_vector = false;  ///< files hold it as [n], not as [n, 1]
   Index planes = 0;        ///< above 0 files hold it as [planes, rows / planes, cols]
+  /// Of a convolution: files hold it as [rows, cols / Π kernel, kernel…], and a vector as [1, n, kernel…].
+  std::vector<Index> kernel = {};
   DeviceSlot device = {};  ///< value and gradient on a GPU, while it is trained there
 
   Parameter() = default;

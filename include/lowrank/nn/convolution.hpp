@@ -4,6 +4,7 @@
 
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include <lowrank/autograd/convolution.hpp>
 #include <lowrank/nn/linear_layer.hpp>
@@ -23,12 +24,7 @@ class Conv2d {
   using Scalar = typename Layer::Scalar;
 
   /// Throws ValueError for a geometry that is none, ShapeError for a layer of another width.
-  Conv2d(Layer layer, const Conv2dOptions& options) : layer_(std::move(layer)), options_(options) {
-    check_geometry("conv2d", options);
-    check<ShapeError>(layer_.in_features() == options.patch(), "conv2d", "the layer expects in = ", layer_.in_features(),
-                      " but a kernel of [", options.channels, ", ", options.kernel[0], ", ", options.kernel[1], "] covers ",
-                      options.patch(), " numbers; its weight must be [out, ", options.patch(), "]");
-  }
+  Conv2d(Layer layer, const Conv2dOptions& options) : Conv2d(std::move(layer), options, {options.kernel[0], options.kernel[1]}) {}
 
   const Conv2dOptions& options() const { return options_; }
   /// Numbers of an image before and after.
@@ -54,6 +50,20 @@ class Conv2d {
     layer_.visit_parameters(visitor);
   }
 
+ protected:
+  /// With the kernel's sizes as files spell them out.
+  Conv2d(Layer layer, const Conv2dOptions& options, const std::vector<Index>& kernel) : layer_(std::move(layer)), options_(options) {
+    check_geometry("conv2d", options);
+    check<ShapeError>(layer_.in_features() == options.patch(), "conv2d", "the layer expects in = ", layer_.in_features(),
+                      " but a kernel of [", options.channels, ", ", options.kernel[0], ", ", options.kernel[1], "] covers ",
+                      options.patch(), " numbers; its weight must be [out, ", options.patch(), "]");
+    layer_.visit_parameters([&](auto& parameter) {
+      const auto& name = parameter.name;
+      if (name == "weight" || name == "lora_A.weight") parameter.kernel = kernel;
+      if (name == "lora_B.weight" || name == "lora_magnitude_vector") parameter.kernel.assign(kernel.size(), 1);
+    });
+  }
+
  private:
   Layer layer_;
   Conv2dOptions options_;
@@ -64,7 +74,7 @@ class Conv2d {
 template <LinearLayer Layer>
 class Conv1d : public Conv2d<Layer> {
  public:
-  Conv1d(Layer layer, const Conv1dOptions& options) : Conv2d<Layer>(std::move(layer), options) {}
+  Conv1d(Layer layer, const Conv1dOptions& options) : Conv2d<Layer>(std::move(layer), options, {options.kernel}) {}
 };
 
 template <class Layer>

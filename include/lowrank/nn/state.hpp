@@ -36,8 +36,15 @@ class DistinctNames {
 template <class P>
 std::vector<Index> shape_in_files(const P& parameter) {
   if (parameter.planes > 0) return {parameter.planes, parameter.rows() / parameter.planes, parameter.cols()};
-  if (parameter.is_vector) return {parameter.size()};
-  return {parameter.rows(), parameter.cols()};
+  std::vector<Index> shape{parameter.rows(), parameter.cols()};
+  if (parameter.is_vector) {
+    shape = {parameter.size()};
+    if (!parameter.kernel.empty()) shape.insert(shape.begin(), 1);
+  } else {
+    for (const Index size : parameter.kernel) shape[1] /= size;
+  }
+  shape.insert(shape.end(), parameter.kernel.begin(), parameter.kernel.end());
+  return shape;
 }
 
 }  // namespace detail

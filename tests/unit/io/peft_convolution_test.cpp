@@ -1,15 +1,21 @@
 #include <doctest/doctest.h>
 
+#include <map>
 #include <string>
 #include <vector>
 
 #include <lowrank/adapters/combine.hpp>
 #include <lowrank/adapters/merge.hpp>
+#include <lowrank/adapters/of_model.hpp>
 #include <lowrank/adapters/recompress.hpp>
 #include <lowrank/autograd/convolution.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/peft_config.hpp>
 #include <lowrank/io/safetensors.hpp>
+#include <lowrank/nn/convolution.hpp>
+#include <lowrank/nn/dora_linear.hpp>
+#include <lowrank/nn/lora_linear.hpp>
+#include <lowrank/nn/state.hpp>
 #include <lowrank/update/dora.hpp>
 #include <lowrank/update/set.hpp>
 
@@ -186,4 +192,55 @@ TEST_CASE("fresh updates of convolutions: by name, of LoRA alone, and not by all
   const LoraConfig other = peft::parse_config(R"({"peft_type": "IA3", "target_modules": ["stem"], "feedforward_modules": []})", "a test");
   CHECK(test::complaint([&] { new_updates(model, other, LoraInit::kaiming, 1); }).find("stem is a convolution, which LoRA and DoRA can") !=
         std::string::npos);
+}
+
+namespace {
+
+/// The two convolutions as layers of a program's own model.
+struct ConvolutionModel {
+  Conv2d<LoraLinear<Linear<float>>> stem{LoraLinear{Linear<float>(18, 4), {.rank = 2, .alpha = 6}},
+                                         {.channels = 3, .height = 4, .width = 5, .kernel = {2, 3}}};
+  Conv1d<DoraLinear<Linear<float>>> head{DoraLinear{Linear<float>(6, 5), {.rank = 2, .alpha = 6}},
+                                         {.channels = 2, .length = 7, .kernel = 3}};
+
+  template <class Visitor>
+  void visit_parameters(const Visitor& visitor) {
+    visit_named(visitor, "stem", stem, "head", head);
+  }
+};
+
+struct StemModel {
+  Conv2d<LoraLinear<Linear<float>>> stem = ConvolutionModel{}.stem;
+
+  template <class Visitor>
+  void visit_parameters(const Visitor& visitor) {
+    visit_named(visitor, "stem", stem);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a model's convolutions give adapters in PEFT's shapes, take them back, and have PyTorch's shapes in a state") {
+  const ConvolutionFolder f;
+  StemModel stem;
+  Adapter one = f.load();
+  one.layers.erase("head");
+  load_adapter(stem, one);
+  CHECK(stem.stem.layer().a().value == to_weight(f.tensors[2]));
+  const Adapter back = adapter_of(stem);
+  CHECK(back.layers.at("stem").a().shape == f.tensors[2].shape);
+  CHECK(back.layers.at("stem").b().shape == f.tensors[3].shape);
+  CHECK(to_floats(back.layers.at("stem").a()) == to_floats(f.tensors[2]));
+  one.layers.at("stem").a().shape = {2, 3, 3, 2};
+  CHECK(test::complaint([&] { load_adapter(stem, one); }).find("stem.lora_A.weight is [2, 3, 3, 2] but the layer has [2, 3, 2, 3]") !=
+        std::string::npos);
+
+  ConvolutionModel model;
+  const Adapter both = adapter_of(model);
+  check_shapes(both, 2);
+  CHECK(both.layers.at("head").at("lora_magnitude_vector").shape == std::vector<Index>{1, 5, 1});
+  std::map<std::string, std::vector<Index>> shapes;
+  for (const StateArray& array : state(model)) shapes[array.name] = array.shape;
+  CHECK(shapes.at("stem.base_layer.weight") == std::vector<Index>{4, 3, 2, 3});
+  CHECK(shapes.at("head.base_layer.weight") == std::vector<Index>{5, 2, 3});
 }

@@ -111,7 +111,7 @@ template <class Base>
 Base with_weight(const Base& base, const MergedSource& merged, bool search) {
   if constexpr (is_dense_linear<Base>) {
     std::decay_t<decltype(base.weight().value)> w(merged.rows(), merged.cols());
-    prefer_large_pages(w.data(), static_cast<std::size_t>(w.size()) * sizeof(float));
+    platform::prefer_large_pages(w.data(), static_cast<std::size_t>(w.size()) * sizeof(float));
     parallel_ranges(w.rows(), merge_grain(w.cols()),
                     [&](Index begin, Index end) { merged.decode(begin, end - begin, 0, w.cols(), w.data() + begin * w.cols(), w.cols()); });
     check<ValueError>(detail::all_finite(w), "merge", "the merged weight is not finite; check the adapter");

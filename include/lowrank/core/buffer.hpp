@@ -4,26 +4,19 @@
 #include <memory>
 #include <span>
 
+#include <lowrank/core/platform.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/error.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
-
-namespace detail {
-/// Asks for large pages in memory about to be written for the first time: on Linux a page fault costs as much as writing ten pages.
-void prefer_large_pages(void* begin, std::size_t size);
-/// Zeroed pages; null for none. Throws std::bad_alloc.
-void* map_pages(std::size_t size);
-void unmap_pages(void* begin, std::size_t size) noexcept;
-}  // namespace detail
 
 /// Room for `count` numbers in pages of its own, large ones where the system has them: for an array that is large and short-lived, which
 /// would leave a hole in the heap. Contents are zero. Throws std::bad_alloc.
 template <class T>
 class PagedArray {
  public:
-  explicit PagedArray(std::size_t count) : size_(count * sizeof(T)), data_(static_cast<T*>(detail::map_pages(size_))) {}
-  ~PagedArray() { detail::unmap_pages(data_, size_); }
+  explicit PagedArray(std::size_t count) : size_(count * sizeof(T)), data_(static_cast<T*>(platform::map_pages(size_))) {}
+  ~PagedArray() { platform::unmap_pages(data_, size_); }
   PagedArray(const PagedArray&) = delete;
   PagedArray& operator=(const PagedArray&) = delete;
 
@@ -49,7 +42,7 @@ class Buffer {
   /// The same for a std::filesystem::path or a std::string.
   template <class Path>
   requires requires(const Path& path) { path.c_str(); }
-  static Buffer map(const Path& path) { return map(path.c_str()); }
+  static Buffer map(const Path& path) { return map(platform::path_bytes(path).c_str()); }
 
   /// Bytes [offset, offset + size), sharing ownership. Throws ShapeError when they are not all inside.
   Buffer slice(std::size_t offset, std::size_t size) const;
@@ -71,7 +64,7 @@ class Buffer {
   }
 
  private:
-  std::shared_ptr<std::byte> owner_;
+  std::shared_ptr<const std::byte> owner_;
   const std::byte* data_ = nullptr;
   std::size_t size_ = 0;
 };

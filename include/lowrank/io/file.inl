@@ -5,19 +5,14 @@
 #include <cstring>
 #include <utility>
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include <lowrank/core/platform.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
 LOWRANK_INLINE std::string path_text(const std::filesystem::path& path) { return '"' + path.string() + '"'; }
 
 LOWRANK_INLINE void sync_folder(const std::filesystem::path& folder) {
-  const int descriptor = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) return;
-  ::fsync(descriptor);
-  ::close(descriptor);
+  platform::sync_folder(folder.empty() ? "." : platform::path_bytes(folder).c_str());
 }
 
 LOWRANK_INLINE AtomicFile::AtomicFile(std::filesystem::path path, std::string_view operation)
@@ -29,32 +24,32 @@ LOWRANK_INLINE AtomicFile::AtomicFile(std::filesystem::path path, std::string_vi
                  " exists and is not a file; choose another path");
   static std::atomic<unsigned> counter{0};
   temporary_ = path_;
-  temporary_ += concat(".tmp-", ::getpid(), '-', counter.fetch_add(1));
-  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  temporary_ += concat(".tmp-", platform::process_id(), '-', counter.fetch_add(1));
+  descriptor_ = platform::create(platform::path_bytes(temporary_).c_str());
   require(descriptor_ >= 0, "cannot be created", "give a path in a folder that exists and is writable");
 }
 
 LOWRANK_INLINE AtomicFile::~AtomicFile() {
-  if (descriptor_ >= 0) ::close(descriptor_);
-  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+  if (descriptor_ >= 0) platform::close(descriptor_);
+  if (!temporary_.empty()) platform::remove(platform::path_bytes(temporary_).c_str());
 }
 
 LOWRANK_INLINE void AtomicFile::write(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
-    const ssize_t count = ::write(descriptor_, bytes.data(), bytes.size());
-    if (count < 0 && errno == EINTR) continue;
+    const std::ptrdiff_t count = platform::write(descriptor_, bytes.data(), bytes.size());
     require(count > 0, "cannot be written", "check the space and the limits of the disk; nothing was changed");
     bytes = bytes.subspan(static_cast<std::size_t>(count));
   }
 }
 
 LOWRANK_INLINE void AtomicFile::finish() {
-  require(::fsync(descriptor_) == 0, "cannot be made durable", "check the disk; nothing was changed");
-  require(::close(std::exchange(descriptor_, -1)) == 0, "cannot be closed", "check the disk; nothing was changed");
+  require(platform::sync(descriptor_), "cannot be made durable", "check the disk; nothing was changed");
+  require(platform::close(std::exchange(descriptor_, -1)), "cannot be closed", "check the disk; nothing was changed");
 }
 
 LOWRANK_INLINE void AtomicFile::publish() {
-  require(::rename(temporary_.c_str(), path_.c_str()) == 0, "cannot be renamed to its name", "nothing was changed");
+  require(platform::rename(platform::path_bytes(temporary_).c_str(), platform::path_bytes(path_).c_str()), "cannot be renamed to its name",
+          "nothing was changed");
   temporary_.clear();
   sync_folder(path_.parent_path());
 }

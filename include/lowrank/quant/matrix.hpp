@@ -42,7 +42,7 @@ void dequantize_into(const QuantizedMatrix<Format>& q, Eigen::Ref<Weight<float>,
 template <class Format>
 Weight<float> dequantize(const QuantizedMatrix<Format>& q) {
   Weight<float> w(q.rows(), q.cols());
-  detail::prefer_large_pages(w.data(), static_cast<std::size_t>(w.size()) * sizeof(float));
+  platform::prefer_large_pages(w.data(), static_cast<std::size_t>(w.size()) * sizeof(float));
   quant::decode_matrix(q, w.data(), w.cols());
   return w;
 }

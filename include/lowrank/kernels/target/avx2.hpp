@@ -11,6 +11,7 @@
 
 #include <immintrin.h>
 
+#include <lowrank/core/platform.hpp>
 #include <lowrank/kernels/target/few.hpp>
 #include <lowrank/kernels/target/scalar.hpp>
 
@@ -44,7 +45,7 @@ namespace lowrank::inline LOWRANK_ABI::kernels::avx2 {
 
 inline bool is_available() {
   __builtin_cpu_init();
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return platform::moves_wide_variables() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
 template <bool Rounded>

@@ -6,8 +6,7 @@
 #include <cstdlib>
 #include <string_view>
 
-#include <unistd.h>
-
+#include <lowrank/core/platform.hpp>
 #include <lowrank/error.hpp>
 #include <lowrank/kernels/target/scalar.hpp>
 #if defined(__x86_64__)
@@ -67,10 +66,8 @@ LOWRANK_INLINE void set_target(const Target& target) {
 LOWRANK_INLINE const CacheSizes& cache_sizes() {
   static const CacheSizes sizes = [] {
     CacheSizes found;
-#if defined(_SC_LEVEL1_DCACHE_SIZE)
-    if (const long l1 = ::sysconf(_SC_LEVEL1_DCACHE_SIZE); l1 > 0) found.l1 = l1;
-    if (const long l2 = ::sysconf(_SC_LEVEL2_CACHE_SIZE); l2 > 0) found.l2 = l2;
-#endif
+    if (const long l1 = platform::cache_bytes(1); l1 > 0) found.l1 = l1;
+    if (const long l2 = platform::cache_bytes(2); l2 > 0) found.l2 = l2;
     return found;
   }();
   return sizes;

@@ -14,6 +14,7 @@ cp "$here/interface.cmake" "$work"
 install_and_move() {
   "$cmake" --install "$build" --prefix "$work/first" > "$work/log"
   mv "$work/first" "$work/prefix"
+  cmp "$root/LICENSE" "$work/prefix/share/doc/lowrank/LICENSE"
 }
 source_alone() {  # what a project needs that takes the library from source
   mkdir -p "$1"

@@ -198,6 +198,7 @@ LOWRANK_INLINE void combine_configs(Adapter& result, std::span<const WeightedAda
 /// Σ wᵢ Dᵢ as factors.
 LOWRANK_INLINE Factors sum_of(const std::vector<LayerPart>& parts) {
   std::vector<Factors> all;
+  all.reserve(parts.size());
   for (const LayerPart& part : parts) all.push_back(factors_of(*part.layer, part.weight));
   return stack(all);
 }
@@ -233,7 +234,7 @@ LOWRANK_INLINE FittedUpdate combine_updates(const std::vector<LayerPart>& parts,
   for (const LayerPart& part : parts) {
     const Factors update = factors_of(*part.layer);
     const Weight<float> b = (update.scale * update.b.cast<double>()).cast<float>();
-    tasks.push_back(multiply(DenseSource<float>(b.data(), b.rows(), b.cols()), Activation<float>(update.a)));
+    tasks.emplace_back(multiply(DenseSource<float>(b.data(), b.rows(), b.cols()), Activation<float>(update.a)));
     weights.push_back(part.weight);
   }
   const std::vector<double> ones(weights.size(), 1.0);

@@ -142,7 +142,7 @@ LOWRANK_INLINE FittedAdapter resize(const Adapter& adapter, const RankChoice& ch
     result.fits[path] = fitted[i].fit;
   }
   detail::set_config_ranks(result.adapter);
-  if (!is_sum) result.adapter.notes.push_back("what is neither A nor B stays as it is; norms and residuals are those of s B A");
+  if (!is_sum) result.adapter.notes.emplace_back("what is neither A nor B stays as it is; norms and residuals are those of s B A");
   return result;
 }
 

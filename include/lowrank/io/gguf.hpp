@@ -74,11 +74,10 @@ struct IsVector<std::vector<T>> : std::true_type {};
 /// Numbers keep their value or are refused: integers by range, float to double and back; a bool is no number.
 template <class To, class From>
 std::optional<To> convert_scalar(const From& from) {
+  constexpr bool has_bool = std::is_same_v<From, bool> || std::is_same_v<To, bool>;
   if constexpr (std::is_same_v<To, From>)
     return from;
-  else if constexpr (std::is_same_v<From, bool> || std::is_same_v<To, bool> || !std::is_arithmetic_v<From> || !std::is_arithmetic_v<To>)
-    return std::nullopt;
-  else if constexpr (std::is_integral_v<To> && std::is_integral_v<From>)
+  else if constexpr (std::is_integral_v<To> && std::is_integral_v<From> && !has_bool)
     return std::in_range<To>(from) ? std::optional<To>(static_cast<To>(from)) : std::nullopt;
   else if constexpr (std::is_floating_point_v<To> && std::is_floating_point_v<From>)
     return static_cast<To>(from);

@@ -156,8 +156,8 @@ LOWRANK_INLINE std::vector<const Tensor*> writing_order(std::span<const Tensor> 
 }
 
 LOWRANK_INLINE void check_writable(const std::vector<const Tensor*>& order, const std::string& file) {
-  for (std::size_t i = 0; i < order.size(); ++i) {
-    const Tensor& tensor = *order[i];
+  for (const Tensor* entry : order) {
+    const Tensor& tensor = *entry;
     const auto count = checked_count(tensor.shape);
     const auto bits = count ? checked_product(*count, dtype_bits(tensor.dtype)) : std::nullopt;
     check<ShapeError>(bits && *bits % 8 == 0 && static_cast<std::size_t>(*bits / 8) == tensor.bytes.size(), "safetensors::write", file,

@@ -252,7 +252,7 @@ Activation<S> multiply_sum(const Left& left, const X& x, const Right& right, con
                     "], x is [", x.rows(), ", ", x.cols(), "], h is [", h.rows(), ", ", h.cols(),
                     "]; sources must be [out, in] and [out, rank], x [in, tokens], h [rank, tokens]");
   if constexpr (std::is_same_v<S, float>) {
-    const ActivationView<float> first(x);
+    const ActivationView<float>& first = x;
     const kernels::Columns parts[] = {{first.data(), first.outerStride(), first.rows()}, {h.data(), h.outerStride(), h.rows()}};
     Activation<float> y(left.rows(), x.cols());
     kernels::multiply(concat_depth(left, right), parts, x.cols(), y.data(), y.outerStride(), {.compute = compute});

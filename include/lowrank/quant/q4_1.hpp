@@ -42,6 +42,7 @@ struct Q4_1 {
     quant::store(to, scale);
     quant::store(to + 2, offset);
     for (Index j = 0; j < block / 2; ++j) {
+      // NOLINTNEXTLINE(bugprone-incorrect-roundings): ggml's rule, for numbers that are not negative
       const auto code = [&](Index i) { return i < count ? std::min(15, static_cast<int>(rounded((x[i] - low) * inverse) + 0.5f)) : 0; };
       to[4 + j] = quant::nibbles(code(j), code(j + block / 2));
     }

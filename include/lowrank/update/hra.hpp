@@ -141,8 +141,9 @@ template <class S = float>
 HraWeights<S> make_hra(Index in, Index rank, std::uint64_t seed = 0, std::uint64_t stream = 0) {
   check<ValueError>(rank > 0 && rank % 2 == 0, "hra", "rank = ", rank, "; it must be even and positive, as reflections begin in pairs");
   element_count("hra", "hra_u [in, rank]", {in, rank});
-  Weight<S> half(in, rank / 2);
-  fill_uniform(half, 1.0 / std::sqrt(static_cast<double>(rank / 2)), Random(seed, stream, Role::hra));
+  const Index pairs = rank / 2;
+  Weight<S> half(in, pairs);
+  fill_uniform(half, 1.0 / std::sqrt(static_cast<double>(pairs)), Random(seed, stream, Role::hra));
   HraWeights<S> update;
   update.u.name = "hra_u";
   update.u.value.resize(in, rank);

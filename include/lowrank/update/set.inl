@@ -254,6 +254,7 @@ LOWRANK_INLINE UpdateSet new_updates(const ModelLayers& layers, const LoraConfig
   detail::check_choices(config, method);
   const std::vector<Index> targets = target_slots(layers, config);
   std::vector<UpdateSite> sites;
+  sites.reserve(targets.size());
   for (const Index slot : targets) {
     detail::check_kernel(layers[static_cast<std::size_t>(slot)], method);
     sites.push_back(detail::site_of(layers, slot, seed));

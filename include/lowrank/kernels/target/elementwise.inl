@@ -19,7 +19,8 @@ inline Floats nearest_bfloat16(Floats x) {
   const Signed is_number = __builtin_bit_cast(Signed, bits & 0x7fffffffu) <= 0x7f800000;
 #else  // an instruction less
   typedef float Numbers __attribute__((vector_size(sizeof(Floats))));
-  const Signed is_number = __builtin_bit_cast(Numbers, x) == __builtin_bit_cast(Numbers, x);
+  const Numbers number = __builtin_bit_cast(Numbers, x);
+  const Signed is_number = number == number;  // NOLINT(misc-redundant-expression): NaN is not itself
 #endif
   const Words kept = is_number ? nearest : bits | 0x400000u;
   return __builtin_bit_cast(Floats, kept & 0xffff0000u);

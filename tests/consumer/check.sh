@@ -34,7 +34,7 @@ configure() {
 built_and_run() {
   "$cmake" --build "$work/build"
   cd "$work"
-  for program in app linked gpu files own_method; do [ ! -x "build/$program" ] || "build/$program"; done
+  for program in app linked gpu files own_method own_layer own_operation own_format; do [ ! -x "build/$program" ] || "build/$program"; done
 }
 
 case $way in

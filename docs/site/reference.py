@@ -15,7 +15,9 @@ MODULES = {
     "core": "Errors, views, buffers, matrices, random numbers, threads",
     "quant": "Storage in few bits: formats, quantize, dequantize",
     "ops": "Pure pairs of forward and backward",
+    "product": "Products with an update, forward and backward: plans and what runs them",
     "autograd": "Tape, variables, operations on them",
+    "update": "Methods of adaptation, a file each; updates of a model's layers",
     "nn": "Layers",
     "optim": "Optimizers, schedules, clipping",
     "adapters": "Adapters, their algebra, merging",
@@ -68,6 +70,9 @@ class Entity:
         self.brief, self.detail = element.find("briefdescription"), element.find("detaileddescription")
         self.line = int(element.find("location").get("line"))
         self.members = []
+        self.bases = [base.get("refid") for base in element.findall("basecompoundref") if base.get("prot") == "public"]
+        self.inherited = []  # (class, its members that this one has too)
+        self.is_specialization = False
 
     def documented(self):
         return bool(text_of(self.brief) or text_of(self.detail))
@@ -93,7 +98,7 @@ def template_of(element):
 def member_signature(member, kind, name):
     type_ = text_of(member.find("type"))
     if kind == "function":
-        declared = "static " if member.get("static") == "yes" and member.get("prot") else ""
+        declared = "static " if member.get("static") == "yes" and member.get("prot") else "explicit " if member.get("explicit") == "yes" else ""
         return template_of(member) + tidy_code(f"{declared}{type_} {name}{text_of(member.find('argsstring'))}")
     if kind == "enum":
         values = ", ".join(text_of(value.find("name")) for value in member.findall("enumvalue"))
@@ -106,10 +111,12 @@ def member_signature(member, kind, name):
 
 class Reference:
     def __init__(self, root, xml):
-        self.root, self.headers, self.links = root, defaultdict(list), {}
+        self.root, self.headers, self.links, self.classes = root, defaultdict(list), {}, {}
         for entry in ET.parse(os.path.join(xml, "index.xml")).getroot().findall("compound"):
             if entry.get("kind") in ("class", "struct", "concept", "namespace"):
                 self.read_compound(ET.parse(os.path.join(xml, entry.get("refid") + ".xml")).getroot().find("compounddef"))
+        for entity in self.classes.values():
+            entity.inherited = list(self.inherited_by(entity))
         for file, entities in self.headers.items():
             entities.sort(key=lambda e: e.line)
             for entity in entities:
@@ -120,7 +127,8 @@ class Reference:
 
     def read_compound(self, compound):
         kind, name = compound.get("kind"), text_of(compound.find("compoundname")).removeprefix("lowrank::")
-        if "detail" in name.split("::") or re.search(r"[@<]", name) or name == "std":
+        name, arguments = re.match(r"([^<]*?)\s*(<.*)?$", name).groups()  # a specialization has arguments, and stands with its template
+        if "detail" in name.split("::") or "@" in name or name.split("::")[0] == "std":
             return
         if kind == "namespace":
             prefix = "" if name == "lowrank" else name + "::"
@@ -132,7 +140,8 @@ class Reference:
             self.add(Entity(compound, kind, name, self.file_of(compound), initializer.rstrip()))
             return
         entity = Entity(compound, kind, name, self.file_of(compound), "")
-        entity.signature = template_of(compound) + f"{kind} {name.split('::')[-1]};"
+        entity.is_specialization = arguments is not None
+        entity.signature = template_of(compound) + f"{kind} {name.split('::')[-1]}{tidy_code(arguments or '')};"
         outer = compound.get("prot")
         if outer == "private":
             return
@@ -141,7 +150,26 @@ class Reference:
                 member_kind, member_name = member.get("kind"), text_of(member.find("name"))
                 entity.members.append(Entity(member, member_kind, member_name, entity.file, member_signature(member, member_kind, member_name)))
         entity.members.sort(key=lambda m: m.line)
+        self.classes[compound.get("id")] = entity
         self.add(entity)
+
+    def inherited_by(self, entity):
+        """For each public class below, nearest first: its members that nothing above it hides. Constructors are inherited by a class without any."""
+        def own(name):
+            return name.split("::")[-1]
+
+        hidden = {m.name for m in entity.members}
+        constructs = own(entity.name) in hidden
+        waiting = list(entity.bases)
+        while waiting:
+            base = self.classes.get(waiting.pop(0))
+            if base is None:
+                continue
+            members = [m for m in base.members if m.name not in hidden and (m.name != own(base.name) or not constructs)]
+            constructs = constructs or any(m.name == own(base.name) for m in members)
+            hidden |= {m.name for m in members}
+            yield base, members
+            waiting += base.bases
 
     def read_member(self, member, prefix, headers):
         kind, name = member.get("kind"), text_of(member.find("name"))
@@ -250,16 +278,26 @@ class Reference:
                 texts.append(([entity.signature], prose))
         for signatures, prose in texts:
             out += ["```cpp", *map(wrapped, signatures), "```", "", prose, ""]
+        is_specialized = any(entity.is_specialization and entity.members for entity in group)
         for entity in group:
             rows = [m for m in entity.members if not re.match(r"~|operator=$", m.name)]
+            if is_specialized and not entity.is_specialization:
+                rows = [m for m in rows if m.documented()]  # of the template itself: what is there for misuse says nothing
             if rows:
                 out += self.member_list(rows)
+            for base, members in entity.inherited:
+                rows = [m for m in members if not re.match(r"~|operator=$", m.name)]
+                if rows and self.is_shown(base):
+                    constructor = re.compile(rf"\b{base.name.split('::')[-1]}\(")
+                    own = entity.name.split("::")[-1] + "("
+                    out += [f"From [`{base.name}`]({self.links[base.name]}):", ""]
+                    out += self.member_list(rows, lambda signature: constructor.sub(own, signature))
         return out
 
-    def member_list(self, members):
+    def member_list(self, members, renamed=lambda signature: signature):
         out = ['<div class="members" markdown="1">', ""]
         for member in members:
-            signature = re.sub(r"\s*\n\s*", " ", member.signature)
+            signature = renamed(re.sub(r"\s*\n\s*", " ", member.signature))
             fence = "``" if "`" in signature else "`"
             prose = re.sub(r"\s*\n\s*", " ", self.prose(member)) if "```" not in self.prose(member) else ""
             out += [f"- {fence}{signature}{fence}" + (f" — {prose}" if prose else "")]

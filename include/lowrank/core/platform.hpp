@@ -14,6 +14,7 @@ namespace lowrank::inline LOWRANK_ABI::platform {
 
 /// Zeroed pages; null for a size of 0. Throws std::bad_alloc.
 void* map_pages(std::size_t size);
+/// Gives them back; null is nothing to give.
 void unmap_pages(void* begin, std::size_t size) noexcept;
 /// Asks for large pages in memory about to be written for the first time: on Linux a page fault costs as much as writing ten pages.
 void prefer_large_pages(void* begin, std::size_t size) noexcept;
@@ -37,6 +38,7 @@ int create(const char* path);
 std::ptrdiff_t write(int file, const void* bytes, std::size_t size);
 /// Whether all that was written is on the disk.
 bool sync(int file);
+/// Whether it was open, and nothing was lost.
 bool close(int file);
 
 /// What a descriptor is open on.
@@ -49,10 +51,12 @@ bool read_status(int file, FileStatus& status);
 
 /// The bytes of a file, shared with all processes that map it, read-only; null on failure. The descriptor may be closed.
 const std::byte* map_file(int file, std::size_t size);
+/// Ends a mapping.
 void unmap_file(const std::byte* begin, std::size_t size) noexcept;
 
 /// Gives a file a name that another one may have had; true if it was done. On Windows it is not while the other one is mapped.
 bool rename(const char* from, const char* to);
+/// Removes a file's name; true if there was one.
 bool remove(const char* path);
 /// Makes a folder's entries durable after a rename; systems without that are left as they are.
 void sync_folder(const char* path);

@@ -17,11 +17,13 @@ namespace lowrank::inline LOWRANK_ABI {
 /// with dropout, with an input map on its layer, or with a dense Δ, has products of its own: it stands apart.
 template <class S>
 struct LayerGroup {
+  /// A part for all tokens, in the stacks.
   struct Joint {
     std::size_t layer;
     const Plan<S>* plan;
     Index row_a, row_b;  ///< of its H and M H in the stacks
   };
+  /// A part with products of its own.
   struct Apart {
     std::size_t layer, plan;
     TokenRange tokens;

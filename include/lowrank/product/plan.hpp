@@ -98,6 +98,7 @@ struct TokenRange {
 /// One layer of a group, with the plans of its updates and the tokens that each is for.
 template <class S>
 struct LayerPlan {
+  /// One of the plans, for some of the tokens.
   struct Part {
     std::size_t plan;
     TokenRange tokens;

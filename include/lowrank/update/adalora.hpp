@@ -14,6 +14,7 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
+/// A fresh AdaLoRA update.
 struct AdaloraOptions {
   Index rank = 12;       ///< "init_r", which the scale keeps when triplets are cut
   Index kept = Dynamic;  ///< triplets that are left; Dynamic: all

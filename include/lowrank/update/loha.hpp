@@ -50,6 +50,7 @@ class HadamardChange {
   FactorView<S> a_, b_, c_, d_;
 };
 
+/// A fresh LoHa update.
 struct LohaOptions {
   Index rank = 8;
   double alpha = 8;  ///< s = alpha / r

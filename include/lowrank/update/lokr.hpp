@@ -67,6 +67,7 @@ struct LokrFactor {
   void set_trainable(bool trainable) { whole.trainable = a.trainable = b.trainable = trainable; }
 };
 
+/// A fresh LoKr update.
 struct LokrOptions {
   Index rank = 8;
   double alpha = 8;          ///< s = alpha / r, also where both factors are whole

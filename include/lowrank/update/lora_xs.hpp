@@ -42,6 +42,7 @@ struct LoraXsWeights {
   void set_trainable(bool trainable) { r.trainable = trainable; }
 };
 
+/// A fresh LoRA-XS update.
 struct LoraXsOptions {
   double alpha = 8;  ///< s = alpha / r
   bool use_rslora = false;

@@ -42,6 +42,7 @@ class BlockRotation : public InputMap<S> {
   std::vector<Activation<S>> blocks_;
 };
 
+/// A fresh OFT update.
 struct OftOptions {
   Index block_size = 32;
   Index terms = 0;         ///< of Neumann's series; 0: Cayley's transform itself

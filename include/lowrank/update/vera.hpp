@@ -41,6 +41,7 @@ VeraProjections<S> draw_vera_projections(Index rank, Index largest_in, Index lar
   return {std::move(a), drawn(largest_out, rank)};
 }
 
+/// A fresh VeRA update.
 struct VeraOptions {
   double d_initial = 0.1;  ///< what λ_d begins as
   double dropout = 0;      ///< on the input of the update alone, while a tape records

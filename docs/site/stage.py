@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Lays out what MkDocs builds: python3 stage.py ROOT PAGES
 
-README.md becomes the front page, docs/*.md their pages. A link to another file of the repository leads to a page that shows the file.
+README.md becomes the front page, docs/*.md their pages. A link to another file of the repository leads to a page that shows the file, one to a
+folder to a list of its files.
 """
 import os
 import re
@@ -29,7 +30,10 @@ class Stage:
         return page
 
     def text_of(self, path):
-        """None for a file that is no text."""
+        """None for a file that is no text; of a folder its list."""
+        if os.path.isdir(folder := os.path.join(self.root, path)):
+            names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+            return f"# {path}\n\n" + "".join(f"- [{name}]({os.path.basename(path)}/{name})\n" for name in names)
         with open(os.path.join(self.root, path), "rb") as file:
             try:
                 return file.read().decode("utf-8")
@@ -58,7 +62,7 @@ class Stage:
         if text is None:
             shutil.copy(os.path.join(self.root, path), out)
             return
-        if path.endswith(".md"):
+        if path.endswith(".md") or os.path.isdir(os.path.join(self.root, path)):
             text = self.rewrite_links(text, path)
         else:
             text = f"# {path}\n\n~~~{LANGUAGES.get(os.path.splitext(path)[1], 'text')}\n{text.rstrip()}\n~~~\n"

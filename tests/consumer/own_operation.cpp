@@ -18,7 +18,7 @@ template <class S>
 Var<S> snake(const Var<S>& x, Parameter<S>& a) {
   const S f = a.value(0, 0);
   Activation<S> y = x.value().unaryExpr([f](S v) { return v + std::sin(f * v) * std::sin(f * v) / f; });
-  const auto backward = [x = x.kept(), a = &a, f](auto& flow) {
+  const auto backward = [x = x.kept(), a = Handle(a), f](auto& flow) {
     const Activation<S>& g = flow.gradient();
     const Activation<S>& v = *x.get();
     if (flow.needs(0)) flow.add(0, g.cwiseProduct((S(1) + (S(2) * f * v.array()).sin()).matrix()));  // G (1 + sin 2ax)

@@ -31,8 +31,9 @@ void visit_numbered(const Visitor& visitor, Range& parts);
 
 /// Shows parts by name: visit_named(visitor, "query", query, "norm", norm). What a model's visit_parameters is made of.
 ///
-///   template <class Visitor>
-///   void visit_parameters(const Visitor& visitor) { visit_named(visitor, "embedding", embedding, "layers", layers); }
+///     template <class Visitor>
+///     void visit_parameters(const Visitor& visitor) { visit_named(visitor, "embedding", embedding, "layers", layers); }
+///
 /// A part is a Parameter, a layer, anything else with visit_parameters, a pointer or std::optional to one, or a range of them, which are
 /// numbered. A parameter's path is the names on the way to it and its own, joined by dots: "layers.0.query.lora_A.weight".
 template <class Visitor, class Part>

@@ -52,7 +52,8 @@ class Merger {
 
   /// Notes how a slot went.
   void note(Index slot, const AnyMatrix& merged, const AnyMatrix& stored) {
-    result_.layers.push_back({path(slot), merge_report(merged_weight(model_, bare_, slot), merged, stored)});
+    const AnyMatrix before = merged_weight(model_, bare_, slot);
+    result_.layers.push_back({path(slot), merge_report(before, merged, stored)});
     if (options_.residual_rank == 0) return;
     lowrank::Weight<float> rest(merged.rows(), merged.cols()), q(merged.rows(), merged.cols());
     merged.decode(0, rest.rows(), 0, rest.cols(), rest.data(), rest.cols());

@@ -47,21 +47,27 @@ class Buffer {
   /// Bytes [offset, offset + size), sharing ownership. Throws ShapeError when they are not all inside.
   Buffer slice(std::size_t offset, std::size_t size) const;
 
-  const std::byte* data() const { return data_; }
+  const std::byte* data() const& { return data_; }
+  const std::byte* data() const&& = delete;  // they lie in the buffer: give it a name first
   std::size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
-  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  std::span<const std::byte> bytes() const& { return {data_, size_}; }
+  auto bytes() const&& = delete;  // they lie in the buffer: give it a name first
 
   /// The bytes as T; the caller knows that they hold T and are aligned for it.
   template <class T>
-  const T* as() const {
+  const T* as() const& {
     return reinterpret_cast<const T*>(data_);
   }
+  template <class T>
+  const T* as() const&& = delete;  // they lie in the buffer: give it a name first
   /// For the one who allocated it, before it is shared; never for a mapped buffer.
   template <class T>
-  T* mutable_as() {
+  T* mutable_as() & {
     return reinterpret_cast<T*>(const_cast<std::byte*>(data_));
   }
+  template <class T>
+  T* mutable_as() && = delete;  // they lie in the buffer: give it a name first
 
  private:
   std::shared_ptr<const std::byte> owner_;

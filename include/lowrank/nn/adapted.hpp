@@ -27,38 +27,51 @@ class Adapted {
 
   /// Y for X [in, T], without a tape: nothing is kept, nothing dropped out. Throws ShapeError.
   template <MatrixLike X>
-  Activation<Scalar> operator()(const X& x) const {
-    detail::check_scalar<X, Scalar>();
-    return is_merged() ? Activation<Scalar>((*merged_)(x)) : detail::adapted(base_, reference(), x);
+  auto operator()(const X& x) const {
+    if constexpr (detail::Misfit<X, Scalar, in>) {
+      return detail::refuse<X, Scalar, in>();
+    } else {
+      return is_merged() ? Activation<Scalar>((*merged_)(x)) : detail::adapted(base_, reference(), x);
+    }
   }
   /// The same, recorded; dropout is active on a tape.
-  Var<Scalar> operator()(const Var<Scalar>& x) {
+  Var<Scalar> operator()(const Var<Scalar>& x) & {
     if (!is_merged()) return detail::adapted(base_, reference(), {}, x);
     check<Error>(x.tape() == nullptr, "adapted", "the layer is merged, so its update cannot be trained; unmerge it first");
     return Var<Scalar>((*merged_)(x.value()));
   }
+  Var<Scalar> operator()(const Var<Scalar>& x) && = delete;  // the recording refers to the layer: give the layer a name first
 
   /// Y without the biases [out, T].
   template <MatrixLike X>
   Activation<Scalar> product(const X& x) const {
-    if (is_merged()) return merged_->product(x);
-    LayerPlan<Scalar> layer = plan_without_bias(x.cols());
-    auto y = std::move(group_forward<Scalar>(std::span(&layer, 1), x, {.compute = compute()}).y.front());
-    return layer.has_weight() ? y : Activation<Scalar>(base_.product(x) + y);
+    if constexpr (detail::Misfit<X, Scalar, in>) {
+      return detail::refuse<X, Scalar, in>();
+    } else {
+      if (is_merged()) return merged_->product(x);
+      LayerPlan<Scalar> layer = plan_without_bias(x.cols());
+      auto y = std::move(group_forward<Scalar>(std::span(&layer, 1), x, {.compute = compute()}).y.front());
+      return layer.has_weight() ? y : Activation<Scalar>(base_.product(x) + y);
+    }
   }
   /// The gradient of X for G [out, T]: [in, T].
   template <MatrixLike G>
   Activation<Scalar> transposed_product(const G& gradient) const {
-    const Activation<Scalar> g = gradient;
-    if (is_merged()) return merged_->transposed_product(g);
-    LayerPlan<Scalar> layer = plan_without_bias(g.cols());
-    auto dx =
-        std::move(group_backward<Scalar>(std::span(&layer, 1), Activation<Scalar>(), {}, {nullptr}, {g}, true, {.compute = compute()}).dx);
-    return layer.has_weight() ? dx : Activation<Scalar>(base_.transposed_product(g) + dx);
+    if constexpr (detail::Misfit<G, Scalar, out>) {
+      return detail::refuse<G, Scalar, out>();
+    } else {
+      const Activation<Scalar> g = gradient;
+      if (is_merged()) return merged_->transposed_product(g);
+      LayerPlan<Scalar> layer = plan_without_bias(g.cols());
+      const GroupOptions options{.compute = compute()};
+      auto dx = std::move(group_backward<Scalar>(std::span(&layer, 1), Activation<Scalar>(), {}, {nullptr}, {g}, true, options).dx);
+      return layer.has_weight() ? dx : Activation<Scalar>(base_.transposed_product(g) + dx);
+    }
   }
 
   /// What the update adds to the product, as of now.
-  Plan<Scalar> plan() const { return unlocked().plan({.layer = detail::layer_view(base_)}); }
+  Plan<Scalar> plan() const& { return unlocked().plan({.layer = detail::layer_view(base_)}); }
+  auto plan() const&& = delete;  // a plan refers to the layer's numbers: give the layer a name first
 
   Method& update() { return update_; }
   const Method& update() const { return update_; }
@@ -96,6 +109,8 @@ class Adapted {
   }
 
  private:
+  static constexpr int in = detail::static_in<Base>(), out = detail::static_out<Base>();
+
   /// A plan without a tape changes nothing of the update.
   Method& unlocked() const { return const_cast<Method&>(update_); }
   BasicUpdateRef<Scalar> reference() const { return &unlocked(); }

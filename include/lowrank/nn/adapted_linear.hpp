@@ -23,7 +23,8 @@ class BasicAdaptedLinear {
   Index out_features() const { return base.out_features(); }
 
   /// base(x), changed by the update if there is one; recorded where a gradient is needed. The update must outlive the recording.
-  Var<S> forward(const Var<S>& x, BasicUpdateRef<S> update = {}) { return update ? detail::adapted(base, update, {}, x) : base(x); }
+  Var<S> forward(const Var<S>& x, BasicUpdateRef<S> update = {}) & { return update ? detail::adapted(base, update, {}, x) : base(x); }
+  auto forward(const Var<S>&, BasicUpdateRef<S> = {}) && = delete;  // the recording refers to the layer: give the layer a name first
   /// The same without a tape.
   Activation<S> forward(const Activation<S>& x, BasicUpdateRef<S> update = {}) const {
     return update ? detail::adapted(base, update, x) : base(x);

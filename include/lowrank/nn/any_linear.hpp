@@ -45,13 +45,15 @@ class BasicAnyLinear {
   }
   /// The layer as that type, or nullptr.
   template <class Layer>
-  Layer* get_if() {
+  Layer* get_if() & {
     return std::get_if<Layer>(&layer_);
   }
   template <class Layer>
-  const Layer* get_if() const {
+  const Layer* get_if() const& {
     return std::get_if<Layer>(&layer_);
   }
+  template <class Layer>
+  const Layer* get_if() const&& = delete;  // the pointer is into this layer: give it a name first
 
   Index in_features() const {
     return visit([](const auto& layer) { return layer.in_features(); });
@@ -67,10 +69,14 @@ class BasicAnyLinear {
   Activation<S> operator()(const Activation<S>& x) const {
     return visit([&](const auto& layer) -> Activation<S> { return layer(x); });
   }
+  template <MatrixLike X>
+  requires detail::Misfit<X, S, Dynamic>
+  auto operator()(const X&) const { return detail::refuse<X, S, Dynamic>(); }
   /// The same, recorded where a gradient is needed.
-  Var<S> operator()(const Var<S>& x) {
+  Var<S> operator()(const Var<S>& x) & {
     return visit([&](auto& layer) { return layer(x); });
   }
+  Var<S> operator()(const Var<S>& x) && = delete;  // the recording refers to the layer: give the layer a name first
   Activation<S> product(const Activation<S>& x) const {
     return visit([&](const auto& layer) -> Activation<S> { return layer.product(x); });
   }
@@ -83,10 +89,11 @@ class BasicAnyLinear {
     return visit([&](const auto& layer) { return embedding_forward<S>(layer.source(), ids); });
   }
   /// The same, recorded on the tape, if there is one, while the weight is trainable.
-  Var<S> embed(Tape<S>* tape, std::span<const std::int32_t> ids) {
+  Var<S> embed(Tape<S>* tape, std::span<const std::int32_t> ids) & {
     if (auto* dense = get_if<Linear<S>>()) return embedding(tape, dense->weight(), ids);
     return tape ? tape->input(embed(ids)) : Var<S>(embed(ids));
   }
+  auto embed(Tape<S>*, std::span<const std::int32_t>) && = delete;  // the recording refers to the layer: give the layer a name first
 
   /// Makes a dense weight trainable, or freezes it; of the others the bias alone.
   void set_trainable(bool trainable) {
@@ -112,9 +119,10 @@ class BasicAnyLinear {
     visit([&](auto& layer) { layer.visit_parameters(visitor); });
   }
   /// The weight where it lies.
-  WeightView source() const {
+  WeightView source() const& {
     return visit([](const auto& layer) { return WeightView(layer.source()); });
   }
+  auto source() const&& = delete;  // a source refers to the layer's numbers: give the layer a name first
   /// The weight on a GPU.
   DeviceSlot& device() const { return device_; }
 

@@ -51,9 +51,10 @@ class Embedding {
   }
   /// The same, recorded on the tape.
   template <class Device>
-  Var<S, Device> operator()(Tape<S, Device>& tape, std::span<const std::int32_t> ids) {
+  Var<S, Device> operator()(Tape<S, Device>& tape, std::span<const std::int32_t> ids) & {
     return embedding(&tape, table_, ids);
   }
+  auto operator()(auto&, std::span<const std::int32_t>) && = delete;  // the recording refers to the layer: give the layer a name first
 
   Parameter<S>& table() { return table_; }
   const Parameter<S>& table() const { return table_; }

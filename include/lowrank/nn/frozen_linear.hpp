@@ -24,7 +24,8 @@ class StoredMatrix : public DenseSource<Element> {
   }
   std::size_t bytes() const { return buffer_.size(); }
   const Buffer& buffer() const { return buffer_; }
-  DenseSource<Element> source() const { return *this; }
+  DenseSource<Element> source() const& { return *this; }
+  auto source() const&& = delete;  // a source refers to the matrix's numbers: give the matrix a name first
 
  private:
   Buffer buffer_;
@@ -62,30 +63,39 @@ class SourceLinear {
 
   /// W X + b for X [in, T], without a tape. Throws ShapeError.
   template <MatrixLike X>
-  Activation<S> operator()(const X& x) const {
+  auto operator()(const X& x) const {
     auto y = product(x);
-    detail::add_bias(y, bias_);
+    if constexpr (!detail::Misfit<X, S, Dynamic>) detail::add_bias(y, bias_);
     return y;
   }
   /// The same, recorded if X needs a gradient. Keeps nothing of X.
-  Var<S> operator()(const Var<S>& x) { return detail::adapted(*this, {}, {}, x); }
+  Var<S> operator()(const Var<S>& x) & { return detail::adapted(*this, {}, {}, x); }
+  Var<S> operator()(const Var<S>& x) && = delete;  // the recording refers to the layer: give the layer a name first
 
   /// W X [out, T].
   template <MatrixLike X>
-  Activation<S> product(const X& x) const {
-    detail::check_scalar<X, S>();
+  auto product(const X& x) const {
     detail::check_input("linear", x.rows(), x.cols(), in_features());
-    return multiply(source(), x, compute_);
+    if constexpr (detail::Misfit<X, S, Dynamic>) {
+      return detail::refuse<X, S, Dynamic>();
+    } else {
+      return multiply(source(), x, compute_);
+    }
   }
   /// Wᵀ G [in, T].
   template <MatrixLike G>
-  Activation<S> transposed_product(const G& g) const {
-    detail::check_scalar<G, S>();
+  auto transposed_product(const G& g) const {
     detail::check_input("linear transposed", g.rows(), g.cols(), out_features());
-    return multiply_transposed(source(), g, compute_);
+    if constexpr (detail::Misfit<G, S, Dynamic>) {
+      return detail::refuse<G, S, Dynamic>();
+    } else {
+      return multiply_transposed(source(), g, compute_);
+    }
   }
 
-  decltype(auto) source() const { return detail::source_of(weight_); }
+  /// The weight where it lies.
+  decltype(auto) source() const& { return detail::source_of(weight_); }
+  auto source() const&& = delete;  // a source refers to the layer's numbers: give the layer a name first
   const Matrix& weight() const { return weight_; }
   /// Bytes of the weight as it is stored.
   std::size_t weight_bytes() const { return static_cast<std::size_t>(weight_.bytes()); }

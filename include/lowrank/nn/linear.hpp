@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
@@ -32,7 +33,9 @@ class Linear {
   static constexpr bool is_static = In != Dynamic && Out != Dynamic;
 
   /// Weight [out, in], bias [out] or none.
-  explicit Linear(Weight<S, Out, In> weight, Column<S> bias = {}) {
+  template <std::convertible_to<Weight<S, Out, In>> Matrix>
+  explicit Linear(Matrix&& matrix, Column<S> bias = {}) {
+    Weight<S, Out, In> weight = std::forward<Matrix>(matrix);
     check<ShapeError>(bias.size() == 0 || bias.size() == weight.rows(), "linear", "bias is [", bias.size(), "] but the weight is [",
                       weight.rows(), ", ", weight.cols(), "]; the bias must have one number an output");
     weight_.name = "weight";
@@ -52,11 +55,12 @@ class Linear {
   template <MatrixLike X>
   auto operator()(const X& x) const {
     auto y = product(x);
-    if (!bias_.empty()) y.colwise() += detail::vector_of(bias_);
+    if constexpr (!detail::Misfit<X, S, In>)
+      if (!bias_.empty()) y.colwise() += detail::vector_of(bias_);
     return y;
   }
   /// The same, recorded. Keeps X for dW = G Xᵀ only while the weight is trainable.
-  Var<S> operator()(const Var<S>& x) {
+  Var<S> operator()(const Var<S>& x) & {
     if (!weight_trainable()) return detail::adapted(*this, {}, {}, x);
     detail::check_input("linear", x.rows(), x.cols(), in_features());
     if (x.tape() != nullptr) detail::check_gradient_compute("linear", compute_);
@@ -70,13 +74,15 @@ class Linear {
     };
     return record(std::move(y), {x}, backward, true).kept_as(compute_);
   }
+  Var<S> operator()(const Var<S>& x) && = delete;  // the recording refers to the layer: give the layer a name first
 
   /// W X [out, T].
   template <MatrixLike X>
   auto product(const X& x) const {
-    detail::check_scalar<X, S>();
     detail::check_input("linear", x.rows(), x.cols(), in_features());
-    if constexpr (is_static) {
+    if constexpr (detail::Misfit<X, S, In>) {
+      return detail::refuse<X, S, In>();
+    } else if constexpr (is_static) {
       return Activation<S, Out, X::ColsAtCompileTime>(weight_.value * x);
     } else {
       return multiply(source(), x, compute_);
@@ -85,16 +91,19 @@ class Linear {
   /// Wᵀ G [in, T].
   template <MatrixLike G>
   auto transposed_product(const G& g) const {
-    detail::check_scalar<G, S>();
     detail::check_input("linear transposed", g.rows(), g.cols(), out_features());
-    if constexpr (is_static) {
+    if constexpr (detail::Misfit<G, S, Out>) {
+      return detail::refuse<G, S, Out>();
+    } else if constexpr (is_static) {
       return Activation<S, In, G::ColsAtCompileTime>(weight_.value.transpose() * g);
     } else {
       return multiply_transposed(source(), g, compute_);
     }
   }
 
-  DenseSource<S> source() const { return source_of(weight_); }
+  /// The weight where it lies.
+  DenseSource<S> source() const& { return source_of(weight_); }
+  auto source() const&& = delete;  // a source refers to the layer's numbers: give the layer a name first
   std::size_t weight_bytes() const { return static_cast<std::size_t>(weight_.size()) * sizeof(S); }
   Parameter<S, Out, In>& weight() { return weight_; }
   const Parameter<S, Out, In>& weight() const { return weight_; }

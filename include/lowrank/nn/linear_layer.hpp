@@ -57,11 +57,30 @@ constexpr int static_out() {
   return Dynamic;
 }
 
-// Misuse of a layer's call operator in one sentence.
+template <class X, int Rows>
+inline constexpr bool fits_rows = Rows == Dynamic || X::RowsAtCompileTime == Dynamic || X::RowsAtCompileTime == Rows;
+
+/// An activation that a layer cannot take, by its type: another scalar than S, or another static number of rows.
+template <class X, class S, int Rows>
+concept Misfit = !std::is_same_v<typename X::Scalar, S> || !fits_rows<X, Rows>;
+
+/// What stands for the result where a misfit was refused: it passes for numbers of S and of X, so that one error stays one.
 template <class X, class S>
-constexpr void check_scalar() {
+struct Refused : Activation<S> {
+  template <int Rows, int Cols, int Order, int MaxRows, int MaxCols>
+  operator Eigen::Matrix<typename X::Scalar, Rows, Cols, Order, MaxRows, MaxCols>() const {
+    return {};
+  }
+};
+
+/// A misfit in one sentence.
+template <class X, class S, int Rows>
+Refused<X, S> refuse() {
   static_assert(std::is_same_v<typename X::Scalar, S>,
                 "layer(x): x must have the layer's scalar; write layer(x.cast<float>()), or make the layer with Scalar = double");
+  static_assert(fits_rows<X, Rows>,
+                "layer(x): x does not have the layer's rows; x is [in, tokens], and g of transposed_product(g) [out, tokens]");
+  return {};
 }
 
 inline void check_input(const char* layer, Index rows, Index cols, Index in) {

@@ -48,9 +48,10 @@ class LoraLinear<Base, Rank> : public Adapted<Base, detail::LoraOf<Base, Rank>> 
   /// W X + b + s B (A X) for X [in, T], without a tape; of static sizes where those of the layer are. Throws ShapeError.
   template <MatrixLike X>
   auto operator()(const X& x) const {
-    detail::check_scalar<X, Scalar>();
     detail::check_input("lora_linear", x.rows(), x.cols(), this->in_features());
-    if constexpr (is_static) {
+    if constexpr (detail::Misfit<X, Scalar, static_in_features>) {
+      return detail::refuse<X, Scalar, static_in_features>();
+    } else if constexpr (is_static) {
       using Result = Activation<Scalar, static_out_features, X::ColsAtCompileTime>;
       return this->is_merged() ? Result(this->merged()(x)) : static_forward(this->base(), this->update(), x);
     } else {
@@ -58,10 +59,11 @@ class LoraLinear<Base, Rank> : public Adapted<Base, detail::LoraOf<Base, Rank>> 
     }
   }
   /// The same, recorded; dropout is active on a tape. Keeps X and A X.
-  Var<Scalar> operator()(const Var<Scalar>& x) {
+  Var<Scalar> operator()(const Var<Scalar>& x) & {
     detail::check_input("lora_linear", x.rows(), x.cols(), this->in_features());
     return Parent::operator()(x);
   }
+  Var<Scalar> operator()(const Var<Scalar>& x) && = delete;  // the recording refers to the layer: give the layer a name first
 
   /// Backward pass without a tape, for static sizes: adds dA and dB to the gradients and gives dX [in, T]. X and G of static sizes: then
   /// nothing is allocated, and the time is the same for any numbers.

@@ -29,7 +29,8 @@ class AnyMatrix {
   /// Bytes of the storage: codes and scales, or dense numbers.
   std::size_t bytes() const { return bytes_; }
   /// The weight where it lies; lives as long as this or a copy of it does.
-  const WeightView& view() const { return view_; }
+  const WeightView& view() const& { return view_; }
+  auto view() const&& = delete;  // a view refers to the matrix's numbers: give the matrix a name first
 
   /// Writes element (row + i, col + j) to out[i · stride + j], i < count, j < length.
   template <class Scalar>

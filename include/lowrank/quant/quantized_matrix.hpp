@@ -39,8 +39,9 @@ class QuantizedMatrix {
   const Storage& storage() const { return storage_; }
 
   /// The description that kernels decode and multiply by; points at the storage. Formats without one are decoded by `decode`.
-  BlockSource source() const requires requires(const Storage& storage) { storage.source(); }
+  BlockSource source() const& requires requires(const Storage& storage) { storage.source(); }
   { return storage_.source(); }
+  auto source() const&& = delete;  // a source refers to the matrix's numbers: give the matrix a name first
 
   /// Writes element (row + i, col + j) to out[i · stride + j], i < count, j < length; the value is computed in fp32.
   template <class Scalar>

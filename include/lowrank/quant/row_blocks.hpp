@@ -57,7 +57,7 @@ class RowBlocks {
   const Buffer& blocks() const { return blocks_; }
 
   /// What kernels multiply by, for formats that are a table, a scale and an offset.
-  BlockSource source() const requires requires(BlockSource& s) { Format::describe(s); }
+  BlockSource source() const& requires requires(BlockSource& s) { Format::describe(s); }
   {
     BlockSource s{.data = blocks_.data(), .row_count = rows_, .col_count = cols_, .pitch = round_up(cols_, Format::block)};
     s.group = 32;
@@ -66,6 +66,7 @@ class RowBlocks {
     Format::describe(s);
     return s;
   }
+  auto source() const&& = delete;  // a source refers to the storage's numbers: give it a name first
 
   /// Writes element (row + i, col + j) to out[i · stride + j].
   template <class Scalar>

@@ -121,11 +121,12 @@ class TableStorage {
   const std::array<float, 16>& table() const { return table_; }
 
   /// What kernels multiply by.
-  BlockSource source() const {
+  BlockSource source() const& {
     BlockSource s{.data = codes_.data(), .row_count = rows_, .col_count = cols_, .pitch = cols_, .group = block_, .table = table_};
     scales_.describe(s);
     return s;
   }
+  auto source() const&& = delete;  // a source refers to the storage's numbers: give it a name first
 
   /// Writes element (row + i, col + j) to out[i · stride + j].
   template <class Scalar>

@@ -34,7 +34,7 @@ struct AdaloraWeights {
   InputDropout<S> dropout = {};
   S orthogonality = S(0);
 
-  Plan<S> plan(const PlanRequest<S>& request) {
+  Plan<S> plan(const PlanRequest<S>& request) & {
     Plan<S> plan;
     plan.a = factor(a), plan.b = factor(b), plan.middle = factor(e);
     plan.scale = scale;
@@ -42,6 +42,7 @@ struct AdaloraWeights {
     plan.trains_a = a.needs_grad(), plan.trains_b = b.needs_grad(), plan.trains_middle = e.needs_grad();
     return plan;
   }
+  auto plan(const PlanRequest<S>&) && = delete;  // a plan refers to the update's numbers: give the update a name first
   void add_gradients(const PlanGradients<S>& gradients) {
     add_gradient(a, gradients.a);
     add_gradient(b, gradients.b);

@@ -62,7 +62,8 @@ class AnyUpdate {
 
   explicit operator bool() const { return held_ != nullptr; }
 
-  Plan<float> plan(const PlanRequest<float>& request) { return held_->plan(request); }
+  Plan<float> plan(const PlanRequest<float>& request) & { return held_->plan(request); }
+  auto plan(const PlanRequest<float>&) && = delete;  // a plan refers to the update's numbers: give the update a name first
   void add_gradients(const PlanGradients<float>& gradients) { held_->add_gradients(gradients); }
   void visit_parameters(const UpdateVisitor& visitor) { held_->visit_parameters(visitor); }
 
@@ -75,22 +76,25 @@ class AnyUpdate {
   float add_penalty(float share) { return held_ ? held_->add_penalty(share) : 0.0f; }
 
   /// The factors of an update that is LoRA, or LoRA with more; null for others.
-  LoraWeights<float>* lora() { return held_ ? held_->lora() : nullptr; }
-  const LoraWeights<float>* lora() const { return const_cast<AnyUpdate*>(this)->lora(); }
+  LoraWeights<float>* lora() & { return held_ ? held_->lora() : nullptr; }
+  const LoraWeights<float>* lora() const& { return const_cast<AnyUpdate*>(this)->lora(); }
+  auto lora() const&& = delete;  // the pointer is into this update: give it a name first
 
   /// The dropout of its input, or null for a method that knows none.
   InputDropout<float>* dropout() { return held_ ? held_->dropout() : nullptr; }
 
   /// The update as what it was made from, or null.
   template <class Update>
-  Update* get_if() {
+  Update* get_if() & {
     auto* holder = dynamic_cast<Holder<Update>*>(held_.get());
     return holder ? &holder->update : nullptr;
   }
   template <class Update>
-  const Update* get_if() const {
+  const Update* get_if() const& {
     return const_cast<AnyUpdate*>(this)->get_if<Update>();
   }
+  template <class Update>
+  const Update* get_if() const&& = delete;  // the pointer is into this update: give it a name first
 
  private:
   struct Held {

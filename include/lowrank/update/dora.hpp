@@ -89,7 +89,7 @@ struct DoraWeights : LoraWeights<S, Rank, In, Out> {
     if (is_dora()) gain = dora_gain(magnitude.value, norms(layer));
   }
 
-  Plan<S> plan(const PlanRequest<S>& request) {
+  Plan<S> plan(const PlanRequest<S>& request) & {
     Plan<S> plan = Lora::plan(request);
     if (magnitude.empty()) return plan;
     if (!request.is_recorded && gain.size() > 0) {
@@ -102,6 +102,7 @@ struct DoraWeights : LoraWeights<S, Rank, In, Out> {
     plan.trains_gain = magnitude.needs_grad();
     return plan;
   }
+  auto plan(const PlanRequest<S>&) && = delete;  // a plan refers to the update's numbers: give the update a name first
   void add_gradients(const PlanGradients<S>& gradients) {
     Lora::add_gradients(gradients);
     add_gradient(magnitude, gradients.gain);

@@ -98,12 +98,13 @@ struct HraWeights {
   Parameter<S> u;               ///< [in, r]
   bool orthogonalizes = false;  ///< the columns are made orthogonal first ("apply_GS"): W (1 − 2 Q Qᵀ)
 
-  Plan<S> plan(const PlanRequest<S>&) {
+  Plan<S> plan(const PlanRequest<S>&) & {
     Plan<S> plan;
     plan.input_map = std::make_shared<const ReflectionMap<S>>(unit(), orthogonalizes);
     plan.trains_input_map = u.needs_grad();
     return plan;
   }
+  auto plan(const PlanRequest<S>&) && = delete;  // a plan refers to the update's numbers: give the update a name first
   void add_gradients(const PlanGradients<S>& gradients) {
     if (gradients.mapped.size() == 0 || !u.needs_grad()) return;
     if (orthogonalizes) {

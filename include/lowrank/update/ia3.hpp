@@ -32,7 +32,7 @@ struct Ia3Weights {
   Parameter<S> l;  ///< [out, 1], or [1, in] where it scales the input
   bool is_feedforward = false;
 
-  Plan<S> plan(const PlanRequest<S>&) {
+  Plan<S> plan(const PlanRequest<S>&) & {
     const Column<S> factors = l.value.reshaped();
     Plan<S> plan;
     if (is_feedforward) {
@@ -44,6 +44,7 @@ struct Ia3Weights {
     }
     return plan;
   }
+  auto plan(const PlanRequest<S>&) && = delete;  // a plan refers to the update's numbers: give the update a name first
   void add_gradients(const PlanGradients<S>& gradients) {
     if (gradients.mapped.size() > 0) add_gradient(l, Column<S>(gradients.mapped.cwiseProduct(gradients.x).rowwise().sum()));
     add_gradient(l, gradients.gain);

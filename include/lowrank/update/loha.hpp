@@ -65,7 +65,7 @@ struct LohaWeights {
   Parameter<S> w1_a, w1_b, w2_a, w2_b;  ///< [out, r], [r, in], twice
   S scale = S(1);
 
-  Plan<S> plan(const PlanRequest<S>&) {
+  Plan<S> plan(const PlanRequest<S>&) & {
     const auto change = std::make_shared<const HadamardChange<S>>(factor(w1_a), factor(w1_b), factor(w2_a), factor(w2_b));
     Plan<S> plan;
     plan.delta = WeightView(*change);
@@ -74,6 +74,7 @@ struct LohaWeights {
     plan.held = change;
     return plan;
   }
+  auto plan(const PlanRequest<S>&) && = delete;  // a plan refers to the update's numbers: give the update a name first
   /// With D = dΔ ∘ (W₂ₐ W₂ᵦ): dW₁ₐ = D W₁ᵦᵀ, dW₁ᵦ = W₁ₐᵀ D; the second product alike.
   void add_gradients(const PlanGradients<S>& gradients) {
     if (gradients.delta.size() == 0) return;

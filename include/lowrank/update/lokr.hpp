@@ -83,7 +83,7 @@ struct LokrWeights {
   LokrFactor<S> w1, w2;
   S scale = S(1);
 
-  Plan<S> plan(const PlanRequest<S>&) {
+  Plan<S> plan(const PlanRequest<S>&) & {
     const auto change = std::make_shared<const KroneckerChange<S>>(w1.value(), w2.value());
     Plan<S> plan;
     plan.delta = WeightView(*change);
@@ -92,6 +92,7 @@ struct LokrWeights {
     plan.held = change;
     return plan;
   }
+  auto plan(const PlanRequest<S>&) && = delete;  // a plan refers to the update's numbers: give the update a name first
   /// dW₁(o₁, i₁) = ⟨dΔ's block, W₂⟩, dW₂ = Σ W₁(o₁, i₁) · that block.
   void add_gradients(const PlanGradients<S>& gradients) {
     if (gradients.delta.size() == 0) return;

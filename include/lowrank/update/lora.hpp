@@ -41,7 +41,7 @@ struct LoraWeights {
   std::vector<BFloat16> rounded_a = {}, rounded_b = {};
 
   /// Y = W X + b + s B (A X).
-  Plan<S> plan(const PlanRequest<S>& request) {
+  Plan<S> plan(const PlanRequest<S>& request) & {
     Plan<S> plan;
     plan.a = factor(a), plan.b = factor(b), plan.bias = factor(bias);
     plan.scale = scale;
@@ -50,6 +50,7 @@ struct LoraWeights {
     plan.trains_a = a.needs_grad(), plan.trains_b = b.needs_grad(), plan.trains_bias = bias.needs_grad();
     return plan;
   }
+  auto plan(const PlanRequest<S>&) && = delete;  // a plan refers to the update's numbers: give the update a name first
   void add_gradients(const PlanGradients<S>& gradients) {
     add_gradient(a, gradients.a);
     add_gradient(b, gradients.b);

@@ -23,7 +23,7 @@ struct LoraXsWeights {
   S scale = S(1);
   InputDropout<S> dropout = {};
 
-  Plan<S> plan(const PlanRequest<S>& request) {
+  Plan<S> plan(const PlanRequest<S>& request) & {
     Plan<S> plan;
     plan.a = factor(a), plan.b = factor(b), plan.middle = factor(r);
     plan.scale = scale;
@@ -31,6 +31,7 @@ struct LoraXsWeights {
     plan.trains_middle = r.needs_grad();
     return plan;
   }
+  auto plan(const PlanRequest<S>&) && = delete;  // a plan refers to the update's numbers: give the update a name first
   void add_gradients(const PlanGradients<S>& gradients) { add_gradient(r, gradients.middle); }
   template <class Visitor>
   void visit_parameters(const Visitor& visitor) {

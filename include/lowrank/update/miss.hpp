@@ -22,7 +22,7 @@ struct MissWeights {
   Index out = 0;
   InputDropout<S> dropout = {};
 
-  Plan<S> plan(const PlanRequest<S>& request) {
+  Plan<S> plan(const PlanRequest<S>& request) & {
     const auto b = std::make_shared<Weight<S>>(out, block.rows());
     for (Index o = 0; o < out; ++o) b->row(o) = block.value.col(o % block.cols()).transpose();  // Dᵀ
     Plan<S> plan;
@@ -33,6 +33,7 @@ struct MissWeights {
     plan.held = b;
     return plan;
   }
+  auto plan(const PlanRequest<S>&) && = delete;  // a plan refers to the update's numbers: give the update a name first
   void add_gradients(const PlanGradients<S>& gradients) {
     if (gradients.b.size() == 0 || !block.needs_grad()) return;
     for (Index o = 0; o < out; ++o) block.gradient().col(o % block.cols()) += gradients.b.row(o).transpose();

@@ -51,7 +51,7 @@ struct MissBatWeights {
   Parameter<S> block;      ///< D [out, r], the D_i under each other; in files [out / r, r, r]
   WeightView weight = {};  ///< of the layer, as the last recorded pass saw it
 
-  Plan<S> plan(const PlanRequest<S>& request) {
+  Plan<S> plan(const PlanRequest<S>& request) & {
     check<ValueError>(request.layer.weight.rows() > 0, "miss",
                       "the base's weight cannot be read, or is trained itself; \"bat\" needs a frozen one");
     if (request.is_recorded) weight = request.layer.weight;
@@ -62,6 +62,7 @@ struct MissBatWeights {
     plan.held = change;
     return plan;
   }
+  auto plan(const PlanRequest<S>&) && = delete;  // a plan refers to the update's numbers: give the update a name first
   /// dD_i = Σ_j (W_ij + 1)ᵀ dΔ_ij.
   void add_gradients(const PlanGradients<S>& gradients) {
     if (gradients.delta.size() == 0 || !block.needs_grad()) return;

@@ -91,7 +91,7 @@ struct OftWeights {
   S eps = S(0);
 
   /// Where rotations are to stay small, a recorded pass projects the numbers first, as PEFT does.
-  Plan<S> plan(const PlanRequest<S>& request) {
+  Plan<S> plan(const PlanRequest<S>& request) & {
     if (request.is_recorded)
       for (Index k = 0; k < r.rows(); ++k) r.value.row(k) *= shrinkage(k);
     std::vector<Activation<S>> blocks;
@@ -101,6 +101,7 @@ struct OftWeights {
     plan.trains_input_map = r.needs_grad();
     return plan;
   }
+  auto plan(const PlanRequest<S>&) && = delete;  // a plan refers to the update's numbers: give the update a name first
   /// dR_k = X_k Vᵀ with V = dL/d(R_kᵀ X_k), then through Cayley's transform or the series, then dq_ij = dQ_ij − dQ_ji.
   void add_gradients(const PlanGradients<S>& gradients) {
     if (gradients.mapped.size() == 0 || !r.needs_grad()) return;

@@ -58,7 +58,7 @@ struct VeraWeights {
   Parameter<S> lambda_d, lambda_b;  ///< [r], [out]
   InputDropout<S> dropout = {};
 
-  Plan<S> plan(const PlanRequest<S>& request) {
+  Plan<S> plan(const PlanRequest<S>& request) & {
     const auto scaled = std::make_shared<Weight<S>>(lambda_b.value.col(0).asDiagonal() * rows_of_b());  // diag(λ_b) B
     Plan<S> plan;
     plan.a = {.data = shared.a->data(), .rows = shared.a->rows(), .cols = in, .stride = shared.a->cols()};
@@ -69,6 +69,7 @@ struct VeraWeights {
     plan.held = scaled;
     return plan;
   }
+  auto plan(const PlanRequest<S>&) && = delete;  // a plan refers to the update's numbers: give the update a name first
   void add_gradients(const PlanGradients<S>& gradients) {
     add_gradient(lambda_d, gradients.middle);
     if (gradients.b.size() > 0) add_gradient(lambda_b, Column<S>(gradients.b.cwiseProduct(rows_of_b()).rowwise().sum()));

@@ -252,16 +252,17 @@ TEST_CASE("packing moves codes and scales and changes no number") {
 TEST_CASE("packing the library's own formats; what has no whole chunks becomes bfloat16") {
   const auto w = random_numbers(8 * 80, 9);
   const DenseSource<float> dense(w.data(), 8, 80);
-  const auto padded = cuda::to_chunks(quantize<Q4_1>(dense).source());  // rows end inside a block
+  const auto chunks = [](const auto& q) { return cuda::to_chunks(q.source()); };
+  const auto padded = chunks(quantize<Q4_1>(dense));  // rows end inside a block
   CHECK(padded.facts.bits == 4);
   CHECK(padded.facts.chunks == 3);
   CHECK(padded.facts.scaling == cuda::Scaling::halves);
   CHECK(padded.half_offsets.size() == 24);
-  CHECK(cuda::to_chunks(quantize<Q4_0>(dense).source()).half_offsets.empty());
-  CHECK(cuda::to_chunks(quantize<Nf4<64>>(dense).source()).facts.bits == 16);
+  CHECK(chunks(quantize<Q4_0>(dense)).half_offsets.empty());
+  CHECK(chunks(quantize<Nf4<64>>(dense)).facts.bits == 16);
   const DenseSource<float> whole(w.data(), 10, 64);
-  CHECK(cuda::to_chunks(quantize<Nf4<64>>(whole).source()).facts.scaling == cuda::Scaling::floats);
-  const auto doubled = cuda::to_chunks(quantize<Nf4<64, DoubleQuant>>(whole).source());
+  CHECK(chunks(quantize<Nf4<64>>(whole)).facts.scaling == cuda::Scaling::floats);
+  const auto doubled = chunks(quantize<Nf4<64, DoubleQuant>>(whole));
   CHECK(doubled.facts.scaling == cuda::Scaling::doubled);
   CHECK(doubled.bytes() == 10 * 32 + 10 + 4 + 1024);  // codes, codes of scales, a scale for 256 of them, the map
 }

@@ -91,8 +91,10 @@ TEST_CASE("few tokens: ggml's formats at awkward sizes") {
 }
 
 TEST_CASE("few tokens: more scales than are read ahead") {
-  check_source(random_blocks<Q4K>(5, 8192 + 300, {0, 2}, 1).source(), {5});
-  check_source(random_blocks<Mxfp4>(5, 4096 + 40, {-1}, 1).source(), {5});
+  const auto q4_k = random_blocks<Q4K>(5, 8192 + 300, {0, 2}, 1);
+  const auto mxfp4 = random_blocks<Mxfp4>(5, 4096 + 40, {-1}, 1);
+  check_source(q4_k.source(), {5});
+  check_source(mxfp4.source(), {5});
   check_source(pairs(5, 8192 + 64, 32, true, 1).source, {5});
   check_source(pairs(2, 64 * 131, 64, true, 1).source, {2});
 }

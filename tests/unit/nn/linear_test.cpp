@@ -82,6 +82,16 @@ TEST_CASE("a frozen layer keeps nothing of its input, a trainable one keeps it")
   CHECK(tape.size() == 0);
 }
 
+TEST_CASE("a fresh layer of static sizes is made from options as one of run-time sizes is") {
+  const Linear<float, 6, 4> braces({.bias = true, .seed = 7}), named(LinearOptions{.bias = true, .seed = 7});
+  const Linear<float> dynamic(6, 4, {.bias = true, .seed = 7});
+  CHECK(braces.weight().value == dynamic.weight().value);
+  CHECK(named.weight().value == dynamic.weight().value);
+  CHECK(braces.bias().value == dynamic.bias().value);
+  const Linear<float, 6, 4> of_expression(2.0f * dynamic.weight().value, {});
+  CHECK(of_expression.weight().value == 2.0f * dynamic.weight().value);
+}
+
 TEST_CASE("static sizes flow through, and give what dynamic sizes give") {
   const LinearOptions options{.bias = true, .seed = 7};
   Linear<float, 6, 4> fixed{options};

@@ -12,10 +12,22 @@
 LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 
+class WeightView;
+
+namespace detail {
+template <class S, class... Views>
+inline constexpr bool is_none_of = !(std::is_same_v<S, Views> || ...);
+
+/// A source that a view of it refers to, and not only to its numbers.
+template <class S>
+concept HeldSource =
+    is_none_of<S, WeightView, BlockSource, DenseSource<float>, DenseSource<BFloat16>, DenseSource<Half>, DenseSource<double>> && Source<S>;
+}  // namespace detail
+
 /// Points at the numbers of a source, which must outlive it; itself a Source.
 ///
 /// Dense numbers and blocks are seen as they lie, so that a temporary source of them (a layer's source()) may go; every other source is
-/// decoded through a function pointer a window.
+/// decoded through a function pointer a window, and a temporary of such is refused.
 class WeightView {
  public:
   enum class Kind : unsigned char { fp32, bf16, half, fp64, blocks, other };
@@ -40,6 +52,8 @@ class WeightView {
       decode_double_ = decode_as<S, double>;
     }
   }
+  template <detail::HeldSource S>
+  WeightView(const S&&) = delete;  // a view refers to its source: give the source a name first
 
   Kind kind() const { return kind_; }
   Index rows() const { return rows_; }

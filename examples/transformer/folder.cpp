@@ -1,50 +1,16 @@
 #include <transformer/folder.hpp>
 
-#include <string_view>
-
 #include <lowrank/core/buffer.hpp>
 #include <lowrank/error.hpp>
 #include <lowrank/io/file.hpp>
-#include <lowrank/io/json.hpp>
-
-#include <transformer/data.hpp>
+#include <lowrank/io/safetensors_folder.hpp>
 
 namespace transformer {
 
-namespace {
-
-bool is_file_name(const std::string& name) {
-  return !name.empty() && name != "." && name != ".." && name.size() <= 255 && name.find_first_of(std::string_view("/\0", 2)) == name.npos;
-}
-/// The files that an index lists.
-std::set<std::string> shard_names(const std::filesystem::path& index) {
-  const auto json = lowrank::json::parse(read_text(index), "load_folder", index.string());
-  lowrank::check<lowrank::FormatError>(json.is_object() && json.contains("weight_map") && json["weight_map"].is_object(), "load_folder",
-                                       index.string(), " has no weight_map");
-  std::set<std::string> names;
-  for (const auto& [tensor, file] : json["weight_map"].items()) {
-    lowrank::check<lowrank::FormatError>(file.is_string() && is_file_name(file.get<std::string>()), "load_folder", index.string(),
-                                         ": the file of ", lowrank::name_text(tensor), " is ", lowrank::json::excerpt(file),
-                                         " but must be a name of 1 to 255 bytes in the same folder");
-    names.insert(file.get<std::string>());
-  }
-  return names;
-}
-
-}  // namespace
-
-FolderTensors::FolderTensors(const std::filesystem::path& folder) : folder_(folder) {
-  const auto index = folder / "model.safetensors.index.json";
-  std::set<std::string> names{"model.safetensors"};
-  if (std::filesystem::exists(index)) names = shard_names(index);
-  for (const std::string& name : names) {
-    files_.push_back(lowrank::safetensors::File::open(folder / name));
-    for (const auto& tensor : files_.back().tensors()) {
-      const bool fresh = where_.emplace(tensor.name, files_.size() - 1).second;
-      lowrank::check<lowrank::FormatError>(fresh, "load_folder", folder.string(), ": tensor ", lowrank::name_text(tensor.name),
-                                           " occurs in two shards");
-    }
-  }
+FolderTensors::FolderTensors(const std::filesystem::path& folder)
+    : folder_(folder), files_(lowrank::safetensors::open_folder(folder, "load_folder")) {
+  for (std::size_t i = 0; i < files_.size(); ++i)
+    for (const auto& tensor : files_[i].tensors()) where_.emplace(tensor.name, i);
 }
 
 const lowrank::safetensors::File& FolderTensors::file_of(const std::string& name) const {

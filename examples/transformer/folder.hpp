@@ -18,7 +18,7 @@ using lowrank::Index;
 /// All safetensors of a folder as one set of names: model.safetensors, or the shards that its index lists.
 class FolderTensors {
  public:
-  /// Throws IoError, and FormatError where two files have the same tensor.
+  /// Throws IoError, and FormatError where index and files disagree.
   explicit FolderTensors(const std::filesystem::path& folder);
 
   bool has(const std::string& name) const { return where_.contains(name); }

@@ -9,9 +9,8 @@
 #include <lowrank/io/bitsandbytes.hpp>
 #include <lowrank/io/finite.hpp>
 #include <lowrank/io/json.hpp>
-#include <lowrank/io/safetensors.hpp>
+#include <lowrank/io/safetensors_matrix.hpp>
 #include <lowrank/nn/any_linear.hpp>
-#include <lowrank/nn/frozen_linear.hpp>
 
 #include <transformer/data.hpp>
 #include <transformer/folder.hpp>
@@ -128,19 +127,7 @@ lowrank::AnyLinear folder_linear(FolderTensors& tensors, const std::string& name
   const auto wrong = first_row_not_finite(tensor);
   check<FormatError>(!wrong, "load_folder", path_text(file.path()), ": tensor ", weight, " holds numbers in row ", wrong.value_or(0),
                      " that are not finite; the file is damaged");
-  const auto dense = [&]<class Element>(Element) { return AnyLinear(AnyMatrix(StoredMatrix<Element>(rows, cols, tensor.bytes)), bias); };
-  switch (tensor.dtype) {
-    case DType::f32:
-      return dense(float{});
-    case DType::f16:
-      return dense(Half{});
-    case DType::bf16:
-      return dense(BFloat16{});
-    default:
-      break;
-  }
-  fail<FormatError>("load_folder", "tensor ", weight, " is ", dtype_name(tensor.dtype),
-                    "; readable are F32, F16, BF16 and bitsandbytes NF4 and FP4");
+  return AnyLinear(safetensors::matrix(tensor, "load_folder"), std::move(bias));
 }
 
 Parameter<float> folder_norm(FolderTensors& tensors, const std::string& name, Index size) {

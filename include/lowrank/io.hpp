@@ -1,6 +1,7 @@
 #pragma once
 
-/// Files: safetensors, GGUF, adapters of PEFT, llama.cpp and mlx-lm, bitsandbytes checkpoints, the state of a run. Needs nlohmann-json.
+/// Files: safetensors, GGUF, adapters of PEFT, llama.cpp and mlx-lm, bitsandbytes checkpoints, the state of a run; a model's weights by name.
+/// Needs nlohmann-json.
 
 #include <lowrank/io/bitsandbytes.hpp>
 #include <lowrank/io/bitsandbytes_write.hpp>
@@ -13,3 +14,6 @@
 #include <lowrank/io/mlx.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/safetensors.hpp>
+#include <lowrank/io/safetensors_folder.hpp>
+#include <lowrank/io/safetensors_matrix.hpp>
+#include <lowrank/io/weights.hpp>

@@ -2,6 +2,7 @@
 
 #include <lowrank/core/buffer.hpp>
 #include <lowrank/error.hpp>
+#include <lowrank/io/bytes.hpp>
 #include <lowrank/io/file.hpp>
 #include <lowrank/io/safetensors_folder.hpp>
 

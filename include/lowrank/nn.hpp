@@ -14,5 +14,6 @@
 #include <lowrank/nn/linear_layer.hpp>
 #include <lowrank/nn/lora_linear.hpp>
 #include <lowrank/nn/parameter.hpp>
+#include <lowrank/nn/print.hpp>
 #include <lowrank/nn/recorded_group.hpp>
 #include <lowrank/nn/state.hpp>

@@ -79,6 +79,9 @@ struct Adapter {
   }
 };
 
+/// `Adapter LORA rank 8, alpha 16, 12 layers, 36864 parameters, 147 kB`.
+std::string describe(const Adapter& adapter);
+
 /// A tensor's name behind that of its module: a dot between them, but for names that begin with "_".
 std::string name_in_file(std::string_view path, std::string_view tensor);
 

@@ -75,6 +75,12 @@ LOWRANK_INLINE std::size_t Adapter::bytes() const {
   return size;
 }
 
+LOWRANK_INLINE std::string describe(const Adapter& adapter) {
+  return concat("Adapter ", printable(adapter.config.peft_type, 40), " rank ", adapter.config.rank, ", alpha ", adapter.config.alpha, ", ",
+                adapter.layers.size(), adapter.layers.size() == 1 ? " layer, " : " layers, ", adapter.parameter_count(), " parameters, ",
+                bytes_text(adapter.bytes()));
+}
+
 LOWRANK_INLINE std::string name_in_file(std::string_view path, std::string_view tensor) {
   return concat(path, tensor.starts_with('_') ? "" : ".", tensor);
 }

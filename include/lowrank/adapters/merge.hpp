@@ -55,6 +55,12 @@ struct MergeReport {
   double codes_changed = 0;   ///< share of the stored numbers or codes that differ from the base's
 };
 
+/// `MergeReport: relative error 0.0021, 97.4 % of the update survived, 12.5 % of the codes changed`.
+inline std::string describe(const MergeReport& report) {
+  return concat("MergeReport: relative error ", report.relative_error, ", ", 100 * report.survived, " % of the update survived, ",
+                100 * report.codes_changed, " % of the codes changed");
+}
+
 /// Compares what was stored with what should have been. Cost: one pass over all three.
 MergeReport merge_report(const WeightView& before, const WeightView& merged, const WeightView& after);
 

@@ -27,6 +27,12 @@ struct RankAdvice {
   Index rank_90 = 0, rank_95 = 0, rank_99 = 0;  ///< ranks that keep these shares of the energy, in percent
 };
 
+/// `RankAdvice: norm 1.2, effective rank 3.4; ranks 2, 3 and 6 keep 90, 95 and 99 % of the energy`.
+inline std::string describe(const RankAdvice& advice) {
+  return concat("RankAdvice: norm ", advice.norm, ", effective rank ", advice.effective, "; ranks ", advice.rank_90, ", ", advice.rank_95,
+                " and ", advice.rank_99, " keep 90, 95 and 99 % of the energy");
+}
+
 /// What the singular values s, largest first, say of the rank that their matrix needs.
 RankAdvice rank_advice(const Eigen::VectorXd& s);
 

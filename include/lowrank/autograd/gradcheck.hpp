@@ -8,6 +8,7 @@
 
 #include <lowrank/autograd/parameter.hpp>
 #include <lowrank/autograd/tape.hpp>
+#include <lowrank/core/print.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -16,6 +17,10 @@ struct GradcheckReport {
   double worst = 0;
   std::string where;  ///< "input 1 [3, 0]: backward 0.5, difference 0.25"
 };
+
+inline std::string describe(const GradcheckReport& report) {
+  return concat("GradcheckReport: worst ", report.worst, report.where.empty() ? "" : " at ", report.where);
+}
 
 namespace detail {
 // L = sum(R ∘ Y) with fixed random R, so that each output element counts differently.

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <lowrank/core/buffer.hpp>
+#include <lowrank/core/print.hpp>
 #include <lowrank/core/shape.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/error.hpp>
@@ -77,6 +78,13 @@ struct StoredTensor {
   /// Throws ShapeError unless the bytes are those of the shape and the element type.
   void check_bytes(std::string_view operation) const;
 };
+
+inline std::string describe(DType dtype) { return std::string(dtype_name(dtype)); }
+/// `model.norm.weight F32 [576], 2.3 kB`.
+inline std::string describe(const StoredTensor& tensor) {
+  return concat(printable(tensor.name, 80), ' ', dtype_name(tensor.dtype), ' ', shape_text(tensor.shape), ", ",
+                bytes_text(tensor.bytes.size()));
+}
 
 /// Copies numbers into a tensor of that name and shape. Throws ShapeError when their count is not the shape's, or the shape is none.
 template <class T>

@@ -66,6 +66,9 @@ class Weights {
   std::shared_ptr<const Content> content_;
 };
 
+/// `Weights of "model.gguf": 291 tensors`.
+std::string describe(const Weights& weights);
+
 /// The weights of a GGUF file, a safetensors file, or a Hugging Face folder (model.safetensors, or the shards that its index lists), told
 /// apart by what they hold, not by their names.
 ///

@@ -107,6 +107,10 @@ LOWRANK_INLINE void Weights::add_safetensors(Content& content, const safetensors
   }
 }
 
+LOWRANK_INLINE std::string describe(const Weights& weights) {
+  return concat("Weights of ", path_text(weights.path()), ": ", weights.size(), " tensors");
+}
+
 LOWRANK_INLINE Weights load_weights(const std::filesystem::path& path) {
   Weights::Content content{path};
   if (std::filesystem::is_directory(path)) {

@@ -18,6 +18,7 @@ class Adapted {
  public:
   using Scalar = typename Base::Scalar;
   using Update = Method;
+  static constexpr std::string_view kind = "Adapted";
 
   /// Freezes the base.
   Adapted(Base base, Method update) : base_(std::move(base)), update_(std::move(update)) { base_.set_trainable(false); }

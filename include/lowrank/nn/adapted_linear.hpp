@@ -35,6 +35,12 @@ class BasicAdaptedLinear {
     base.visit_parameters(visitor);
   }
 };
+/// As its base.
+template <class S>
+std::string describe(const BasicAdaptedLinear<S>& layer) {
+  return describe(layer.base);
+}
+
 /// The layer in float, as models hold it.
 using AdaptedLinear = BasicAdaptedLinear<float>;
 

@@ -20,6 +20,7 @@ template <class S>
 class BasicAnyLinear {
  public:
   using Scalar = S;
+  static constexpr std::string_view kind = "AnyLinear";
   using Variant = std::variant<Linear<S>, SourceLinear<AnyMatrix, S>>;
 
   /// An empty layer, to be assigned.

@@ -18,6 +18,7 @@ class DoraLinear : public Adapted<Base, DoraWeights<typename Base::Scalar, Rank>
 
  public:
   using typename Parent::Scalar;
+  static constexpr std::string_view kind = "DoraLinear";
 
   explicit DoraLinear(Base base, const LoraOptions& options = {})
       : Parent(std::move(base), {make_lora<Scalar, Rank>(base.in_features(), base.out_features(), options)}) {

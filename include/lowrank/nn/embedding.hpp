@@ -11,6 +11,7 @@
 #include <lowrank/kernels/format/source.hpp>
 #include <lowrank/update/init.hpp>
 #include <lowrank/nn/parameter.hpp>
+#include <lowrank/nn/print.hpp>
 #include <lowrank/ops/embedding.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -75,5 +76,12 @@ class Embedding {
 
   Parameter<S> table_;
 };
+
+/// `Embedding fp32 [256, 64], 16384 of 16384 parameters trainable, 66 kB`.
+template <class S>
+std::string describe(const Embedding<S>& layer) {
+  return concat("Embedding ", detail::scalar_text<S>(), ' ', detail::sizes_text(layer.vocabulary(), layer.dim()),
+                detail::layer_tail(layer));
+}
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -31,6 +31,12 @@ class StoredMatrix : public DenseSource<Element> {
   Buffer buffer_;
 };
 
+/// `StoredMatrix bf16 [48, 64], 16 bits a weight, 6.1 kB`.
+template <class Element>
+std::string describe(const StoredMatrix<Element>& w) {
+  return "StoredMatrix " + quant::matrix_text(WeightView(w).format(), w.rows(), w.cols(), w.bytes());
+}
+
 namespace detail {
 // What products read: a stored dense matrix as the plain DenseSource that they know, any other source as it is.
 template <class Matrix>
@@ -48,6 +54,7 @@ template <Source Matrix, class S = float>
 class SourceLinear {
  public:
   using Scalar = S;
+  static constexpr std::string_view kind = "SourceLinear";
 
   /// Weight [out, in], bias [out] or none (frozen until set otherwise).
   explicit SourceLinear(Matrix weight, Column<S> bias = {}) : weight_(std::move(weight)) {
@@ -126,6 +133,7 @@ template <class Element, class S = float>
 class FrozenLinear : public SourceLinear<StoredMatrix<Element>, S> {
  public:
   using SourceLinear<StoredMatrix<Element>, S>::SourceLinear;
+  static constexpr std::string_view kind = "FrozenLinear";
 };
 
 /// Frozen layer Y = W X + b over a quantized weight; copies share the bytes. S is the scalar of activations.
@@ -133,6 +141,7 @@ template <class Format, class S = float>
 class QuantizedLinear : public SourceLinear<QuantizedMatrix<Format>, S> {
  public:
   using SourceLinear<QuantizedMatrix<Format>, S>::SourceLinear;
+  static constexpr std::string_view kind = "QuantizedLinear";
 };
 
 template <class Format>

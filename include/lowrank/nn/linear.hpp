@@ -29,6 +29,7 @@ class Linear {
 
  public:
   using Scalar = S;
+  static constexpr std::string_view kind = "Linear";
   static constexpr int static_in_features = In, static_out_features = Out;
   static constexpr bool is_static = In != Dynamic && Out != Dynamic;
 

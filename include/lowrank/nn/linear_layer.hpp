@@ -6,6 +6,7 @@
 
 #include <lowrank/autograd/functions.hpp>
 #include <lowrank/nn/parameter.hpp>
+#include <lowrank/nn/print.hpp>
 #include <lowrank/product/multiply.hpp>
 #include <lowrank/update/method.hpp>
 

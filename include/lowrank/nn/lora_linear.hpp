@@ -38,6 +38,7 @@ class LoraLinear<Base, Rank> : public Adapted<Base, detail::LoraOf<Base, Rank>> 
 
  public:
   using typename Parent::Scalar;
+  static constexpr std::string_view kind = "LoraLinear";
   static constexpr int static_in_features = detail::static_in<Base>(), static_out_features = detail::static_out<Base>();
   static constexpr bool is_static = static_in_features != Dynamic && static_out_features != Dynamic;
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <lowrank/kernels/format/weight_view.hpp>
+#include <lowrank/quant/format.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -26,6 +27,8 @@ class AnyMatrix {
 
   Index rows() const { return view_.rows(); }
   Index cols() const { return view_.cols(); }
+  /// The format's name: nf4, Q4_1, bf16, …
+  std::string_view format() const { return view_.format(); }
   /// Bytes of the storage: codes and scales, or dense numbers.
   std::size_t bytes() const { return bytes_; }
   /// The weight where it lies; lives as long as this or a copy of it does.
@@ -43,5 +46,8 @@ class AnyMatrix {
   WeightView view_;
   std::size_t bytes_ = 0;
 };
+
+/// `AnyMatrix Q4_0 [48, 64], 4.5 bits a weight, 1.7 kB`.
+inline std::string describe(const AnyMatrix& w) { return "AnyMatrix " + quant::matrix_text(w.format(), w.rows(), w.cols(), w.bytes()); }
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -18,6 +18,12 @@ struct QuantizationError {
   double bits_per_weight = 0;  ///< 8 · bytes / (rows · cols), scales and padding included
 };
 
+/// `QuantizationError: rmse 0.0067, largest 0.021, relative 0.092, 4.5 bits a weight`.
+inline std::string describe(const QuantizationError& e) {
+  return concat("QuantizationError: rmse ", e.rmse, ", largest ", e.max_abs, ", relative ", e.relative, ", ", e.bits_per_weight,
+                " bits a weight");
+}
+
 /// Error of q against w [out, in], any source. Sums in double, in an order that does not depend on the threads. Throws ShapeError.
 template <Source Weights, class Format>
 QuantizationError quantization_error(const Weights& w, const QuantizedMatrix<Format>& q) {

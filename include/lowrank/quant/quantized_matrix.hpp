@@ -33,6 +33,8 @@ class QuantizedMatrix {
 
   Index rows() const { return storage_.rows(); }
   Index cols() const { return storage_.cols(); }
+  /// The format's name: nf4, Q4_1, …
+  static constexpr std::string_view format() { return Format::name; }
   /// Bytes of codes and scales.
   std::size_t bytes() const { return storage_.bytes(); }
   /// The parts, for kernels and writers.
@@ -52,6 +54,12 @@ class QuantizedMatrix {
  private:
   Storage storage_;
 };
+
+/// `QuantizedMatrix nf4 [48, 64], 4.5 bits a weight, 1.7 kB`.
+template <class Format>
+std::string describe(const QuantizedMatrix<Format>& q) {
+  return "QuantizedMatrix " + quant::matrix_text(q.format(), q.rows(), q.cols(), q.bytes());
+}
 
 /// Quantizes a source of weights [out, in] (dense in any precision, or another quantized matrix); they are rounded to fp32 first.
 ///

@@ -63,6 +63,7 @@ class RowBlocks {
     s.group = 32;
     s.block = Format::block;
     s.block_bytes = Format::block_bytes;
+    s.format = Format::name;
     Format::describe(s);
     return s;
   }

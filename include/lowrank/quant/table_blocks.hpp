@@ -124,6 +124,11 @@ class TableStorage {
   BlockSource source() const& {
     BlockSource s{.data = codes_.data(), .row_count = rows_, .col_count = cols_, .pitch = cols_, .group = block_, .table = table_};
     scales_.describe(s);
+    const bool is_nf4 = table_[0] == -1;  // of fp4 it is 0
+    if (ScaleStorage::is_double_quantized)
+      s.format = is_nf4 ? "nf4-dq" : "fp4-dq";
+    else
+      s.format = is_nf4 ? "nf4" : "fp4";
     return s;
   }
   auto source() const&& = delete;  // a source refers to the storage's numbers: give it a name first

@@ -147,6 +147,7 @@ TEST_CASE("weights of a folder: shards, as the index lists them") {
   const Weights weights = load_weights(folder.path());
   CHECK(weights.names() == std::vector<std::string>{"a", "b", "c"});
   CHECK(weights_numbers(weights.matrix("b"))(1, 2) == 6);
+  CHECK(describe(weights) == "Weights of " + path_text(folder.path()) + ": 3 tensors");
 }
 
 TEST_CASE("weights of a folder: index and shards that disagree are refused by name") {

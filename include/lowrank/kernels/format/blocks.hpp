@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <string_view>
 
 #include <lowrank/core/types.hpp>
 
@@ -57,6 +58,8 @@ struct BlockSource {
   const float* scale_map = nullptr;
   float scale_offset = 0;
   Index scale_at = 0, offset_at = -1;  ///< half-precision scale and offset inside a block; -1: no offset
+
+  std::string_view format = "blocks";  ///< its name, for people
 
   Index rows() const { return row_count; }
   Index cols() const { return col_count; }

@@ -3,9 +3,12 @@
 /// A weight W [rows, cols] where it lies, in any format. A weight's type is erased once, here; products, merging and devices read this.
 
 #include <cstddef>
+#include <string>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
+#include <lowrank/core/print.hpp>
 #include <lowrank/kernels/format/blocks.hpp>
 #include <lowrank/kernels/format/source.hpp>
 
@@ -50,12 +53,18 @@ class WeightView {
       rows_ = source.rows(), cols_ = source.cols(), data_ = &source;
       decode_float_ = decode_as<S, float>;
       decode_double_ = decode_as<S, double>;
+      if constexpr (requires { std::string_view(source.format()); }) format_ = source.format();
     }
   }
   template <detail::HeldSource S>
   WeightView(const S&&) = delete;  // a view refers to its source: give the source a name first
 
   Kind kind() const { return kind_; }
+  /// How it is stored, for people: fp32, bf16, fp16, fp64, the name of a quantized format, or "source".
+  std::string_view format() const {
+    constexpr std::string_view dense[] = {"fp32", "bf16", "fp16", "fp64"};
+    return kind_ == Kind::blocks ? blocks_.format : kind_ == Kind::other ? format_ : dense[static_cast<int>(kind_)];
+  }
   Index rows() const { return rows_; }
   Index cols() const { return cols_; }
   /// Element (0, 0) of a dense matrix; the source itself for `other`.
@@ -117,7 +126,11 @@ class WeightView {
   BlockSource blocks_ = {};
   Decode<float> decode_float_ = nullptr;
   Decode<double> decode_double_ = nullptr;
+  std::string_view format_ = "source";
 };
+
+/// `nf4 [48, 64]`.
+inline std::string describe(const WeightView& w) { return concat(w.format(), " [", w.rows(), ", ", w.cols(), ']'); }
 
 }  // namespace lowrank::inline LOWRANK_ABI
 LOWRANK_IEEE_END

@@ -22,6 +22,8 @@ class StoredMatrix : public DenseSource<Element> {
     check<ValueError>(reinterpret_cast<std::uintptr_t>(buffer_.data()) % alignof(Element) == 0, "stored_matrix",
                       "the bytes are not aligned for their element type; copy them into Buffer::allocate");
   }
+  const Element* data() const& { return DenseSource<Element>::data(); }
+  const Element* data() const&& = delete;  // the numbers lie in the matrix's buffer: give the matrix a name first
   std::size_t bytes() const { return buffer_.size(); }
   const Buffer& buffer() const { return buffer_; }
   DenseSource<Element> source() const& { return *this; }

@@ -17,3 +17,4 @@
 #include <lowrank/nn/print.hpp>
 #include <lowrank/nn/recorded_group.hpp>
 #include <lowrank/nn/state.hpp>
+#include <lowrank/nn/summary.hpp>

@@ -11,9 +11,9 @@ using safetensors::File;
 namespace {
 
 constexpr const char* state_name = "p.weight.quant_state.bitsandbytes__nf4";
-constexpr const char* plain_state = R"({"quant_type": "nf4", "blocksize": 64, "dtype": "BFloat16", "shape": [3, 40]})";
+constexpr const char* plain_state = R"({"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [3, 40]})";
 constexpr const char* nested_state =
-    R"({"quant_type": "nf4", "blocksize": 64, "dtype": "BFloat16", "shape": [3, 40], "nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 0.5})";
+    R"({"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [3, 40], "nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 0.5})";
 
 StoredTensor text_tensor(std::string name, std::string_view text) {
   const std::vector<std::uint8_t> bytes(text.begin(), text.end());

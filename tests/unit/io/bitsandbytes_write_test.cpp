@@ -82,7 +82,7 @@ TEST_CASE("bitsandbytes: the JSON beside a weight has Python's form") {
     const std::string text = bitsandbytes::quant_state_text(state);
     return text.substr(text.rfind(' ') + 1);
   };
-  CHECK(bitsandbytes::quant_state_text(state) == R"({"quant_type": "nf4", "blocksize": 64, "dtype": "BFloat16", "shape": [3, 40], )"
+  CHECK(bitsandbytes::quant_state_text(state) == R"({"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [3, 40], )"
                                                  R"("nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 0.0})");
   CHECK(offset(0.1f) == "0.10000000149011612}");  // as Python prints the double of each float
   CHECK(offset(2) == "2.0}");

@@ -36,7 +36,7 @@ Var<S> binary_cross_entropy_with_logits(const Var<S, Device>& logits, std::type_
 /// Throws ShapeError, and ValueError unless δ > 0.
 template <class S, class Device>
 Var<S> huber(const Var<S, Device>& x, std::type_identity_t<Activation<S>> target, double delta = 1, Reduction reduction = Reduction::mean) {
-  check<ValueError>(delta > 0, "huber", "delta is ", delta, " but must be positive; mse() is the limit of a large one");
+  check<ValueError>(is_finite(delta) && delta > 0, "huber", "delta is ", delta, " but must be positive; mse() is the limit of a large one");
   return detail::pointwise_loss("huber", HuberTerm{delta}, x, std::move(target), reduction);
 }
 

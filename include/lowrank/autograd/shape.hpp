@@ -9,6 +9,7 @@
 
 #include <lowrank/autograd/on_cpu.hpp>
 #include <lowrank/autograd/tape.hpp>
+#include <lowrank/core/shape.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -25,8 +26,8 @@ template <class S, class Device>
 Var<S> reshape(Var<S, Device> input, Index rows, Index cols) {
   Var<S> x = detail::on_cpu(std::move(input));
   const Index old_rows = x.rows(), old_cols = x.cols();
-  check<ShapeError>(rows >= 0 && cols >= 0 && rows * cols == old_rows * old_cols, "reshape", "x is [", old_rows, ", ", old_cols,
-                    "] but the result is to be [", rows, ", ", cols, "]; both must hold the same number of numbers");
+  check<ShapeError>(element_count("reshape", "the result", {rows, cols}) == old_rows * old_cols, "reshape", "x is [", old_rows, ", ",
+                    old_cols, "] but the result is to be [", rows, ", ", cols, "]; both must hold the same number of numbers");
   Activation<S> y = x.take();
   y.resize(rows, cols);
   return record(std::move(y), {x}, [old_rows, old_cols](auto& flow) {

@@ -33,12 +33,12 @@ struct FloatingBits;
 template <>
 struct FloatingBits<float> {
   using Word = std::uint32_t;
-  static constexpr Word exponent = 0x7f800000u, lowest_exponent = 0x00800000u;
+  static constexpr Word exponent = 0x7f800000u, lowest_exponent = 0x00800000u, minus_infinity = 0xff800000u;
 };
 template <>
 struct FloatingBits<double> {
   using Word = std::uint64_t;
-  static constexpr Word exponent = 0x7ff0000000000000u, lowest_exponent = 0x0010000000000000u;
+  static constexpr Word exponent = 0x7ff0000000000000u, lowest_exponent = 0x0010000000000000u, minus_infinity = 0xfff0000000000000u;
 };
 }  // namespace detail
 
@@ -55,6 +55,13 @@ constexpr bool is_normal(const T& number) {
   using Bits = detail::FloatingBits<T>;
   const auto exponent = bit_cast<typename Bits::Word>(number) & Bits::exponent;
   return exponent >= Bits::lowest_exponent && exponent != Bits::exponent;
+}
+
+/// Whether a number is −∞, from its bits.
+template <class T>
+constexpr bool is_minus_infinity(const T& number) {
+  using Bits = detail::FloatingBits<T>;
+  return bit_cast<typename Bits::Word>(number) == Bits::minus_infinity;
 }
 
 /// How a product computes: fp32 is exact to rounding; bf16 rounds weights and activations to bfloat16 and sums in fp32;

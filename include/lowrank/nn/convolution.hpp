@@ -35,7 +35,6 @@ class Conv2d {
   /// The convolution without a tape. Throws ShapeError.
   template <MatrixLike X>
   Activation<Scalar> operator()(const X& x) const {
-    detail::check_scalar<X, Scalar>();
     return to_images_forward(layer_(im2col_forward(x, options_)), options_.positions());
   }
   /// The same, recorded.

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cmath>
-#include <limits>
 
 #include <lowrank/ops/loss.hpp>
 
@@ -19,7 +18,7 @@ Activation<S> softmax_forward(const X& input) {
     S* y_t = y.col(t).data();
     detail::scale(S(1) / detail::exponential(x_t, detail::max_of(x_t, n), n, y_t), n, y_t);
     for (Index i = 0; i < n; ++i)  // the kernels' e^−∞ is 10⁻³⁹
-      if (x_t[i] == -std::numeric_limits<S>::infinity()) y_t[i] = S(0);
+      if (is_minus_infinity(x_t[i])) y_t[i] = S(0);
   });
   return y;
 }

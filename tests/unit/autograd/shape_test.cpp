@@ -212,3 +212,12 @@ TEST_CASE("an attention head written with these operations equals attention()") 
                        attention(Var<double>(q), Var<double>(k), Var<double>(v), shape).value());
   support::check_differences(head, {q, k, v});
 }
+
+TEST_CASE("reshape refuses sizes that are negative or whose product overflows, huber a delta that is no number") {
+  Tape tape;
+  const auto x = tape.variable(Activation<float>::Ones(4, 0).eval());
+  CHECK_THROWS_AS(reshape(x, -4, 0), ShapeError);
+  CHECK_THROWS_AS(reshape(x, Index{1} << 32, Index{1} << 32), ShapeError);
+  CHECK_THROWS_AS(reshape(x, 1, 1), ShapeError);
+  CHECK_THROWS_AS(huber(x, Activation<float>::Ones(4, 0), std::nan("")), ValueError);
+}

@@ -148,11 +148,12 @@ TEST_CASE_TEMPLATE("half and bfloat16: limits", T, Half, BFloat16) {
   CHECK(Limits::round_error() == 0.5f);
 }
 
-TEST_CASE("is_finite and is_normal look at bits") {
+TEST_CASE("is_finite, is_normal and is_minus_infinity look at bits") {
   constexpr double large = std::numeric_limits<double>::infinity();
   CHECK((is_finite(0.0f) && is_finite(std::numeric_limits<float>::max()) && is_finite(std::numeric_limits<double>::lowest())));
   CHECK((!is_finite(infinity) && !is_finite(-large) && !is_finite(std::nanf("")) && !is_finite(std::nan(""))));
   CHECK((is_normal(-1.0f) && is_normal(std::numeric_limits<double>::min()) && !is_normal(std::numeric_limits<float>::denorm_min())));
+  CHECK((is_minus_infinity(-infinity) && is_minus_infinity(-large) && !is_minus_infinity(infinity) && !is_minus_infinity(-1.0f)));
   CHECK((!is_normal(0.0f) && !is_normal(infinity) && !is_normal(std::nan(""))));
 }
 

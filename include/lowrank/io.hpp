@@ -1,7 +1,7 @@
 #pragma once
 
-/// Files: safetensors, GGUF, adapters of PEFT, llama.cpp and mlx-lm, bitsandbytes checkpoints, the state of a run; a model's weights by name.
-/// Needs nlohmann-json.
+/// Files: safetensors, GGUF, adapters of PEFT, llama.cpp and mlx-lm, bitsandbytes checkpoints, the state of a run; a model's weights by
+/// name. Needs nlohmann-json.
 
 #include <lowrank/io/bitsandbytes.hpp>
 #include <lowrank/io/bitsandbytes_write.hpp>

@@ -6,8 +6,9 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 
-#include <lowrank/autograd/parameter.hpp>
+#include <lowrank/autograd/visit.hpp>
 #include <lowrank/core/print.hpp>
 #include <lowrank/kernels/format/weight_view.hpp>
 
@@ -43,23 +44,10 @@ inline constexpr bool is_parameter = false;
 template <class S, int Rows, int Cols>
 inline constexpr bool is_parameter<Parameter<S, Rows, Cols>> = true;
 
-template <class Visited>
-void add_parameters(LayerSize& size, const Visited& visited) {
-  const_cast<Visited&>(visited).visit_parameters([&](const auto& parameter) {  // looks only
-    size.trainable += parameter.needs_grad() ? parameter.size() : 0;
-    size.parameters += parameter.size();
-    size.bytes += static_cast<std::size_t>(parameter.size()) * sizeof(*parameter.value.data());
-  });
-}
-
 template <class Layer>
 concept HasBase = requires(const Layer& layer) {
   layer.base().in_features();
   layer.update();
-};
-template <class Layer>
-concept HasVariant = requires(const Layer& layer) {
-  layer.visit([](const auto&) {});
 };
 template <class Layer>
 concept HasFrozenWeight = requires(const Layer& layer) {
@@ -67,24 +55,32 @@ concept HasFrozenWeight = requires(const Layer& layer) {
   layer.weight_bytes();
 }
 &&!is_parameter<std::remove_cvref_t<decltype(std::declval<const Layer&>().weight())>>;
-}  // namespace detail
 
-/// The size of a layer, or of a model that has visit_parameters.
-template <class Layer>
-LayerSize layer_size(const Layer& layer) {
-  LayerSize size;
-  if constexpr (detail::HasVariant<Layer>) {
-    layer.visit([&](const auto& held) { size = layer_size(held); });
-  } else if constexpr (detail::HasBase<Layer>) {
-    size = layer_size(layer.base());
-    detail::add_parameters(size, layer.update());
-  } else {
-    detail::add_parameters(size, layer);
-    if constexpr (detail::HasFrozenWeight<Layer>) {
+/// Adds up what visit_parameters shows.
+struct SizeVisitor {
+  LayerSize& size;
+
+  template <class Part>
+  void operator()(const Part& parameter) const {
+    size.trainable += parameter.needs_grad() ? parameter.size() : 0;
+    size.parameters += parameter.size();
+    size.bytes += static_cast<std::size_t>(parameter.size()) * sizeof(*parameter.value.data());
+  }
+  template <class Layer>
+  void layer(const Layer& layer) const {
+    if constexpr (HasFrozenWeight<Layer>) {
       size.parameters += layer.weight().rows() * layer.weight().cols();
       size.bytes += layer.weight_bytes();
     }
   }
+};
+}  // namespace detail
+
+/// The size of a layer or model: of all that its visit_parameters shows.
+template <class Model>
+LayerSize layer_size(const Model& model) {
+  LayerSize size;
+  detail::visit_part(detail::SizeVisitor{size}, const_cast<Model&>(model));  // which changes nothing
   return size;
 }
 

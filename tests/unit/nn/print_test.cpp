@@ -3,6 +3,7 @@
 #include <iostream>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include <lowrank/autograd/gradcheck.hpp>
 #include <lowrank/nn.hpp>
@@ -71,6 +72,9 @@ TEST_CASE("what a line is made of can be had alone") {
   CHECK(size.trainable == 448);
   CHECK(size.parameters == 3520);
   CHECK(size.bytes == 48 * 40 + 448 * 4);
+  const std::vector<AnyLinear> model{AnyLinear(dense), AnyLinear(lora.base())};
+  CHECK(layer_size(model).parameters == 2 * 3072);
+  CHECK(layer_size(model).trainable == 3072);
   CHECK(format_of(lora) == "Q4_1");
   CHECK(format_of(AnyLinear(dense)) == "fp32");
   CHECK(format_of(Linear<double>(3, 2)) == "fp64");

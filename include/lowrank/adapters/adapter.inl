@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <numeric>
+#include <span>
 #include <utility>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <functional>
+#include <memory>
 
 #include <lowrank/autograd/kept.hpp>
 #include <lowrank/cuda/machine.hpp>

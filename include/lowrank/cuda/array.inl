@@ -1,5 +1,8 @@
 #pragma once
 
+#include <cstddef>
+#include <utility>
+
 #include <lowrank/cuda/kernels/list.hpp>
 #include <lowrank/error.hpp>
 

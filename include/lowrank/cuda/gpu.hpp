@@ -9,6 +9,7 @@
 /// -DLOWRANK_CUDA_BLAS and cuBLAS linked, products of many tokens may go through it (multiply_slices of cuda/launch.hpp). The rest of the
 /// program includes lowrank/cuda.hpp and needs no nvcc.
 
+#include <cstddef>
 #include <memory>
 #include <string_view>
 #include <type_traits>

@@ -2,6 +2,7 @@
 
 /// Linear layers and the token table on a GPU, for Vars: frozen bases in their own format, with low-rank updates that train.
 
+#include <cstdint>
 #include <span>
 #include <vector>
 

@@ -1,5 +1,9 @@
 #pragma once
 
+#include <cstdint>
+#include <memory>
+#include <utility>
+
 #include <lowrank/cuda/kernels/list.hpp>
 #include <lowrank/cuda/product.hpp>
 #include <lowrank/cuda/weight.hpp>

@@ -2,6 +2,7 @@
 
 /// Cross-entropy on a GPU, for Vars.
 
+#include <cstdint>
 #include <span>
 
 #include <lowrank/autograd/tape.hpp>

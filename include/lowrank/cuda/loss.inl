@@ -1,6 +1,8 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
+#include <utility>
 
 #include <lowrank/cuda/kernels/list.hpp>
 #include <lowrank/cuda/rounded.hpp>

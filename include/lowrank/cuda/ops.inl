@@ -1,5 +1,8 @@
 #pragma once
 
+#include <memory>
+#include <vector>
+
 #include <lowrank/cuda/kernels/list.hpp>
 #include <lowrank/cuda/launch.hpp>
 #include <lowrank/error.hpp>

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 
 #include <lowrank/cuda/kernels/list.hpp>
 #include <lowrank/cuda/launch.hpp>

@@ -1,7 +1,10 @@
 #pragma once
 
 #include <bit>
+#include <cstddef>
 #include <cstring>
+#include <memory>
+#include <type_traits>
 
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/error.hpp>

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstddef>
 #include <cstring>
+#include <limits>
 
 namespace lowrank::inline LOWRANK_ABI::gguf {
 

@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 #include <string_view>
+#include <utility>
 
 #include <lowrank/io/adapter_parts.hpp>
 #include <lowrank/io/gguf_write.hpp>

@@ -1,8 +1,13 @@
 #pragma once
 
 #include <bit>
+#include <cstdint>
 #include <cstring>
 #include <set>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <variant>
 
 namespace lowrank::inline LOWRANK_ABI::gguf {
 

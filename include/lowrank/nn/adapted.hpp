@@ -3,6 +3,7 @@
 /// A linear layer with an update of any method, as one layer.
 
 #include <optional>
+#include <span>
 #include <type_traits>
 #include <utility>
 

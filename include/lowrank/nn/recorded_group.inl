@@ -1,8 +1,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <functional>
 #include <optional>
+#include <type_traits>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -3,7 +3,9 @@
 /// All that a model remembers, by name: what a file must hold so that a run goes on to the same bits.
 
 #include <map>
+#include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 

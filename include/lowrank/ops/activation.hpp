@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <numbers>
+#include <type_traits>
 
 #include <lowrank/core/random.hpp>
 #include <lowrank/ops/view.hpp>

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+
 namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {

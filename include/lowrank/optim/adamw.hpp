@@ -1,5 +1,9 @@
 #pragma once
 
+#include <cmath>
+#include <span>
+#include <vector>
+
 #include <lowrank/optim/optimizer.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

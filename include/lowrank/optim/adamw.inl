@@ -1,5 +1,7 @@
 #pragma once
 
+#include <span>
+
 #include <lowrank/kernels/target/dispatch.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cmath>
+#include <span>
+#include <vector>
 
 #include <lowrank/optim/optimizer.hpp>
 

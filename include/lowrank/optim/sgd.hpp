@@ -1,5 +1,7 @@
 #pragma once
 
+#include <vector>
+
 #include <lowrank/optim/optimizer.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -1,5 +1,9 @@
 #pragma once
 
+#include <algorithm>
+#include <span>
+#include <type_traits>
+
 #include <lowrank/kernels/driver/gemm.hpp>
 #include <lowrank/ops/view.hpp>
 

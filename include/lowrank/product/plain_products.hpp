@@ -2,6 +2,7 @@
 
 /// Products of a group one after the other, for any scalar: double, which checks gradients, and float for few tokens.
 
+#include <utility>
 #include <vector>
 
 #include <lowrank/product/group.hpp>

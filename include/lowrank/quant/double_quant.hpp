@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <numeric>
+#include <string_view>
 #include <utility>
 
 #include <lowrank/kernels/format/blocks.hpp>

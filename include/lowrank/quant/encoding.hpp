@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cmath>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 

@@ -2,6 +2,8 @@
 
 #include <array>
 #include <cmath>
+#include <cstddef>
+#include <string_view>
 
 #include <lowrank/quant/iq4.hpp>
 #include <lowrank/quant/row_blocks.hpp>

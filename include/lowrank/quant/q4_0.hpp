@@ -3,6 +3,8 @@
 #include <array>
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <string_view>
 
 #include <lowrank/quant/row_blocks.hpp>
 

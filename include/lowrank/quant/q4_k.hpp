@@ -1,6 +1,8 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
+#include <string_view>
 #include <lowrank/quant/row_blocks.hpp>
 
 LOWRANK_IEEE_BEGIN

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <vector>
+
 #include <lowrank/update/any_update.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

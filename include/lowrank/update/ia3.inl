@@ -1,6 +1,9 @@
 #pragma once
 
 #include <algorithm>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include <lowrank/update/any_update.hpp>
 

@@ -3,6 +3,7 @@
 /// LoHa: W X + s (W₁ₐ W₁ᵦ ∘ W₂ₐ W₂ᵦ) X, the elementwise product of two low-rank ones, of a rank up to r² (Hyeon-Woo et al. 2021, "FedPara:
 /// Low-rank Hadamard product for communication-efficient federated learning").
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <memory>

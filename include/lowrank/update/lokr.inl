@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <string>
 #include <tuple>
 
 #include <lowrank/update/any_update.hpp>

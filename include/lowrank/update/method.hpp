@@ -3,6 +3,7 @@
 /// What a method of adaptation must have (LoRA, VeRA, OFT, one of yours), and updates whose method is known at run time only.
 
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <string>
+
 #include <lowrank/update/any_update.hpp>
 #include <lowrank/update/miss_bat.hpp>
 

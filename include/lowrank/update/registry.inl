@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
+#include <vector>
 
 #include <lowrank/update/adalora.hpp>
 #include <lowrank/update/any_update.hpp>

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string_view>
 #include <utility>
+#include <variant>
 
 #include <lowrank/core/parallel.hpp>
 

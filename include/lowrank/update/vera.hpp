@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <random>
+#include <utility>
 
 #include <lowrank/core/shape.hpp>
 #include <lowrank/update/entry.hpp>

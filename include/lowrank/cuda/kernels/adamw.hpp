@@ -2,6 +2,8 @@
 
 /// The optimizer over all parameters of a model in three launches, whatever their number: norm of the gradients (two), step (one).
 
+#include <cmath>
+
 #include <lowrank/cuda/kernels/simt.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::cuda {

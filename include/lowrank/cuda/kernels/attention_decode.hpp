@@ -2,6 +2,8 @@
 
 /// Attention of one new token over a long cache: the keys in pieces, for one query a head gives the device too few blocks otherwise.
 
+#include <cmath>
+
 #include <lowrank/cuda/kernels/attention.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::cuda {

@@ -7,6 +7,7 @@
 /// order.
 
 #include <bit>
+#include <cstdint>
 
 #include <lowrank/cuda/kernels/simt.hpp>
 

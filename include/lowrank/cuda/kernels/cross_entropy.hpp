@@ -1,5 +1,8 @@
 #pragma once
 
+#include <cmath>
+#include <cstdint>
+
 #include <lowrank/cuda/kernels/simt.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::cuda {

@@ -2,6 +2,9 @@
 
 /// Work without sums: SwiGLU, RoPE, sums of arrays, rows of an embedding. A thread a number, or a pair; blocks of 256.
 
+#include <cmath>
+#include <cstdint>
+
 #include <lowrank/cuda/kernels/chunks.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::cuda {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cmath>
+
 #include <lowrank/cuda/kernels/simt.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::cuda {

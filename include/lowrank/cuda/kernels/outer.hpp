@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+
 #include <lowrank/cuda/kernels/product.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::cuda {

@@ -2,6 +2,8 @@
 
 /// What the two products, for few tokens and for many, have in common.
 
+#include <cstdint>
+
 #include <lowrank/cuda/kernels/chunks.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::cuda {

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+
 #include <lowrank/cuda/kernels/product.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::cuda {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+
 #include <lowrank/cuda/kernels/product_tiles.hpp>
 #include <lowrank/cuda/kernels/wgmma.hpp>
 

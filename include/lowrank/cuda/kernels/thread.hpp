@@ -2,6 +2,9 @@
 
 /// One thread of a GPU, as kernels see it (cuda/kernels/simt.hpp): each member is an instruction or two. Device code of nvcc only.
 
+#include <cstddef>
+#include <cstdint>
+
 #include <lowrank/cuda/kernels/wgmma.hpp>
 
 #if defined(__CUDACC__)

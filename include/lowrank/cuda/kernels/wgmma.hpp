@@ -19,6 +19,8 @@
 /// The sums [64, N] of a warpgroup: d[i] of a thread is row 16 (warp mod 4) + lane / 4 + 8 (i / 2 mod 2), column 8 (i / 4) + 2 (lane mod 4)
 /// + i mod 2 (PTX ISA, "Matrix Fragments for wgmma.mma_async.m64nNk16").
 
+#include <cstdint>
+
 #include <lowrank/cuda/kernels/simt.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::cuda {

@@ -2,6 +2,11 @@
 
 /// Few tokens, where memory is the bound: each row of weights is read once, in its stored form, and multiplied with all tokens.
 
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <span>
+
 #include <lowrank/core/batch_invariant.hpp>
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/kernels/driver/packing.hpp>

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+
 #include <lowrank/kernels/driver/few_tokens.hpp>
 #include <lowrank/kernels/driver/few_tokens_transposed.hpp>
 #include <lowrank/kernels/driver/loops.hpp>

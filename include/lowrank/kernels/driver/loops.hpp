@@ -10,6 +10,9 @@
 /// Every element is one chain of fused multiply-adds in the order of depth, whatever the blocking: the same bits for any number of
 /// threads, any cache size and any neighbours.
 
+#include <algorithm>
+#include <span>
+
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/kernels/driver/packing.hpp>
 #include <lowrank/kernels/target/dispatch.hpp>

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <utility>
 
 #include <lowrank/kernels/driver/loops.hpp>

@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
 
 #include <lowrank/kernels/target/target.hpp>
 

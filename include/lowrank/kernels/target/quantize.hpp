@@ -2,6 +2,7 @@
 
 /// What a target supplies for quantizing and for writing whole matrices.
 
+#include <cstddef>
 #include <cstdint>
 
 #include <lowrank/kernels/format/encode.hpp>

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <optional>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>

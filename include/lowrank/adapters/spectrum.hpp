@@ -1,5 +1,7 @@
 #pragma once
 
+#include <string>
+
 #include <lowrank/adapters/adapter.hpp>
 #include <lowrank/ops/factors.hpp>
 

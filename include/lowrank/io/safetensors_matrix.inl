@@ -1,5 +1,7 @@
 #pragma once
 
+#include <optional>
+
 #include <lowrank/io/bytes.hpp>
 #include <lowrank/nn/frozen_linear.hpp>
 

@@ -2,6 +2,7 @@
 
 /// LoRA as a layer, with sizes and rank static or known at run time.
 
+#include <string_view>
 #include <utility>
 
 #include <lowrank/nn/adapted.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <concepts>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include <lowrank/kernels/format/blocks.hpp>

@@ -59,18 +59,18 @@ struct Model {
 /// A model that somebody else has made.
 void write_gguf(const std::filesystem::path& file) {
   std::vector<gguf::Tensor> tensors;
-  const auto add = [&](const std::string& name, Index out, Index in, gguf::GgmlType type) {
+  const auto add = [&](const std::string& name, Index out, Index in, GgmlType type) {
     Weight<float> w(out, in);
     fill_normal(w, 0.1, Random(tensors.size()));
-    tensors.push_back(gguf::save_matrix(AnyMatrix(Linear<float>(w)), name, type).tensor);
+    tensors.push_back(gguf::save_matrix(safetensors::matrix(from_weight(name, w)), name, type).tensor);
   };
   for (Index i = 0; i < blocks; ++i) {
-    add("blk." + std::to_string(i) + ".up.weight", inner, width, gguf::GgmlType::q4_1);
-    add("blk." + std::to_string(i) + ".down.weight", width, inner, gguf::GgmlType::q8_0);
+    add("blk." + std::to_string(i) + ".up.weight", inner, width, GgmlType::q4_1);
+    add("blk." + std::to_string(i) + ".down.weight", width, inner, GgmlType::q8_0);
   }
-  add("head.weight", classes, width, gguf::GgmlType::f16);
+  add("head.weight", classes, width, GgmlType::f16);
   const Weight<float> ones = Weight<float>::Ones(1, width);
-  tensors.push_back({"norm.weight", gguf::GgmlType::f32, {width}, make_tensor<float>("", {width}, std::span(ones.data(), width)).bytes});
+  tensors.push_back({"norm.weight", GgmlType::f32, {width}, make_tensor<float>("", {width}, std::span(ones.data(), width)).bytes});
   gguf::write(file, {}, tensors);
 }
 

@@ -94,6 +94,8 @@ Adapter adapter_of(Model& model) {
   detail::visit_low_rank(model, [&](const std::string& path, auto& layer) {
     adapter.layers[path] = detail::update_tensors(path, layer.update());
     paths.push_back(path);
+    if constexpr (requires { layer.update().dropout; })
+      adapter.config.dropout = std::max(adapter.config.dropout, static_cast<double>(layer.update().dropout.probability));
     if constexpr (requires { layer.update().magnitude; }) set_method(adapter.config, "dora");
   });
   check<ValueError>(!paths.empty(), "adapter_of", "the model shows no low-rank layers; its visit_parameters must reach them");

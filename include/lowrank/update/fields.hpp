@@ -46,7 +46,7 @@ struct Field {
 /// The keys of a method, and those by which most methods choose the modules that they train.
 inline std::vector<Field> with_module_choices(std::vector<Field> own) {
   for (const char* key : {"exclude_modules", "layers_pattern", "layers_to_transform", "modules_to_save", "target_modules"})
-    own.push_back({key});
+    own.emplace_back().key = key;
   return own;
 }
 

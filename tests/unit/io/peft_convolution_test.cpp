@@ -128,7 +128,8 @@ TEST_CASE("peft: an adapter is merged into a convolution's weight as files hold 
   UpdateSet set = apply(f.load(), model);
   const StoredTensor stored = numbered("stem.weight", {4, 3, 2, 3}, 2);
   const StoredMatrix<float> weight(stored.shape[0], stored.size() / stored.shape[0], stored.bytes);
-  const StoredMatrix<float> merged = round_to<float>(MergedSource(weight.source(), set.at(0)->plan({})));
+  const MergedSource sum(weight.source(), set.at(0)->plan({}));
+  const StoredMatrix<float> merged = round_to<float>(sum);
   const ConstWeightMap<float> result(merged.buffer().as<float>(), 4, 18);
   CHECK((result - to_weight(stored) - 3 * delta_of_stem(f)).cwiseAbs().maxCoeff() < 1e-5f);
 }

@@ -35,6 +35,15 @@ built_and_run() {
   "$cmake" --build "$work/build"
   cd "$work"
   for program in app linked gpu files own_method own_layer own_operation own_format; do [ ! -x "build/$program" ] || "build/$program"; done
+  [ ! -x build/tune_gguf ] || killed_and_resumed
+}
+# A run that is killed between two files of its state, and goes on, ends in the bits of one that is not.
+killed_and_resumed() {
+  build/tune_gguf weights.gguf whole.safetensors
+  ! build/tune_gguf weights.gguf cut.safetensors 13 || exit 1
+  ! cmp -s whole.safetensors cut.safetensors || exit 1
+  build/tune_gguf weights.gguf cut.safetensors
+  cmp whole.safetensors cut.safetensors
 }
 
 case $way in

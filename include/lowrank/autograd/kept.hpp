@@ -34,6 +34,7 @@ using ArrayOn = typename detail::OnDevice<S, Device>::type;
 
 /// The array in host memory: what a program reads results with, whatever the device. Call it unqualified; each device brings its own.
 inline const Activation<float>& to_host(const Activation<float>& x) { return x; }
+inline Activation<float> to_host(Activation<float>&& x) { return std::move(x); }
 
 namespace detail {
 

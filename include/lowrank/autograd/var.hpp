@@ -36,8 +36,9 @@ class Var {
   explicit Var(Value value) : Var(detail::share(std::move(value))) {}
   explicit Var(std::shared_ptr<Value> value) : value_(std::move(value)) {}
 
-  /// The array [rows, cols]. Throws Error when it was moved away.
-  const Value& value() const { return *shared_value(); }
+  /// The array [rows, cols]; of a temporary Var by value. Throws Error when it was moved away.
+  const Value& value() const& { return *shared_value(); }
+  Value value() && { return take(); }
   /// The array, shared.
   std::shared_ptr<const Value> shared() const { return shared_value(); }
   /// What a recorded operation keeps of its input: the array, unless the value says how it comes back.
@@ -56,8 +57,8 @@ class Var {
   /// True when take() would move.
   bool is_last_owner() const { return value_.use_count() == 1; }
 
-  Index rows() const { return value().rows(); }
-  Index cols() const { return value().cols(); }
+  Index rows() const { return shared_value()->rows(); }
+  Index cols() const { return shared_value()->cols(); }
   /// The number of a [1, 1] value. Throws ShapeError.
   S item() const;
 

@@ -18,9 +18,13 @@ class Handled {
   Handled() : place_(std::make_shared<Handled*>(this)) {}
   Handled(const Handled&) : Handled() {}
   Handled(Handled&& other) noexcept : place_(std::move(other.place_)) { settle(); }
-  Handled& operator=(const Handled&) { return *this; }
+  Handled& operator=(const Handled&) {
+    place();
+    return *this;
+  }
   Handled& operator=(Handled&& other) noexcept {
-    if (this == &other || other.place_.use_count() < 2) return *this;
+    if (this == &other) return *this;
+    if (other.place_.use_count() < 2) return place(), *this;
     leave();
     place_ = std::move(other.place_);
     settle();

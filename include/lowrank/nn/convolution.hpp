@@ -38,7 +38,8 @@ class Conv2d {
     return to_images_forward(layer_(im2col_forward(x, options_)), options_.positions());
   }
   /// The same, recorded.
-  Var<Scalar> operator()(const Var<Scalar>& x) { return to_images(layer_(im2col(x, options_)), options_.positions()); }
+  Var<Scalar> operator()(const Var<Scalar>& x) & { return to_images(layer_(im2col(x, options_)), options_.positions()); }
+  Var<Scalar> operator()(const Var<Scalar>& x) && = delete;  // the recording refers to the layer: give the layer a name first
 
   /// The layer that its columns go through: what is merged, quantized, trained.
   Layer& layer() { return layer_; }

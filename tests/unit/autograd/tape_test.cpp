@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <type_traits>
 
 #include <lowrank/autograd/functions.hpp>
 #include <lowrank/autograd/parameter.hpp>
@@ -253,4 +254,14 @@ TEST_CASE("nothing is recorded on a tape while it is swept") {
   });
   tape.backward(own);
   CHECK(tape.gradient(b) == Activation<float>::Constant(2, 2, 2));
+}
+
+TEST_CASE("the value of a temporary Var is a value, moved where nobody else holds it") {
+  const auto& y = relu(Var(Activation<float>(Activation<float>::Constant(2, 2, 3)))).value();
+  static_assert(std::is_same_v<decltype(Var<float>().value()), Activation<float>>);
+  CHECK(y == Activation<float>::Constant(2, 2, 3));
+  Tape tape;
+  const auto x = tape.variable(Activation<float>::Ones(2, 2));
+  CHECK(Var<float>(x).value() == x.value());
+  CHECK(x.value()(1, 1) == 1);
 }

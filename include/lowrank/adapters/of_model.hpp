@@ -39,14 +39,14 @@ void visit_low_rank(Model& model, const F& f) {
 template <class Update>
 ModuleTensors update_tensors(const std::string& path, Update& update) {
   check<ValueError>(!path.empty(), "adapter_of", "a layer has no path; show it by visit_named(visitor, name, layer)");
-  ModuleTensors module;
-  module.scale = static_cast<double>(update.scale);
+  ModuleTensors result;
+  result.scale = static_cast<double>(update.scale);
   update.visit_parameters([&](auto& p) {
     const auto numbers = Weight<float>(p.value.template cast<float>());
     const std::span<const float> span(numbers.data(), static_cast<std::size_t>(numbers.size()));
-    module.tensors[p.name] = make_tensor<float>(name_in_file(path, p.name), shape_in_files(p), span);
+    result.tensors[p.name] = make_tensor<float>(name_in_file(path, p.name), shape_in_files(p), span);
   });
-  return module;
+  return result;
 }
 
 /// An update's parameters beside the tensors of a module that shall fill them: A and B may have another rank than they have now.

@@ -105,7 +105,7 @@ Row bytes_row(Bench& bench, Updates& update, const Batch& batch) {
   const double kept = allocated() - before;
   double gradients = 0, numbers = 0;
   update.trained().visit_parameters([&](auto& p) {
-    gradients += sizeof(float) * static_cast<double>(p.grad().size());
+    gradients += sizeof(float) * static_cast<double>(p.grad.size());
     numbers += sizeof(float) * static_cast<double>(p.size());
   });
   const auto put = [&](const char* name, double measured, double predicted) {

@@ -90,7 +90,7 @@ void pin_untaped(Results& results, const std::string& name, const Layer& layer, 
   const auto x = drawn_columns<S>(layer.in_features(), tokens, 1), g = drawn_columns<S>(layer.out_features(), tokens, 2);
   results.add(name + "/y", layer(x));
   results.add(name + "/products", layer.product(x));
-  results.add(name + "/products", layer.transposed_product(g));
+  if (layer.compute() != Compute::int8) results.add(name + "/products", layer.transposed_product(g));  // int8 has no gradient
 }
 
 /// A layer on a tape: its output and gradients. Those of an x that needs none are "of_frozen_x".

@@ -7,6 +7,7 @@
 #include <lowrank/nn/any_linear.hpp>
 #include <lowrank/nn/convolution.hpp>
 #include <lowrank/nn/dora_linear.hpp>
+#include <lowrank/nn/dropout.hpp>
 #include <lowrank/nn/embedding.hpp>
 #include <lowrank/nn/forward_together.hpp>
 #include <lowrank/nn/frozen_linear.hpp>

@@ -22,7 +22,8 @@ namespace lowrank::inline LOWRANK_ABI {
 /// | `layer(x)`, x a Var | the same, recorded where a gradient is needed |
 /// | `product(x)`, `transposed_product(g)` | W x and Wᵀ g, no bias |
 /// | `set_trainable(false)` | freezes what it owns |
-/// | `visit_parameters(visitor)` | visitor(Parameter&) for each of its parameters |
+/// | `visit_parameters(visitor)` | visitor(Parameter&) for each of its parameters; before them `visit_layer(visitor, *this)`, so that
+/// set_compute() and summary() find it |
 template <class Candidate>
 concept LinearLayer = requires(Candidate& layer, const Candidate& frozen, const Activation<typename Candidate::Scalar>& x,
                                const Var<typename Candidate::Scalar>& var) {

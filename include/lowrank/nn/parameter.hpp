@@ -73,7 +73,9 @@ void eval(Model& model) {
 /// Lets all linear layers of a model compute in one way.
 template <class Model>
 void set_compute(Model& model, Compute compute) {
-  walk(model, detail::Ignore{}, [&](const std::string&, auto& layer) { layer.set_compute(compute); });
+  walk(model, detail::Ignore{}, [&](const std::string&, auto& layer) {
+    if constexpr (requires { layer.set_compute(compute); }) layer.set_compute(compute);
+  });
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

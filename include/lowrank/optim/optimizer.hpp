@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <iterator>
 #include <span>
 #include <string>
 #include <utility>
@@ -59,6 +60,8 @@ class Optimizer {
 
   /// Throws ValueError for options out of range and for a parameter that is given twice.
   explicit Optimizer(std::vector<ParameterRef<S>> parameters, Options options = {}) { add_group(std::move(parameters), options); }
+  Optimizer(const Optimizer&) = delete;  // a copy would step the parameters of the original: make one from parameters(copy of the model)
+  Optimizer& operator=(const Optimizer&) = delete;
   Optimizer(Optimizer&&) noexcept = default;
   Optimizer& operator=(Optimizer&&) noexcept = default;
 
@@ -122,16 +125,15 @@ void check_betas(const char* rule, double beta1, double beta2);
 template <class Rule, class S>
 void Optimizer<Rule, S>::add_group(std::vector<ParameterRef<S>> parameters, Options options) {
   Rule::check_options(options);
-  const std::size_t before = entries_.size();
+  std::vector<Entry> added;
   for (auto& parameter : parameters) {
     const auto is_given = [&](const Entry& entry) { return entry.parameter.is_same(parameter); };
-    if (std::ranges::any_of(entries_, is_given)) {
-      entries_.erase(entries_.begin() + static_cast<std::ptrdiff_t>(before), entries_.end());
-      fail<ValueError>("optimizer", "the parameter '", parameter.name, "' is given twice; it would be stepped twice");
-    }
+    check<ValueError>(std::ranges::none_of(entries_, is_given) && std::ranges::none_of(added, is_given), "optimizer", "the parameter '",
+                      parameter.name, "' is given twice; it would be stepped twice");
     Memory memory = Rule::template memory<S>(options, parameter.rows, parameter.cols);
-    entries_.push_back({std::move(parameter), groups_.size(), std::move(memory)});
+    added.push_back({std::move(parameter), groups_.size(), std::move(memory)});
   }
+  entries_.insert(entries_.end(), std::move_iterator(added.begin()), std::move_iterator(added.end()));
   groups_.push_back(options);
   rates_.push_back(options.learning_rate);
 }

@@ -67,41 +67,46 @@ class ParameterRef {
     parameter.gradient();
   }
 
-  /// Its numbers by rows, where they are now. Throws Error when the parameter is gone, ShapeError when it has another shape than before.
+  /// Where its numbers and those of its gradient are now, by rows.
+  struct View {
+    std::span<S> value, grad;
+    DeviceSlot* device;  ///< its place for a copy on a GPU
+  };
+  /// The gradient is allocated when there was none. Throws Error when the parameter is gone, ShapeError when it has another shape than
+  /// before.
+  View view() const;
+  /// Parts of it. Throw the same.
   std::span<S> value() const { return view().value; }
-  /// The gradient's, allocated when there was none. Throws the same.
   std::span<S> grad() const { return view().grad; }
-  /// Its place for a copy on a GPU. Throws the same.
   DeviceSlot& device() const { return *view().device; }
   Index size() const { return rows * cols; }
   /// Whether both refer to one parameter.
   bool is_same(const ParameterRef& other) const { return handle_ == other.handle_; }
 
  private:
-  struct View {
-    std::span<S> value, grad;
-    Index rows, cols;
-    DeviceSlot* device;
-  };
   template <int Rows, int Cols>
-  static View view_of(Handled& handled) {
+  static View view_of(Handled& handled, Index& rows, Index& cols) {
     auto& parameter = static_cast<Parameter<S, Rows, Cols>&>(handled);
+    rows = parameter.rows(), cols = parameter.cols();
     const auto size = static_cast<std::size_t>(parameter.size());
-    return {{parameter.value.data(), size}, {parameter.gradient().data(), size}, parameter.rows(), parameter.cols(), &parameter.device};
-  }
-  View view() const {
-    Handled* const handled = handle_.get();
-    check<Error>(handled != nullptr, "parameter", "'", name,
-                 "' is gone: its layer was destroyed or another was moved into its place; make the optimizer anew from parameters(model)");
-    const View view = view_(*handled);
-    check<ShapeError>(view.rows == rows && view.cols == cols, "parameter", "'", name, "' is [", view.rows, ", ", view.cols, "] but was [",
-                      rows, ", ", cols, "] when it was handed to the optimizer; make the optimizer anew from parameters(model)");
-    return view;
+    return {{parameter.value.data(), size}, {parameter.gradient().data(), size}, &parameter.device};
   }
 
   Handle<Handled> handle_;
-  View (*view_)(Handled&);
+  View (*view_)(Handled& handled, Index& rows, Index& cols);
 };
+
+template <class S>
+auto ParameterRef<S>::view() const -> View {
+  Handled* const handled = handle_.get();
+  check<Error>(handled != nullptr, "parameter", "'", name,
+               "' is gone: its layer was destroyed or another was moved into its place; make the optimizer anew from parameters(model)");
+  Index rows_now = 0, cols_now = 0;
+  const View view = view_(*handled, rows_now, cols_now);
+  check<ShapeError>(rows_now == rows && cols_now == cols, "parameter", "'", name, "' is [", rows_now, ", ", cols_now, "] but was [", rows,
+                    ", ", cols, "] when it was handed to the optimizer; make the optimizer anew from parameters(model)");
+  return view;
+}
 
 /// Refers to a parameter and allocates its gradient.
 template <class S, int Rows, int Cols>

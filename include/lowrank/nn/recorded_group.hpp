@@ -30,7 +30,9 @@ struct GroupLayer {
   LayerView<S> view;
   Parameter<S>* bias = nullptr;
   std::vector<BasicUpdateRange<S>> ranges = {};
-  std::vector<Witness> witnesses = {};  ///< of what the backward pass reads of the layer itself
+  /// Gives witnesses of what the backward pass reads of the layer; null where nothing is recorded.
+  void (*watch)(void* layer, std::vector<Witness>& witnesses) = nullptr;
+  void* layer = nullptr;
 };
 
 /// The plans of one pass, and the updates that they are of.
@@ -68,7 +70,8 @@ template <class Layer, class S = typename Layer::Scalar>
 GroupLayer<S> group_layer(Layer& layer, const std::type_identity_t<BasicUpdateRef<S>>& update,
                           std::type_identity_t<std::span<const BasicUpdateRange<S>>> ranges, Index tokens, bool is_recorded) {
   GroupLayer<S> result{layer_view(layer), nullptr, {ranges.begin(), ranges.end()}};
-  if (is_recorded) watch(layer, result.witnesses);
+  if (is_recorded)
+    result.layer = &layer, result.watch = [](void* object, std::vector<Witness>& all) { watch(*static_cast<Layer*>(object), all); };
   if constexpr (HasSource<Layer>)
     if (result.view.weight.rows() > 0 && !layer.bias().empty()) result.bias = &layer.bias();
   if (update) result.ranges.insert(result.ranges.begin(), {0, tokens, update});

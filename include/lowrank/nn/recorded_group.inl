@@ -16,7 +16,7 @@ GroupPlans<S>::GroupPlans(std::span<const GroupLayer<S>> group, const PlanReques
     updates.emplace_back();
     biases.push_back(layer.bias);
     layers.push_back(plan(layer, pass));
-    witnesses.insert(witnesses.end(), layer.witnesses.begin(), layer.witnesses.end());
+    if (layer.watch != nullptr) layer.watch(layer.layer, witnesses);
     trains |= layers.back().trains_bias;
   }
 }

@@ -141,8 +141,8 @@ void Optimizer<Rule, S>::add_group(std::vector<ParameterRef<S>> parameters, Opti
 template <class Rule, class S>
 void Optimizer<Rule, S>::step() {
   for (Entry& entry : entries_) {
-    const ParameterRef<S>& p = entry.parameter;
-    entry.step = {p.value(), p.grad(), p.rows, p.cols, steps_ + 1};
+    const auto view = entry.parameter.view();
+    entry.step = {view.value, view.grad, entry.parameter.rows, entry.parameter.cols, steps_ + 1};
   }
   ++steps_;
   parallel_for(static_cast<Index>(entries_.size()), [&](Index i) {

@@ -71,6 +71,7 @@ struct Watch {
 template <class Watched>
 void watch(Watched& watched, std::vector<Witness>& witnesses) {
   const std::size_t before = witnesses.size();
+  if (before == 0) witnesses.reserve(4);
   watched.visit_parameters(Watch{witnesses});
   if constexpr (requires { Witness(watched.bias()); })
     if (witnesses.size() == before) witnesses.emplace_back(watched.bias());

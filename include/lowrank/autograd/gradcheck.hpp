@@ -19,6 +19,7 @@ struct GradcheckReport {
   std::string where;  ///< "input 1 [3, 0]: backward 0.5, difference 0.25"
 };
 
+/// `GradcheckReport: worst 0.25 at input 1 number 3: backward 0.5, finite difference 0.25`.
 inline std::string describe(const GradcheckReport& report) {
   return concat("GradcheckReport: worst ", report.worst, report.where.empty() ? "" : " at ", report.where);
 }

@@ -19,6 +19,7 @@ std::string bytes_text(std::size_t bytes);
 constexpr std::string_view compute_text(Compute compute) {
   return compute == Compute::fp32 ? "fp32" : compute == Compute::bf16 ? "bf16" : "int8";
 }
+/// The same.
 inline std::string describe(Compute compute) { return std::string(compute_text(compute)); }
 
 /// What can be told in one line. To make it so of a type of yours, give its namespace a `describe`, which returns a std::string.

@@ -159,12 +159,13 @@ template <SmallFloat T>
 constexpr T& operator/=(T& a, float b) {
   return a = T(static_cast<float>(a) / b);
 }
-/// |a| and √a, which Eigen calls without a namespace.
+/// |a|, which Eigen calls without a namespace.
 template <SmallFloat T>
 constexpr T abs(T a) {
   a.bits = static_cast<std::uint16_t>(a.bits & 0x7fffu);
   return a;
 }
+/// √a, which Eigen calls without a namespace.
 template <SmallFloat T>
 T sqrt(T a) {
   return T(std::sqrt(static_cast<float>(a)));

@@ -24,7 +24,7 @@ namespace {
 using lowrank::Index;
 using transformer::Example;
 
-constexpr Index steps = 60, batch = 8, sequence = 128, rank = 16;
+constexpr Index steps = 40, batch = 8, sequence = 128, rank = 16;
 
 struct Texts {
   std::vector<Example> train, validation, test;
@@ -100,8 +100,8 @@ int main() {
   std::printf("LoRA of rank %td, all linear layers, %td steps of %td x %td tokens, test loss of %d seeds; bare base %.4f\n\n", rank, steps,
               batch, sequence, 3, transformer::evaluate(model, nullptr, texts.test).mean_nll);
   std::printf("| optimizer | rate    | test loss       | state      | a step    |\n|---|---|---|---|---|\n");
-  compare<lowrank::AdamW<float>>("AdamW", model, texts, {1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2});
-  compare<lowrank::AdamW8bit<float>>("AdamW8bit", model, texts, {1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2});
-  compare<lowrank::Lion<float>>("Lion", model, texts, {2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3});
-  compare<lowrank::Sgd<float>>("SGD", model, texts, {0.1, 0.3, 1, 3, 10});
+  compare<lowrank::AdamW<float>>("AdamW", model, texts, {4e-3, 8e-3, 1.6e-2, 3.2e-2});
+  compare<lowrank::AdamW8bit<float>>("AdamW8bit", model, texts, {4e-3, 8e-3, 1.6e-2, 3.2e-2});
+  compare<lowrank::Lion<float>>("Lion", model, texts, {5e-4, 1e-3, 2e-3, 4e-3});
+  compare<lowrank::Sgd<float>>("SGD", model, texts, {0.3, 1, 3});
 }

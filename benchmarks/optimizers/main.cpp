@@ -102,6 +102,6 @@ int main() {
   std::printf("| optimizer | rate    | test loss       | state      | a step    |\n|---|---|---|---|---|\n");
   compare<lowrank::AdamW<float>>("AdamW", model, texts, {4e-3, 8e-3, 1.6e-2, 3.2e-2});
   compare<lowrank::AdamW8bit<float>>("AdamW8bit", model, texts, {4e-3, 8e-3, 1.6e-2, 3.2e-2});
-  compare<lowrank::Lion<float>>("Lion", model, texts, {5e-4, 1e-3, 2e-3, 4e-3});
+  compare<lowrank::Lion<float>>("Lion", model, texts, {1e-3, 2e-3, 4e-3, 8e-3});
   compare<lowrank::Sgd<float>>("SGD", model, texts, {0.3, 1, 3});
 }

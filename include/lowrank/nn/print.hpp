@@ -39,11 +39,6 @@ struct LayerSize {
 };
 
 namespace detail {
-template <class T>
-inline constexpr bool is_parameter = false;
-template <class S, int Rows, int Cols>
-inline constexpr bool is_parameter<Parameter<S, Rows, Cols>> = true;
-
 template <class Layer>
 concept HasBase = requires(const Layer& layer) {
   layer.base().in_features();
@@ -54,7 +49,7 @@ concept HasFrozenWeight = requires(const Layer& layer) {
   layer.weight().rows();
   layer.weight_bytes();
 }
-&&!is_parameter<std::remove_cvref_t<decltype(std::declval<const Layer&>().weight())>>;
+&&!IsParameter<std::remove_cvref_t<decltype(std::declval<const Layer&>().weight())>>;
 
 /// Adds up what visit_parameters shows.
 struct SizeVisitor {

@@ -25,6 +25,7 @@ concept LowRankLayer = requires(Layer& layer) {
   layer.update().b.value;
   layer.update().scale;
   layer.update().bias;
+  layer.update().method;
 };
 
 /// Calls f(path, layer) for each such layer.
@@ -96,7 +97,7 @@ Adapter adapter_of(Model& model) {
     paths.push_back(path);
     if constexpr (requires { layer.update().dropout; })
       adapter.config.dropout = std::max(adapter.config.dropout, static_cast<double>(layer.update().dropout.probability));
-    if constexpr (requires { layer.update().magnitude; }) set_method(adapter.config, "dora");
+    set_method(adapter.config, std::remove_cvref_t<decltype(layer.update())>::method);
   });
   check<ValueError>(!paths.empty(), "adapter_of", "the model shows no low-rank layers; its visit_parameters must reach them");
   const ModuleTensors& first = adapter.layers.begin()->second;

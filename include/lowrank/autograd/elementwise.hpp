@@ -78,7 +78,7 @@ Var<S> sigmoid(const Var<S, Device>& x) {
 template <class S, class Device>
 Var<S> max(const Var<S, Device>& left, const Var<S, Device>& right) {
   const auto [x, y] = detail::of_common_shape("max", left, right);
-  const auto larger = [](S a, S b) { return a >= b || std::isnan(a) ? a : b; };
+  const auto larger = [](S a, S b) { return a >= b || is_nan(a) ? a : b; };
   const auto backward = [x = x.kept(), y = y.kept()](auto& flow) {
     const auto share = [](S a, S b) { return a > b ? S(1) : a == b ? S(0.5) : S(0); };
     const auto a = x.get(), b = y.get();

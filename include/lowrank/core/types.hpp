@@ -65,6 +65,15 @@ constexpr bool is_minus_infinity(const T& number) {
   return bit_cast<typename Bits::Word>(number) == Bits::minus_infinity;
 }
 
+/// Whether a value is no number, from its bits.
+template <class T>
+constexpr bool is_nan(const T& number) {
+  using Bits = detail::FloatingBits<T>;
+  using Word = typename Bits::Word;
+  constexpr Word sign = Bits::minus_infinity ^ Bits::exponent;
+  return static_cast<Word>(bit_cast<Word>(number) & static_cast<Word>(~sign)) > Bits::exponent;
+}
+
 /// How a product computes: fp32 is exact to rounding; bf16 rounds weights and activations to bfloat16 and sums in fp32;
 /// int8 rounds activations to 8 bits a block, less where a kernel has no 8-bit form (dense weights, many tokens). int8 is for inference: to
 /// record a gradient through it is a ValueError.

@@ -56,7 +56,7 @@ LargestNumbers<S> largest_forward(const X& input) {
   for (Index t = 0; t < x.cols(); ++t) {
     Index best = 0;
     for (Index i = 1; i < x.rows(); ++i)
-      if (x(i, t) > x(best, t) || std::isnan(x(i, t))) best = i;
+      if (x(i, t) > x(best, t) || is_nan(x(i, t))) best = i;
     largest.values(0, t) = x(best, t);
     largest.rows[static_cast<std::size_t>(t)] = best;
   }

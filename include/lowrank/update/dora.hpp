@@ -61,6 +61,7 @@ Column<S> dora_gain(const M& magnitude, const Column<S>& norms) {
 template <class S = float, int Rank = Dynamic, int In = Dynamic, int Out = Dynamic>
 struct DoraWeights : LoraWeights<S, Rank, In, Out> {
   using Lora = LoraWeights<S, Rank, In, Out>;
+  static constexpr const char* method = "dora";
 
   Parameter<S> magnitude = {};    ///< m [out], the length of each row
   Column<S> weight_squares = {};  ///< ‖W_o‖² of each row of the base; empty: taken when they are needed

@@ -31,6 +31,7 @@ struct LoraOptions {
 template <class S = float, int Rank = Dynamic, int In = Dynamic, int Out = Dynamic>
 struct LoraWeights {
   using Scalar = S;
+  static constexpr const char* method = "lora";  ///< in a configuration, for set_method()
 
   Parameter<S, Rank, In> a;
   Parameter<S, Out, Rank> b;

@@ -161,3 +161,10 @@ TEST_CASE("round_up and ceil_div at multiples and around them") {
   static_assert(round_up(0, 8) == 0 && round_up(1, 8) == 8 && round_up(8, 8) == 8 && round_up(9, 8) == 16);
   static_assert(ceil_div(0, 8) == 0 && ceil_div(1, 8) == 1 && ceil_div(8, 8) == 1 && ceil_div(9, 8) == 2);
 }
+
+TEST_CASE_TEMPLATE("is_nan is so of NaN alone", T, float, double) {
+  using Limits = std::numeric_limits<T>;
+  for (const T x : {Limits::quiet_NaN(), T(-Limits::quiet_NaN())}) CHECK(is_nan(x));
+  for (const T x : {T(0.0f), T(-0.0f), Limits::infinity(), T(-Limits::infinity()), Limits::lowest(), Limits::denorm_min()})
+    CHECK_FALSE(is_nan(x));
+}

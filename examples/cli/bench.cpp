@@ -8,24 +8,11 @@
 #include <lowrank/optim/adamw.hpp>
 
 #include <transformer/generate.hpp>
-#include <transformer/train.hpp>
 
-#include <cli/common.hpp>
+#include <cli/bench.hpp>
 
 namespace cli {
 namespace bench {
-
-constexpr Index decode_prompt = 32;
-
-struct Options {
-  Common common;
-  std::string model, base = "native";
-  std::vector<std::string> adapters;
-  Index batch = 4, sequence = 128, rank = 16, steps = 5;
-  Index prompt = 512, tokens = 128, repetitions = 3;
-  transformer::Recompute recompute = transformer::Recompute::automatic;
-  bool skip_training = false, skip_generation = false, batch_invariant = false;
-};
 
 /// Seconds of equal runs.
 struct Times {
@@ -85,9 +72,8 @@ void measure_generation(Llama& model, LoraSet* lora, const Options& o, Results& 
   }
 }
 
-/// Forward, backward and AdamW on the same random batch; the first step warms up.
 template <class Device>
-void measure_training(Llama& model, LoraSet& lora, const Options& o, Results& results) {
+void train_steps(Llama& model, LoraSet& lora, const Options& o, const std::function<void(const transformer::StepReport&)>& done) {
   std::vector<transformer::Example> examples;
   for (Index i = 0; i < o.batch; ++i)
     examples.push_back({random_ids(model, o.sequence + 1, o.common.seed + static_cast<std::uint64_t>(i)), 1});
@@ -99,8 +85,15 @@ void measure_training(Llama& model, LoraSet& lora, const Options& o, Results& re
                                           .schedule = transformer::Schedule::constant,
                                           .recompute = o.recompute,
                                           .seed = o.common.seed};
-  Progress progress(options.steps, "training: step");
-  transformer::train<Device>(model, &lora, optimizer, parameters, examples, options, [&](const transformer::StepReport& step) {
+  transformer::train<Device>(model, &lora, optimizer, parameters, examples, options, done);
+}
+template void train_steps<lowrank::Cpu>(Llama&, LoraSet&, const Options&, const std::function<void(const transformer::StepReport&)>&);
+
+/// Steps on the same random batch; the first one warms up.
+template <class Device>
+void measure_training(Llama& model, LoraSet& lora, const Options& o, Results& results) {
+  Progress progress(o.steps + 1, "training: step");
+  train_steps<Device>(model, lora, o, [&](const transformer::StepReport& step) {
     if (step.step > 0) results.training.seconds.push_back(step.seconds);
     progress.show(step.step + 1, step.loss, static_cast<double>(step.tokens) / step.seconds);
   });
@@ -203,6 +196,7 @@ void run(Options o) {
   lowrank::check<lowrank::ValueError>(o.common.compute != "int8" || o.skip_training, "bench",
                                       "int8 is for inference; add --skip-training, or use fp32, bf16 or auto");
   lowrank::check<lowrank::ValueError>(!o.batch_invariant || o.common.device == "cpu", "bench", "--batch-invariant is for the CPU");
+  lowrank::check<lowrank::ValueError>(!o.profile || o.common.device == "cpu", "bench", "--profile is for the CPU");
   std::optional<lowrank::BatchInvariant> invariant;
   if (o.batch_invariant) invariant.emplace();
   Session session = open_session(o.model, o.common, transformer::parse_base(o.base), o.skip_training ? "generate" : "train");
@@ -228,6 +222,7 @@ void run(Options o) {
   add_speeds(json, o, results);
   print_table(o, results);
   print_explanation(o, session, adapter.get(), results);
+  if (o.profile) print_profile(session, adapter.get(), o.skip_training ? nullptr : &trained, o, json);
   write_json(o.common.json, json);
 }
 
@@ -254,6 +249,7 @@ void add_options(Command command, Options& o) {
   Option skip_generation = command.add_flag("--skip-generation", o.skip_generation, "training alone: peak memory is its own");
   skip_generation.excludes(skip_training).excludes(adapter);
   command.add_flag("--batch-invariant", o.batch_invariant, "a token's numbers do not depend on its neighbours: what that costs");
+  command.add_flag("--profile", o.profile, "a table of where the threads' time goes: products, decoding, attention, waiting …");
   add_common(command, o.common, Devices::cpu_and_cuda);
 }
 

@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include <lowrank/core/profile.hpp>
 #include <lowrank/core/types.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::detail {
@@ -45,6 +46,7 @@ class Workers {
     piece_ = piece;
     body_ = body;
     count_ = count;
+    phase_ = PhaseScope::current();
     finished_.store(0, std::memory_order_relaxed);
     failed_.store(false, std::memory_order_relaxed);
     limit_.store(threads - 1, std::memory_order_relaxed);
@@ -55,7 +57,7 @@ class Workers {
     inside() = true;
     while (take_piece()) {
     }
-    for (int spins = 0; finished_.load(std::memory_order_acquire) < count; ++spins) spins < 512 ? pause() : std::this_thread::yield();
+    wait_for(count);
     inside() = false;
     if (failed_.load(std::memory_order_relaxed)) std::rethrow_exception(std::exchange(failure_, nullptr));
     return true;
@@ -82,6 +84,7 @@ class Workers {
     const Index i = count_ - static_cast<Index>(state & 0xffffffffu);
     if (!failed_.load(std::memory_order_relaxed)) {
       try {
+        const PhaseScope scope(phase_);
         piece_(body_, i);
       } catch (...) {
         const std::lock_guard guard(failure_lock_);
@@ -91,6 +94,12 @@ class Workers {
     }
     finished_.fetch_add(1, std::memory_order_acq_rel);
     return true;
+  }
+
+  /// Until all pieces are done.
+  void wait_for(Index count) {
+    const PhaseScope scope(Phase::waiting);
+    for (int spins = 0; finished_.load(std::memory_order_acquire) < count; ++spins) spins < 512 ? pause() : std::this_thread::yield();
   }
 
   void start_helpers(int wanted) {
@@ -122,6 +131,7 @@ class Workers {
   Piece piece_ = nullptr;
   const void* body_ = nullptr;
   Index count_ = 0;
+  Phase phase_ = Phase::other;
   int helpers_ = 0;
   alignas(64) std::atomic<std::uint64_t> state_{0};
   alignas(64) std::atomic<Index> finished_{0};

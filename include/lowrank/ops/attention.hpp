@@ -7,6 +7,7 @@
 #include <utility>
 
 #include <lowrank/core/batch_invariant.hpp>
+#include <lowrank/core/profile.hpp>
 #include <lowrank/core/shape.hpp>
 #include <lowrank/product/multiply.hpp>
 
@@ -159,6 +160,7 @@ AttentionForward<S> attention_forward(const Q& query, const ActivationView<S>& k
                                       Compute compute = Compute::fp32) {
   const ActivationView<S> q(query);
   const auto grid = detail::attention_grid<S>("attention_forward", q, k, v, shape, compute);
+  const PhaseScope scope(Phase::attention);
   AttentionForward<S> out{Activation<S>(q.rows(), q.cols()), Activation<S>(shape.heads, q.cols())};
   if constexpr (std::is_same_v<S, float>) {
     if (grid.queries <= 2 && !BatchInvariant::is_on()) {  // too few columns for a product
@@ -250,6 +252,7 @@ AttentionGradients<S> attention_backward(const Q& all_q, const ActivationView<S>
   check<ShapeError>(log_sum_exp.rows() == shape.heads && log_sum_exp.cols() == q.cols(), "attention_backward", "log_sum_exp is [",
                     log_sum_exp.rows(), ", ", log_sum_exp.cols(), "] but there are ", shape.heads, " heads and ", q.cols(),
                     " tokens; pass the array that attention_forward gave");
+  const PhaseScope scope(Phase::attention);
   AttentionGradients<S> gradients{Activation<S>(q.rows(), q.cols()), Activation<S>::Zero(k.rows(), k.cols()),
                                   Activation<S>::Zero(v.rows(), v.cols())};
   parallel_for(shape.batch * shape.kv_heads, [&](Index piece) {

@@ -142,6 +142,7 @@ void multiply_into(Strided<S> y, const W& source, const Activation<S>& x, Comput
 template <class S>
 void cross_entropy_slice(Strided<S>& logits, const Index* counted, std::span<const std::int32_t> targets, S share, bool gradient,
                          Column<S>& losses) {
+  const PhaseScope scope(Phase::loss);
   parallel_for(logits.cols(), [&](Index i) {
     S* column = logits.col(i).data();
     const Index target = targets[static_cast<std::size_t>(counted[i])];

@@ -1,9 +1,12 @@
 #pragma once
 
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include <lowrank/autograd/parameter.hpp>
+#include <lowrank/core/parallel.hpp>
+#include <lowrank/core/profile.hpp>
 #include <lowrank/error.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -11,13 +14,13 @@ namespace lowrank::inline LOWRANK_ABI {
 /// ‖g‖₂ over all gradients together, summed in double in a fixed order.
 template <class S>
 double gradient_norm(const std::vector<ParameterRef<S>>& parameters) {
-  double sum = 0;
-  for (const auto& parameter : parameters) {
-    double part = 0;
-    for (const S g : parameter.grad()) part += static_cast<double>(g) * static_cast<double>(g);
-    sum += part;
-  }
-  return std::sqrt(sum);
+  const PhaseScope scope(Phase::optimizer);
+  std::vector<double> parts(parameters.size(), 0.0);
+  parallel_for(static_cast<Index>(parameters.size()), [&](Index i) {
+    double& part = parts[static_cast<std::size_t>(i)];
+    for (const S g : parameters[static_cast<std::size_t>(i)].grad()) part += static_cast<double>(g) * static_cast<double>(g);
+  });
+  return std::sqrt(std::accumulate(parts.begin(), parts.end(), 0.0));
 }
 
 /// Scales all gradients by max_norm / (‖g‖ + 1e-6) if that is below 1, as torch.nn.utils.clip_grad_norm_; returns ‖g‖ before.
@@ -28,9 +31,10 @@ double clip_gradient_norm(const std::vector<ParameterRef<S>>& parameters, double
   check<ValueError>(is_finite(max_norm) && max_norm > 0, "clip_gradient_norm", "max_norm = ", max_norm, " must be positive");
   const double norm = gradient_norm(parameters), scale = max_norm / (norm + 1e-6);
   if (!is_finite(norm) || scale >= 1) return norm;
-  for (const auto& parameter : parameters) {
-    for (S& g : parameter.grad()) g *= static_cast<S>(scale);
-  }
+  const PhaseScope scope(Phase::optimizer);
+  parallel_for(static_cast<Index>(parameters.size()), [&](Index i) {
+    for (S& g : parameters[static_cast<std::size_t>(i)].grad()) g *= static_cast<S>(scale);
+  });
   return norm;
 }
 

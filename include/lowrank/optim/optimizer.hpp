@@ -13,6 +13,7 @@
 
 #include <lowrank/autograd/parameter.hpp>
 #include <lowrank/core/parallel.hpp>
+#include <lowrank/core/profile.hpp>
 #include <lowrank/core/state_array.hpp>
 #include <lowrank/error.hpp>
 
@@ -145,6 +146,7 @@ void Optimizer<Rule, S>::step() {
     entry.step = {view.value, view.grad, entry.parameter.rows, entry.parameter.cols, steps_ + 1};
   }
   ++steps_;
+  const PhaseScope scope(Phase::optimizer);
   parallel_for(static_cast<Index>(entries_.size()), [&](Index i) {
     Entry& entry = entries_[static_cast<std::size_t>(i)];
     Rule::template update<S>(groups_[entry.group], entry.step, entry.memory);
@@ -153,7 +155,9 @@ void Optimizer<Rule, S>::step() {
 
 template <class Rule, class S>
 void Optimizer<Rule, S>::zero_grad() {
-  for (Entry& entry : entries_) std::ranges::fill(entry.parameter.grad(), S(0));
+  const PhaseScope scope(Phase::optimizer);
+  parallel_for(static_cast<Index>(entries_.size()),
+               [&](Index i) { std::ranges::fill(entries_[static_cast<std::size_t>(i)].parameter.grad(), S(0)); });
 }
 
 template <class Rule, class S>

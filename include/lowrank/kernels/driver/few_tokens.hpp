@@ -9,6 +9,7 @@
 
 #include <lowrank/core/batch_invariant.hpp>
 #include <lowrank/core/parallel.hpp>
+#include <lowrank/core/profile.hpp>
 #include <lowrank/kernels/driver/packing.hpp>
 #include <lowrank/kernels/target/dispatch.hpp>
 #include <lowrank/kernels/target/few.hpp>
@@ -143,6 +144,7 @@ inline bool multiply_few(const Pieces& source, std::span<const Columns> x, Index
   for (const Piece& piece : source)
     if (!detail::is_streamable(piece)) return false;
 
+  const PhaseScope scope(Phase::product);
   const detail::Arranged arranged(target, source, x, tokens, options.compute);
   const auto block = [&](Index row, Index rows) {
     for (const bool is_first : {true, false}) {  // each row has one piece at depth 0, which begins the sum

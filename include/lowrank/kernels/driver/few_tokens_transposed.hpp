@@ -8,6 +8,7 @@
 
 #include <lowrank/core/batch_invariant.hpp>
 #include <lowrank/core/parallel.hpp>
+#include <lowrank/core/profile.hpp>
 #include <lowrank/kernels/driver/few_tokens.hpp>
 
 LOWRANK_IEEE_BEGIN
@@ -58,6 +59,7 @@ inline bool multiply_few_transposed(const Pieces& source, std::span<const Column
   if (tokens > detail::few_transposed_tokens || source.depth() == 0 || options.batch_invariant || BatchInvariant::is_on()) return false;
   for (const Piece& piece : source)
     if (!detail::reads_stored_rows(target, piece)) return false;
+  const PhaseScope scope(Phase::product);
   const Columns numbers = detail::stack(x, source.depth(), tokens);
   const auto strip = [&](Index begin, Index end) {
     for (Index t = 0; t < tokens && !options.accumulate; ++t) std::fill(y + t * ldy + begin, y + t * ldy + end, 0.0f);

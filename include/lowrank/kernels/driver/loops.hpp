@@ -14,6 +14,7 @@
 #include <span>
 
 #include <lowrank/core/parallel.hpp>
+#include <lowrank/core/profile.hpp>
 #include <lowrank/kernels/driver/packing.hpp>
 #include <lowrank/kernels/target/dispatch.hpp>
 
@@ -93,8 +94,12 @@ struct Product {
     do {
       const Index length = std::min(blocking.depth, depth_end - depth), words = ceil_div(length, kernels.unit);
       const bool is_last = depth + length == pieces.depth(), accumulate = depth > 0 || options.accumulate;
-      for (Index r = 0; r < rows; r += target.rows())
-        packer.pack(row + r, std::min(target.rows(), rows - r), depth, length, packed + r / target.rows() * panel_words);
+      {
+        const PhaseScope scope(Phase::decoding);
+        for (Index r = 0; r < rows; r += target.rows())
+          packer.pack(row + r, std::min(target.rows(), rows - r), depth, length, packed + r / target.rows() * panel_words);
+      }
+      const PhaseScope scope(Phase::product);
       for (Index t = token; t < token + count; t += target.columns) {
         const Word* b = packed_tokens + t / target.columns * token_words + (depth - depth_begin) / kernels.unit * target.columns;
         const Index columns = std::min(target.columns, token + count - t);
@@ -114,6 +119,7 @@ struct Product {
 /// Packs tokens [begin, begin + count) of the stacked parts into panels of `token_words` words.
 inline void pack_panels(const Target& target, const PanelKernels& kernels, std::span<const Columns> x, Index begin, Index count,
                         Word* panels, Index token_words, bool parallel) {
+  const PhaseScope scope(Phase::packing);
   const Index panel_count = ceil_div(count, target.columns), grain = std::max<Index>(1, 32 / target.columns);
   const auto pack = [&](Index piece) {
     for (Index p = piece * grain; p < std::min(panel_count, (piece + 1) * grain); ++p)

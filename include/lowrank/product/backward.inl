@@ -18,7 +18,7 @@ template <class S>
 void add_outer(Weight<S>& sum, Index rows, Index cols, const ActivationView<S>& left, const ActivationView<S>& right, S scale,
                Compute compute) {
   if (sum.size() == 0) sum.setZero(rows, cols);
-  accumulate_outer(sum, Activation<S>(left), right, scale, compute);
+  accumulate_outer(sum, left, right, scale, compute);
 }
 
 /// dM = U Hᵀ of a plan, and Mᵀ U.

@@ -66,12 +66,16 @@ inline void transpose_bytes(const std::byte* from, Index stride, Index count, __
 struct Scales {
   alignas(64) float scale[16], offset[16];
 
-  /// A half-precision number of each of 16 rows; missing rows repeat the first. Reads 4 bytes at each: codes follow a block's numbers.
+  /// 4 bytes of each of 16 rows; missing rows repeat the first. Loads and insertions take a third of a gather's time.
+  static __m512i words(const std::byte* from, Index row_bytes, Index count) {
+    alignas(64) std::uint32_t word[16];
+    LOWRANK_UNROLL
+    for (Index i = 0; i < 16; ++i) __builtin_memcpy(word + i, from + (i < count ? i : 0) * row_bytes, 4);
+    return _mm512_load_si512(word);
+  }
+  /// A half-precision number of each of 16 rows. Reads 4 bytes at each: codes follow a block's numbers.
   static __m512 halves(const std::byte* from, Index row_bytes, Index count) {
-    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i row = _mm512_maskz_mov_epi32(first_lanes(count), lane);
-    const __m512i words = _mm512_i32gather_epi32(_mm512_mullo_epi32(row, _mm512_set1_epi32(static_cast<int>(row_bytes))), from, 1);
-    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words));
+    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words(from, row_bytes, count)));
   }
   /// Of the group that holds column col in rows row … row + count - 1; missing rows repeat the first.
   void load(const BlockSource& s, Index row, Index count, Index col) {

@@ -3,20 +3,42 @@
 using namespace avx512::simd;
 using avx512::columns, avx512::lanes, avx512::tile_columns, avx512::vectors;
 
+/// 8 rows of 8 words to 8 words of 8 rows, two a register: rows[i] holds rows 2 i and 2 i + 1, out[j] words 2 j and 2 j + 1.
+[[gnu::always_inline]] inline void transpose_words(const __m512i (&rows)[4], __m512i (&out)[4]) {
+  const __m512i low = _mm512_setr_epi32(0, 8, 16, 24, 1, 9, 17, 25, 2, 10, 18, 26, 3, 11, 19, 27);
+  const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(4));
+  const __m512i front = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), back = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+  LOWRANK_UNROLL
+  for (int half = 0; half < 2; ++half) {  // words 0 … 3, then 4 … 7: four rows together, then all eight
+    const __m512i order = half == 0 ? low : high;
+    const __m512i a = _mm512_permutex2var_epi32(rows[0], order, rows[1]), b = _mm512_permutex2var_epi32(rows[2], order, rows[3]);
+    out[2 * half] = _mm512_permutex2var_epi64(a, front, b);
+    out[2 * half + 1] = _mm512_permutex2var_epi64(a, back, b);
+  }
+}
+
 /// Lanes of 8: words of 8 rows, transposed as words.
 inline void pack_8_rows(const float* from, Index stride, Index count, Index depth, float scale, Word* panel, Index step) {
   const __m512 factor = _mm512_set1_ps(scale);
+  const float* row[8];
+  for (Index i = 0; i < 8; ++i) row[i] = from + (i < count ? i : 0) * stride;  // a missing lane repeats lane 0
   for (Index k = 0; k < depth; k += 16) {
-    const Index length = depth - k < 16 ? depth - k : 16;
-    __m256i rows[8];
+    const Index length = depth - k < 16 ? depth - k : 16, words = (length + 1) / 2;
+    const __mmask16 mask = first_lanes(length);
+    __m512i rows[4], out[4];
     LOWRANK_UNROLL
-    for (Index i = 0; i < 8; ++i) {
-      const float* row = from + (i < count ? i : 0) * stride + k;  // a missing lane repeats lane 0
-      const __m512 numbers = _mm512_maskz_loadu_ps(first_lanes(length), row);
-      rows[i] = (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(numbers, factor));
+    for (int i = 0; i < 4; ++i) {
+      const __m512 a = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, row[2 * i] + k), factor);
+      const __m512 b = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, row[2 * i + 1] + k), factor);
+      rows[i] = (__m512i)_mm512_cvtne2ps_pbh(b, a);
     }
-    avx2::transpose(rows);
-    avx2::store_words(rows, (length + 1) / 2, 8, panel + k / 2 * step, step);
+    transpose_words(rows, out);
+    LOWRANK_UNROLL
+    for (Index j = 0; j < 8; ++j) {
+      if (j >= words) break;
+      const __m256i word = j % 2 == 0 ? _mm512_castsi512_si256(out[j / 2]) : _mm512_extracti64x4_epi64(out[j / 2], 1);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel + (k / 2 + j) * step), word);
+    }
   }
 }
 
@@ -33,11 +55,28 @@ inline __m512i interleaved(__m512 even, __m512 odd) {
   return _mm512_permutexvar_epi16(order, halves);
 }
 
+/// The first 8 lanes of two rows of the depth, side by side.
+inline __m512 two_rows(__mmask8 mask, const float* first, const float* second) {
+  const __m512 low = _mm512_castps256_ps512(_mm256_maskz_loadu_ps(mask, first));
+  return _mm512_castpd_ps(_mm512_insertf64x4(_mm512_castps_pd(low), _mm256_castps_pd(_mm256_maskz_loadu_ps(mask, second)), 1));
+}
+
 template <Index Lanes>
 void pack_columns(const float* from, Index stride, Index count, Index depth, float scale, Word* panel, Index step) {
   const __m512 factor = _mm512_set1_ps(scale);
   const __mmask16 mask = first_lanes(count < Lanes ? count : Lanes), stored = first_lanes(Lanes);
-  for (Index k = 0; k < depth; k += 2) {
+  Index k = 0;
+  if constexpr (Lanes == 8) {  // two words a register
+    for (const __mmask8 half = static_cast<__mmask8>(mask); k + 4 <= depth; k += 4) {
+      const float* row = from + k * stride;
+      const __m512 even = _mm512_mul_ps(two_rows(half, row, row + 2 * stride), factor);
+      const __m512 odd = _mm512_mul_ps(two_rows(half, row + stride, row + 3 * stride), factor);
+      const __m512i words = interleaved(even, odd);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel + k / 2 * step), _mm512_castsi512_si256(words));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel + (k / 2 + 1) * step), _mm512_extracti64x4_epi64(words, 1));
+    }
+  }
+  for (; k < depth; k += 2) {
     const __m512 even = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, from + k * stride), factor);
     const __m512 odd = k + 1 < depth ? _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, from + (k + 1) * stride), factor) : _mm512_setzero_ps();
     _mm512_mask_storeu_epi32(panel + k / 2 * step, stored, interleaved(even, odd));
@@ -64,29 +103,81 @@ inline void pack_blocks(const BlockSource& s, Index row, Index count, Index col,
   }
 }
 
+/// 16 signed bytes as numbers.
+[[gnu::always_inline]] inline __m512 signed_16(const std::byte* at) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))));
+}
+
+/// 16 codes of a row, one a double word, of which the lowest bits count; `shift` brings each to the lowest.
+template <CodeOrder Order>
+[[gnu::always_inline]] inline __m512i codes_16(const std::byte* bytes) {
+  const auto* at = reinterpret_cast<const __m128i*>(bytes);
+  if constexpr (Order != CodeOrder::nibble_pairs) return _mm512_cvtepu8_epi32(_mm_loadu_si128(at));
+  const __m128i pairs = _mm_loadl_epi64(at);
+  return _mm512_cvtepu8_epi32(_mm_unpacklo_epi8(pairs, pairs));
+}
+
+/// Scale and offset of the group of one column in each row of a run, times a factor, in the two lowest lanes.
+class RowScales {
+ public:
+  RowScales(const BlockSource& s, Index row, Index col, float factor)
+      : source_(s), row_(row), col_(col), groups_(s.pitch / s.group), row_bytes_(s.row_bytes()), factor_(_mm_set1_ps(factor)) {
+    const bool has_halves = s.read_scales == HalfScales::read && (s.offset_at < 0 || s.offset_at == s.scale_at + 2);
+    if (has_halves) halves_ = s.data + row * row_bytes_ + col / s.block * s.block_bytes + s.scale_at;
+    mask_ = _mm_setr_epi32(-1, s.offset_at < 0 ? 0 : -1, 0, 0);
+  }
+  /// Of row i of the run; rows are asked for in order.
+  [[gnu::always_inline]] __m128 operator()(Index i) {
+    if (halves_ != nullptr) {  // codes follow a block's numbers, so that 4 bytes can be read
+      const __m128 both = _mm_cvtph_ps(_mm_loadu_si32(halves_ + i * row_bytes_));
+      return _mm_mul_ps(_mm_and_ps(both, _mm_castsi128_ps(mask_)), factor_);
+    }
+    float scale, offset;
+    const Index group = (row_ + i) * groups_ + col_ / source_.group;
+    if (source_.read_scales == ArrayScales::read) return _mm_mul_ss(_mm_set_ss(ArrayScales::float_at(source_.scales, group)), factor_);
+    source_.read_scales(source_, group, 1, &scale, &offset);
+    return _mm_mul_ps(_mm_setr_ps(scale, offset, 0, 0), factor_);
+  }
+
+  void prefetch(Index i) const { _mm_prefetch(reinterpret_cast<const char*>(halves_ + i * row_bytes_), _MM_HINT_T0); }
+ private:
+  const BlockSource& source_;
+  Index row_, col_, groups_, row_bytes_;
+  __m128 factor_;
+  __m128i mask_;
+  const std::byte* halves_ = nullptr;
+};
+
+/// number · scale + offset.
+[[gnu::always_inline]] inline __m512 scaled(__m512 number, __m128 pair) {
+  return _mm512_fmadd_ps(number, _mm512_broadcastss_ps(pair), _mm512_broadcastss_ps(_mm_movehdup_ps(pair)));
+}
+
+/// Words of 16 elements each of two rows: for nibbles one look-up in both rows' tables, which are scaled and rounded.
+template <CodeOrder Order>
+[[gnu::always_inline]] inline __m512i words_of_rows(const std::byte* first, const std::byte* second, __m128 first_pair, __m128 second_pair,
+                                                    __m512 table, __m512i shift) {
+  if constexpr (Order == CodeOrder::bytes) return interleaved(scaled(signed_16(first), first_pair), scaled(signed_16(second), second_pair));
+  const __m512i tables = (__m512i)_mm512_cvtne2ps_pbh(scaled(table, second_pair), scaled(table, first_pair));
+  const __m512i codes = _mm512_or_si512(codes_16<Order>(first), _mm512_slli_epi32(codes_16<Order>(second), 16));
+  const __m512i nibbles = _mm512_and_si512(_mm512_srlv_epi32(codes, shift), _mm512_set1_epi16(15));
+  return _mm512_permutexvar_epi16(_mm512_or_si512(nibbles, _mm512_set1_epi32(16 << 16)), tables);
+}
+
 template <CodeOrder Order>
 void pack_transposed_codes(const BlockSource& s, Index row, Index count, Index col, float scale, Word* panel, Index step) {
-  const __m512 table = _mm512_loadu_ps(s.table.data()), factor = _mm512_set1_ps(scale);
+  const __m512 table = _mm512_loadu_ps(s.table.data());
   const Index row_bytes = s.row_bytes();
-  avx512::Scales scales;
-  for (Index k = 0; k < count; k += 16, panel += 8 * step) {
-    const Index rows = count - k < 16 ? count - k : 16;
-    scales.load(s, row + k, rows, col);
-    _mm512_store_ps(scales.scale, _mm512_mul_ps(_mm512_load_ps(scales.scale), factor));
-    _mm512_store_ps(scales.offset, _mm512_mul_ps(_mm512_load_ps(scales.offset), factor));
-    CodePlace place(s, (row + k) * s.pitch + col);
-    for (Index q = 0; q < rows; q += 2) {
-      __m512 pair[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
-      LOWRANK_UNROLL
-      for (Index i = 0; i < 2; ++i) {
-        if (q + i >= rows) break;
-        pair[i] = _mm512_fmadd_ps(avx512::unscaled_16(Order, place, table), _mm512_set1_ps(scales.scale[q + i]),
-                                  _mm512_set1_ps(scales.offset[q + i]));
-        place.bytes += row_bytes;
-      }
-      _mm512_storeu_si512(panel + q / 2 * step, interleaved(pair[0], pair[1]));
-    }
+  const CodePlace place(s, row * s.pitch + col);
+  const bool is_pairs = Order == CodeOrder::nibble_pairs;  // even lanes by 4, odd ones by 0
+  const __m512i shift = is_pairs ? _mm512_set1_epi64(4) : _mm512_set1_epi32(static_cast<int>(place.shift));
+  RowScales scales(s, row, col, scale);
+  const std::byte* at = place.bytes;
+  Index k = 0;
+  for (; k + 2 <= count; k += 2, at += 2 * row_bytes, panel += step) {
+    _mm512_storeu_si512(panel, words_of_rows<Order>(at, at + row_bytes, scales(k), scales(k + 1), table, shift));
   }
+  if (k < count) _mm512_storeu_si512(panel, words_of_rows<Order>(at, at, scales(k), _mm_setzero_ps(), table, shift));
 }
 
 /// The same for a transposed matrix: its rows [row, row + depth) run along the depth, its columns [col, col + 16) along the lanes.

@@ -8,18 +8,16 @@ import argparse
 import json
 import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import tempfile
 
+from peers.tables import (Record, Unavailable, layer_tokens, llama, llama_adapted, lowrank_auto, lowrank_bf16, lowrank_invariant, native,
+                          nf4, peft, peft_checkpointing, peft_dense, tables)
+
 here = pathlib.Path(__file__).resolve().parent
 root = here.parent
-parts = ("training", "memory", "generation", "linear", "quantize")
-
-
-class Unavailable(Exception):
-    """A measurement that cannot be made here; its text stands in the table."""
+parts = ("training", "memory", "long", "generation", "linear", "quantize", "kernels")
 
 
 def parse_arguments():
@@ -38,6 +36,9 @@ def parse_arguments():
     parser.add_argument("--rank", type=int, default=16, help="default: %(default)s")
     parser.add_argument("--training", default="4x128", help="batch x sequence of the step; default: %(default)s")
     parser.add_argument("--memory", default="8x256", help="batch x sequence of the larger step; default: %(default)s")
+    parser.add_argument("--long", default="8x512,1x4096",
+                        help="two steps of equally many tokens, short sequences and long ones; default: %(default)s")
+    parser.add_argument("--contexts", default="32,2000,4000", help="tokens that decoding begins after; default: %(default)s")
     parser.add_argument("--recompute", default="auto", choices=("auto", "on", "off"),
                         help="whether the project computes blocks again in the backward pass; default: %(default)s")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all, %(default)s")
@@ -113,6 +114,15 @@ class Project:
             found = json.loads(pathlib.Path(file.name).read_text())["benchmarks"]
         return {b["name"].removesuffix("/manual_time"): b["median_seconds"] for b in found}
 
+    def counters(self, program, pattern):
+        """A Google Benchmark program's counters, and seconds, by the names of its benchmarks."""
+        with tempfile.NamedTemporaryFile(suffix=".json") as file:
+            run([self.options.benchmarks / program, f"--benchmark_filter={pattern}", f"--benchmark_out={file.name}",
+                 "--benchmark_out_format=json"], self.options.threads, "not built")
+            found = json.loads(pathlib.Path(file.name).read_text())["benchmarks"]
+        units = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
+        return {b["name"]: b | {"seconds": b["real_time"] * units[b["time_unit"]]} for b in found}
+
     def adapter(self, kind):
         """An adapter of the rank on all linear layers, after one step of training: a PEFT folder, or the same as GGUF."""
         path = self.options.work / f"{self.options.model.stem}-rank{self.options.rank}{'.gguf' if kind == 'gguf' else ''}"
@@ -126,79 +136,59 @@ class Project:
         return path
 
 
-class Record:
-    """Numbers of each system, one a round; or why there are none."""
-
-    def __init__(self):
-        self.rounds, self.missing = {}, {}
-
-    def measure(self, system, call):
-        if system in self.missing:
-            return
-        print(f"  {system} …", end="", file=sys.stderr, flush=True)
-        try:
-            result = call()
-        except (Unavailable, LookupError, ValueError) as error:  # the latter two: a result that cannot be read
-            reason = error if isinstance(error, Unavailable) else f"failed ({error!r})"
-            self.missing[system] = str(reason)
-            print(f" {reason}", file=sys.stderr, flush=True)
-            return
-        self.rounds.setdefault(system, []).append(result)
-        shown = {k: round(v, 4) for k, v in result.items() if isinstance(v, float)}
-        print(f" {shown}", file=sys.stderr, flush=True)
-
-    def median(self, system, field):
-        """None where the system has no such number."""
-        values = [r[field] for r in self.rounds.get(system, []) if r.get(field) is not None]
-        return statistics.median(values) if values else None
-
-    def text(self, system, field, pattern, factor=1.0):
-        value = self.median(system, field)
-        return self.missing.get(system, "–") if value is None else pattern.format(value * factor)
-
-    def first(self, system, field):
-        return self.rounds[system][0].get(field) if system in self.rounds else None
-
-    def ratio(self, over, under):
-        """Of two (system, field), or – where one is missing."""
-        a, b = self.median(*over), self.median(*under)
-        return f"{a / b:.2f}" if a and b else "–"
-
-
 # ---- What is compared --------------------------------------------------------------------------------------------------------------
-
-peft, peft_checkpointing = "PEFT + bitsandbytes NF4, bf16", "the same with gradient checkpointing"
-native, nf4 = "lowrank, the GGUF file as it is", "lowrank, NF4"
-llama, llama_adapted = "llama.cpp", "llama.cpp, with adapter"
-lowrank_auto, lowrank_bf16 = "lowrank", "lowrank, bf16"
-
 
 def measure_training(record, options, peers, project, suffix, sizes, steps):
     batch, sequence = sizes.split("x")
     arguments = ["--batch", batch, "--sequence", sequence, "--rank", options.rank, "--steps", steps, "--skip-generation",
                  "--recompute", options.recompute]
-    for system, mode in ((peft, []), (peft_checkpointing, ["checkpointing"])):
+    for system, mode in ((peft_dense, ["dense"]), (peft, []), (peft_checkpointing, ["checkpointing"])):
         record.measure(system + suffix, lambda: peers("training_step.py", peers.folder(), batch, sequence, options.rank, steps,
                                                       options.threads, *mode))
     record.measure(native + suffix, lambda: project.bench(*arguments))
     record.measure(nf4 + suffix, lambda: project.bench(*arguments, "--base", "nf4"))
 
 
+def measure_long(record, options, project):
+    """A step of short and one of long sequences, with what attention took of each."""
+    for sizes in options.long.split(","):
+        batch, sequence = sizes.split("x")
+
+        def step():
+            found = project.bench("--batch", batch, "--sequence", sequence, "--rank", options.rank, "--steps", 1, "--skip-generation",
+                                  "--recompute", "on", "--profile")
+            attention = found["profile"]["step"]["attention"] / found["threads"]
+            return {"seconds": found["step_seconds_median"], "attention": attention, "rest": found["step_seconds_median"] - attention}
+
+        record.measure(f"lowrank, {sizes}", step)
+
+
+def by_context(found, suffix=""):
+    """Tokens/s of decoding after each context, as fields."""
+    field = "tokens_per_second" + suffix
+    return {f"decode {row['context']}{suffix}": row[field] for row in found["decode_by_context"] if row.get(field) is not None}
+
+
 def measure_generation(record, options, peers, project):
     repetitions = options.repetitions
-    record.measure(llama, lambda: peers("generation.py", options.model, repetitions, options.threads))
-    record.measure(llama_adapted,
-                   lambda: peers("generation.py", options.model, repetitions, options.threads, project.adapter("gguf")))
-    for name, compute in ((lowrank_auto, "auto"), (lowrank_bf16, "bf16")):
-        record.measure(name, lambda: project.bench("--skip-training", "--compute", compute, "--repetitions", repetitions, "--adapter",
-                                                   project.adapter("peft")))
+    record.measure(llama, lambda: peers("generation.py", options.model, repetitions, options.threads, options.contexts))
+    record.measure(llama_adapted, lambda: peers("generation.py", options.model, repetitions, options.threads, options.contexts,
+                                                project.adapter("gguf")))
+    for name, arguments in ((lowrank_auto, []), (lowrank_bf16, ["--compute", "bf16"]), (lowrank_invariant, ["--batch-invariant"])):
+
+        def generation():
+            found = project.bench("--skip-training", *arguments, "--repetitions", repetitions, "--context", options.contexts, "--adapter",
+                                  project.adapter("peft"))
+            return found | by_context(found) | by_context(found, "_without_adapter")
+
+        record.measure(name, generation)
 
 
 def layer_benchmarks(options, project):
     """The project's layer under the names that peers/linear.py uses."""
     prefix = "lora_linear/nf4_dq/bf16"
     found = {}
-    for which, tokens in (("forward", "(1|8|64|512)"), ("forward_backward", "512")):
+    for which, tokens in (("forward", f"({'|'.join(map(str, layer_tokens))})"), ("forward_backward", "512")):
         for name, seconds in project.benchmark("benchmark_layers_lora_linear",
                                                f"{prefix}/{which}/tokens:{tokens}/rank:(0|{options.rank})/").items():
             count, rank = (part.split(":")[1] for part in name.split("/")[-2:])
@@ -211,11 +201,24 @@ def quantize_benchmarks(project):
     return {name.split("/")[0]: seconds for name, seconds in found.items()}
 
 
+def kernel_benchmarks(project):
+    """Shares of what the processor can do, and the widths whose rows are no whole blocks."""
+    with_counters = project.counters("benchmark_kernels_micro_kernel", "micro_kernel/")
+    found = {name.removesuffix("/manual_time"): counters["of_registers"] for name, counters in with_counters.items()}
+    ragged = project.counters("benchmark_kernels_products", "product/nf4/(bf16|int8)/1000x(2976|3000|3008|3072)/tokens:1/")
+    for name, counters in ragged.items():
+        _, _, how, shape, _ = name.split("/")[:5]
+        found[f"{how} {shape.split('x')[1]}"] = counters["seconds"]
+    return found
+
+
 def measure_round(record, options, peers, project):
     if not options.skip_training:
         measure_training(record, options, peers, project, "", options.training, options.steps)
     if not options.skip_memory:
         measure_training(record, options, peers, project, " (memory)", options.memory, 1)
+    if not options.skip_long:
+        measure_long(record, options, project)
     if not options.skip_generation:
         measure_generation(record, options, peers, project)
     if not (options.skip_linear and options.skip_quantize):
@@ -224,90 +227,8 @@ def measure_round(record, options, peers, project):
         record.measure("layer", lambda: layer_benchmarks(options, project))
     if not options.skip_quantize:
         record.measure("quantize", lambda: quantize_benchmarks(project))
-
-
-# ---- Tables ------------------------------------------------------------------------------------------------------------------------
-
-
-def table(head, rows):
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-
-    def line(cells):
-        padded = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths))]
-        return "| " + " | ".join(padded) + " |"
-
-    rule = "|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
-    return "\n".join([line(head), rule, *map(line, rows)])
-
-
-def training_table(record, suffix, with_time):
-    rows = []
-    for system in (peft, peft_checkpointing, native, nf4):
-        name, compute = system + suffix, record.first(system + suffix, "compute")
-        step, peak = (name, "step_seconds_median"), (name, "peak_rss_bytes")
-        cells = [system + (f", {compute}" if compute else "")]
-        if with_time:
-            cells += [record.text(*step, "{:.3f}"), record.ratio((peft + suffix, step[1]), step)]
-        rows.append([*cells, record.text(*peak, "{:.0f}", 2**-20), record.ratio((peft + suffix, peak[1]), peak)])
-    head = ["", *(["step, s", "speed"] if with_time else []), "peak memory, MiB", "peer's memory / this"]
-    return table(head, rows)
-
-
-def generation_table(record):
-    prompt, decode = "prompt_tokens_per_second", "decode_tokens_per_second"
-    bare = "_without_adapter"
-    rows = []
-    for label, system, suffix, peer in ((llama, llama, "", llama), (lowrank_auto, lowrank_auto, bare, llama),
-                                        (lowrank_bf16, lowrank_bf16, bare, llama), (llama_adapted, llama_adapted, "", llama_adapted),
-                                        (lowrank_auto + ", with adapter", lowrank_auto, "", llama_adapted),
-                                        (lowrank_bf16 + ", with adapter", lowrank_bf16, "", llama_adapted)):
-        without = {llama_adapted: (llama, decode)}.get(system, (system, decode + bare))
-        price = record.ratio(without, (system, decode)) if "with adapter" in label else "1.00"
-        rows.append([label, record.text(system, prompt + suffix, "{:.0f}"), record.ratio((system, prompt + suffix), (peer, prompt)),
-                     record.text(system, decode + suffix, "{:.1f}"), record.ratio((system, decode + suffix), (peer, decode)), price])
-    return table(["", "prompt, tokens/s", "speed", "decode, tokens/s", "speed", "decode time / without adapter"], rows)
-
-
-def pair_table(record, fields, project_system):
-    rows = [[label, record.text("bitsandbytes", field, "{:.2f}", 1e3), record.text(project_system, field, "{:.2f}", 1e3),
-             record.ratio(("bitsandbytes", field), (project_system, field))] for label, field in fields]
-    return table(["ms", "bitsandbytes", "lowrank", "speed"], rows)
-
-
-def processor():
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return "unknown processor"
-
-
-def tables(record, options):
-    versions = sorted({v for rounds in record.rounds.values() for r in rounds for v in r.get("version", "").split(", ") if v})
-    targets = sorted({r["target"] for rounds in record.rounds.values() for r in rounds if "target" in r})
-    where = f"{options.threads} threads of {processor()}" + (f" ({', '.join(targets)})" if targets else "")
-    yield (f"{options.model.name}, {where}; medians over "
-           f"{options.rounds} round{'s' if options.rounds > 1 else ''}, peer and project in turn. Speed is relative to the peer, "
-           f"larger is faster. Peers: {', '.join(versions) or 'none'}.")
-    if not options.skip_training:
-        yield f"### Training step, {options.training} tokens, rank {options.rank} on all linear layers\n"
-        yield training_table(record, "", True)
-    if not options.skip_memory:
-        yield f"### Memory of a training step, {options.memory} tokens\n"
-        yield training_table(record, " (memory)", False)
-    if not options.skip_generation:
-        yield f"### Prompt of 512 tokens and decoding, with and without a rank-{options.rank} adapter\n"
-        yield generation_table(record)
-    if not options.skip_linear:
-        forward = [(f"forward, T = {t}", f"forward {t}") for t in (1, 8, 64, 512)]
-        adapted = [(f"forward with rank {options.rank}, T = {t}", f"adapted forward {t}") for t in (1, 8, 64, 512)]
-        backward = [("forward and backward, T = 512", "forward_backward 512"),
-                    (f"forward and backward with rank {options.rank}, T = 512", "adapted forward_backward 512")]
-        yield "### Linear layer 4096 x 4096, NF4 double quantized, bf16, T tokens\n"
-        yield pair_table(record, forward + adapted + backward, "layer")
-    if not options.skip_quantize:
-        yield "### NF4 double quantized, 4096 x 4096\n"
-        yield pair_table(record, [("quantize", "quantize"), ("dequantize", "dequantize")], "quantize")
+    if not options.skip_kernels:
+        record.measure("kernels", lambda: kernel_benchmarks(project))
 
 
 def main():

@@ -1,4 +1,5 @@
-"""One linear layer [4096, 4096] of bitsandbytes: NF4, double quantized, bf16; bare and with a low-rank update; quantizing and dequantizing.
+"""One linear layer [4096, 4096] of bitsandbytes (NF4, double quantized, bf16) and torch's dense one in bf16, bare and with a low-rank
+update; and quantizing and dequantizing.
 
 usage: linear.py RANK THREADS
 """
@@ -21,8 +22,12 @@ a = (torch.randn(rank, size, dtype=dtype) * 0.01).requires_grad_()
 b = torch.zeros(size, rank, dtype=dtype).requires_grad_()
 
 
-def adapted(x):
-    return layer(x) + (x @ a.T) @ b.T * 2
+dense = torch.nn.Linear(size, size, bias=False, dtype=dtype)
+dense.weight.requires_grad_(False)
+
+
+def with_update(function):
+    return lambda x: function(x) + (x @ a.T) @ b.T * 2
 
 
 def training(function, tokens):
@@ -46,11 +51,15 @@ def quantize():
 quantized = quantize()
 result = {"quantize": measure.median_seconds(quantize),
           "dequantize": measure.median_seconds(lambda: functional.dequantize_4bit(*quantized))}
-for tokens in (1, 8, 64, 512):
+layers = {"": layer, "dense ": dense}
+for tokens in (1, 8, 64, 512, 2048):
     inputs = torch.randn(tokens, size, dtype=dtype)
     with torch.no_grad():
-        result[f"forward {tokens}"] = measure.median_seconds(lambda: layer(inputs))
-        result[f"adapted forward {tokens}"] = measure.median_seconds(lambda: adapted(inputs))
-result["forward_backward 512"] = training(layer, 512)
-result["adapted forward_backward 512"] = training(adapted, 512)
+        for name, function in layers.items():
+            adapted = with_update(function)
+            result[f"{name}forward {tokens}"] = measure.median_seconds(lambda: function(inputs))
+            result[f"{name}adapted forward {tokens}"] = measure.median_seconds(lambda: adapted(inputs))
+for name, function in layers.items():
+    result[f"{name}forward_backward 512"] = training(function, 512)
+    result[f"{name}adapted forward_backward 512"] = training(with_update(function), 512)
 measure.report(result | {"version": f"bitsandbytes {bitsandbytes.__version__}, PyTorch {torch.__version__}"})

@@ -1,20 +1,25 @@
-"""One training step of a causal language model with PEFT and bitsandbytes: NF4, double quantized, bf16; LoRA on all linear layers.
+"""One training step of a causal language model with PEFT in bf16, LoRA on all linear layers, over a base in bitsandbytes' NF4 (double
+quantized) or dense.
 
-usage: training_step.py FOLDER BATCH SEQUENCE RANK STEPS THREADS [checkpointing]
+usage: training_step.py FOLDER BATCH SEQUENCE RANK STEPS THREADS [checkpointing | dense]
 """
 import sys
 import warnings
 
 import measure
 
-torch, transformers, peft, bitsandbytes = measure.require("torch", "transformers", "peft", "bitsandbytes")
+torch, transformers, peft = measure.require("torch", "transformers", "peft")
 warnings.filterwarnings("ignore")
 folder = sys.argv[1]
 batch, sequence, rank, steps, threads = map(int, sys.argv[2:7])
 torch.set_num_threads(threads)
 
-quantization = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-                                               bnb_4bit_compute_dtype=torch.bfloat16)
+is_dense, quantization, version = "dense" in sys.argv, None, f"PEFT {peft.__version__}, PyTorch {torch.__version__}"
+if not is_dense:
+    (bitsandbytes,) = measure.require("bitsandbytes")
+    quantization = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                                                   bnb_4bit_compute_dtype=torch.bfloat16)
+    version += f", bitsandbytes {bitsandbytes.__version__}"
 model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, device_map="cpu", quantization_config=quantization)
 if "checkpointing" in sys.argv:
     model = peft.prepare_model_for_kbit_training(model)  # gradient checkpointing, and what is not quantized in fp32
@@ -35,4 +40,4 @@ step()
 measure.report({"step_seconds_median": measure.median([measure.seconds_of(step) for _ in range(steps)]),
                 "peak_rss_bytes": measure.peak_bytes(),
                 "trainable_parameters": sum(p.numel() for p in trainable),
-                "version": f"PEFT {peft.__version__}, bitsandbytes {bitsandbytes.__version__}, PyTorch {torch.__version__}"})
+                "version": version})

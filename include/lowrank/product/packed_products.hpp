@@ -19,7 +19,7 @@ class PackedProducts {
 
  private:
   const LayerGroup<float>& group_;
-  Index unit_, behind_;  // of depth in a word; where H begins
+  Index grain_, behind_;  // parts begin at its multiples; where H begins
   kernels::Packed packed_;
 };
 
@@ -35,7 +35,7 @@ class PackedGradients {
   struct Places {
     std::vector<Index> g, u;
     Index depth = 0;
-    Places(const LayerGroup<float>& group, Index unit);
+    Places(const LayerGroup<float>& group, Index grain);
   };
   const LayerGroup<float>& group_;
   Places places_;

@@ -26,9 +26,9 @@ void with_factor(const FactorView<float>& f, Compute compute, const Add& add) {
 
 LOWRANK_INLINE PackedProducts::PackedProducts(const LayerGroup<float>& group, const ActivationView<float>& x)
     : group_(group),
-      unit_(kernels::packed_unit(group.compute)),
-      behind_(round_up(group.in, unit_)),
-      packed_(behind_ + group.rank_b + unit_ * static_cast<Index>(group.joint.size()), group.tokens, group.compute) {
+      grain_(kernels::packed_grain(group.compute)),
+      behind_(round_up(group.in, grain_)),
+      packed_(behind_ + group.rank_b + grain_ * static_cast<Index>(group.joint.size()), group.tokens, group.compute) {
   packed_.put(0, detail::columns_of(x));
 }
 
@@ -48,14 +48,14 @@ LOWRANK_INLINE void PackedProducts::times_w_and_b(const Activation<float>& h, st
     for (const auto& update : group_.joint_of(i)) {
       packed_.put(at, detail::rows_of(h, update.row_b, update.plan->b.cols));
       depth = at + update.plan->b.cols;
-      at = round_up(depth, unit_);
+      at = round_up(depth, grain_);
     }
     kernels::Pieces map(layer.out, depth);
     map.add(layer.weight, 0, 0);
     at = behind_;
     for (const auto& update : group_.joint_of(i)) {
       map.add(update.plan->b.source(), 0, at, update.plan->scale);
-      at = round_up(at + update.plan->b.cols, unit_);
+      at = round_up(at + update.plan->b.cols, grain_);
     }
     y[i].resize(layer.out, group_.tokens);
     packed_.multiply(map, 0, y[i].data(), y[i].outerStride());  // [out, in + r'] · [in + r', T]
@@ -64,19 +64,19 @@ LOWRANK_INLINE void PackedProducts::times_w_and_b(const Activation<float>& h, st
 
 // ---- Many tokens, backward -----------------------------------------------------------------------------------------------------------
 
-LOWRANK_INLINE PackedGradients::Places::Places(const LayerGroup<float>& group, Index unit) {
+LOWRANK_INLINE PackedGradients::Places::Places(const LayerGroup<float>& group, Index grain) {
   for (std::size_t i = 0; i < group.layers.size(); ++i) {
     g.push_back(depth);
-    if (group.is_joint(i)) depth = round_up(depth + group.layers[i].out, unit);
+    if (group.is_joint(i)) depth = round_up(depth + group.layers[i].out, grain);
     for (const auto& update : group.joint_of(i)) {
       u.push_back(depth);
-      depth = round_up(depth + update.plan->a.rows, unit);
+      depth = round_up(depth + update.plan->a.rows, grain);
     }
   }
 }
 
 LOWRANK_INLINE PackedGradients::PackedGradients(const LayerGroup<float>& group)
-    : group_(group), places_(group, kernels::packed_unit(group.compute)), packed_(places_.depth, group.tokens, group.compute) {}
+    : group_(group), places_(group, kernels::packed_grain(group.compute)), packed_(places_.depth, group.tokens, group.compute) {}
 
 LOWRANK_INLINE Activation<float> PackedGradients::times_b_transposed(const std::vector<Activation<float>>& g) {
   Activation<float> u(group_.rank_b, group_.tokens);

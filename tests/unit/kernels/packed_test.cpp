@@ -20,7 +20,7 @@ void check_sum(Index rows, Index depth, Index rank, Index tokens) {
       CAPTURE(rows);
       CAPTURE(depth);
       CAPTURE(tokens);
-      const Index behind = round_up(depth, kernels::packed_unit(compute));
+      const Index behind = round_up(depth, kernels::packed_grain(compute));
       kernels::Packed packed(behind + rank, tokens, compute);
       packed.put(0, {x.data(), depth, depth});
       packed.put(behind, {h.data(), rank, rank});

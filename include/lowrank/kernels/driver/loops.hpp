@@ -24,6 +24,7 @@ namespace detail {
 
 struct PackedTokens {};
 struct PackedRows {};
+struct PartialSums {};
 
 /// How one product is cut.
 struct Blocking {
@@ -34,24 +35,24 @@ struct Blocking {
   bool parallel;
 
   /// `slice` tokens are packed at once; 0: as many as fit the third-level cache.
-  Blocking(const Target& target, const PanelKernels& kernels, Index row_count, Index depth_count, Index token_count, Index slice = 0) {
+  Blocking(const PanelKernels& kernels, Index row_count, Index depth_count, Index token_count, Index slice = 0) {
     const Index threads = thread_count();
     const Index work = row_count * depth_count * (token_count + 2);
     parallel = threads > 1 && work > (Index{1} << 18);
     const Index word = static_cast<Index>(sizeof(Word));
     // A panel of tokens fills half of L1; the panels of a task's rows fill 3/8 of L2.
-    depth = std::max<Index>(cache_sizes().l1 / 2 / (target.columns * word), 64) * kernels.unit;
+    depth = std::max<Index>(cache_sizes().l1 / 2 / (kernels.columns * word), 64) * kernels.unit;
     depth = round_up(std::max<Index>(1, ceil_div(depth_count, std::max<Index>(1, ceil_div(depth_count, depth)))), 64);
-    const Index fitting = cache_sizes().l2 * 3 / 8 / (depth / kernels.unit * word) / target.rows();
-    const Index panels = ceil_div(row_count, target.rows()), wanted = parallel ? 4 * threads : 1;
-    rows = std::clamp<Index>(std::min(fitting, panels / wanted), 1, 8) * target.rows();
+    const Index fitting = cache_sizes().l2 * 3 / 8 / (depth / kernels.unit * word) / kernels.rows();
+    const Index panels = ceil_div(row_count, kernels.rows()), wanted = parallel ? 4 * threads : 1;
+    rows = std::clamp<Index>(std::min(fitting, panels / wanted), 1, 8) * kernels.rows();
     const Index fitting_tokens = std::clamp<Index>((Index{16} << 20) / (depth_count * word / kernels.unit + 1), 64, 1024);
-    token_slice = round_up(slice > 0 ? slice : fitting_tokens, target.columns);
-    tokens = std::min(token_slice, round_up(token_count, target.columns));
+    token_slice = round_up(slice > 0 ? slice : fitting_tokens, kernels.columns);
+    tokens = std::min(token_slice, round_up(token_count, kernels.columns));
     const Index tasks = ceil_div(row_count, rows);
     if (parallel && tasks < 2 * threads) {  // few rows: cut the tokens too, down to 32 a task
       const Index parts = ceil_div(2 * threads, tasks);
-      tokens = std::min(tokens, std::max<Index>(round_up(ceil_div(tokens, parts), target.columns), 32));
+      tokens = std::min(tokens, std::max<Index>(round_up(ceil_div(tokens, parts), kernels.columns), 32));
     }
   }
 
@@ -88,45 +89,80 @@ struct Product {
   /// Rows [row, row + rows) times tokens [token, token + count).
   void block(Index row, Index rows, Index token, Index count) const {
     const LeftPacker packer{target, kernels, pieces};
-    const Index panel_words = ceil_div(blocking.depth, kernels.unit) * target.rows();
-    Word* packed = Scratch<PackedRows>::get<Word>(ceil_div(rows, target.rows()) * panel_words);
+    const Index height = kernels.rows(), panels = ceil_div(rows, height), panel_words = blocking.depth / kernels.unit * height;
+    Word* packed = Scratch<PackedRows>::get<Word>(panels * panel_words);
+    float* sums = nullptr;
+    if (kernels.sums_apart && depth_end - depth_begin > blocking.depth)
+      sums = Scratch<PartialSums>::get<float>(panels * ceil_div(count, kernels.columns) * height * kernels.columns);
     Index depth = depth_begin;
     do {
-      const Index length = std::min(blocking.depth, depth_end - depth), words = ceil_div(length, kernels.unit);
-      const bool is_last = depth + length == pieces.depth(), accumulate = depth > 0 || options.accumulate;
+      const Index length = std::min(blocking.depth, depth_end - depth);
       {
         const PhaseScope scope(Phase::decoding);
-        for (Index r = 0; r < rows; r += target.rows())
-          packer.pack(row + r, std::min(target.rows(), rows - r), depth, length, packed + r / target.rows() * panel_words);
+        for (Index p = 0; p < panels; ++p)
+          packer.pack(row + p * height, std::min(height, rows - p * height), depth, length, packed + p * panel_words);
       }
       const PhaseScope scope(Phase::product);
-      for (Index t = token; t < token + count; t += target.columns) {
-        const Word* b = packed_tokens + t / target.columns * token_words + (depth - depth_begin) / kernels.unit * target.columns;
-        const Index columns = std::min(target.columns, token + count - t);
-        for (Index r = 0; r < rows; r += target.rows()) {
-          const Index height = std::min(target.rows(), rows - r);
-          float* c = y + t * ldy + row + r;
-          kernels.multiply(words, ceil_div(height, target.lanes), height, columns, packed + r / target.rows() * panel_words, b, c, ldy,
-                           accumulate);
-          if (is_last && (options.row_scale != nullptr || options.bias != nullptr)) finish(options, row + r, height, columns, c, ldy);
-        }
-      }
+      multiply(row, rows, token, count, depth, length, packed, panel_words, sums);
       depth += length;
     } while (depth < depth_end);
   }
+
+ private:
+  /// One block of depth [depth, depth + length): panels of tokens times panels of rows, each of `panel_words` words.
+  void multiply(Index row, Index rows, Index token, Index count, Index depth, Index length, const Word* packed, Index panel_words,
+                float* sums) const {
+    const Index height = kernels.rows(), words = round_up(length, kernels.grain) / kernels.unit;
+    const bool is_first = depth == depth_begin, is_last = depth + length == depth_end;
+    const bool accumulate = depth > 0 || options.accumulate, finishes = options.row_scale != nullptr || options.bias != nullptr;
+    const Entered entered(kernels);
+    for (Index t = token; t < token + count; t += kernels.columns) {
+      const Word* b = packed_tokens + t / kernels.columns * token_words + (depth - depth_begin) / kernels.unit * kernels.columns;
+      const Index columns = std::min(kernels.columns, token + count - t);
+      for (Index r = 0; r < rows; r += height) {
+        const Index width = std::min(height, rows - r);
+        const Window y_window{y + t * ldy + row + r, ldy};
+        Window waiting = y_window;
+        if (sums != nullptr) waiting = {sums, height}, sums += height * kernels.columns;
+        const Window from = is_first ? Window{accumulate ? y_window.data : nullptr, ldy} : waiting, to = is_last ? y_window : waiting;
+        kernels.multiply(words, ceil_div(width, kernels.lanes), width, columns, packed + r / height * panel_words, b, from.data,
+                         from.stride, to.data, to.stride);
+        if (depth + length == pieces.depth() && finishes) finish(options, row + r, width, columns, to.data, to.stride);
+      }
+    }
+  }
+
+  /// A part of a matrix with columns `stride` apart.
+  struct Window {
+    float* data;
+    Index stride;
+  };
+
+  /// While a thread multiplies.
+  struct Entered {
+    const PanelKernels& kernels;
+    explicit Entered(const PanelKernels& k) : kernels(k) {
+      if (kernels.enter != nullptr) kernels.enter();
+    }
+    ~Entered() {
+      if (kernels.leave != nullptr) kernels.leave();
+    }
+    Entered(const Entered&) = delete;
+    Entered& operator=(const Entered&) = delete;
+  };
 };
 
 /// Packs tokens [begin, begin + count) of the stacked parts into panels of `token_words` words.
-inline void pack_panels(const Target& target, const PanelKernels& kernels, std::span<const Columns> x, Index begin, Index count,
-                        Word* panels, Index token_words, bool parallel) {
+inline void pack_panels(const PanelKernels& kernels, std::span<const Columns> x, Index begin, Index count, Word* panels, Index token_words,
+                        bool parallel) {
   const PhaseScope scope(Phase::packing);
-  const Index panel_count = ceil_div(count, target.columns), grain = std::max<Index>(1, 32 / target.columns);
+  const Index panel_count = ceil_div(count, kernels.columns), share = std::max<Index>(1, 32 / kernels.columns);
   const auto pack = [&](Index piece) {
-    for (Index p = piece * grain; p < std::min(panel_count, (piece + 1) * grain); ++p)
-      pack_tokens(target, kernels, x, begin + p * target.columns, std::min(target.columns, count - p * target.columns),
+    for (Index p = piece * share; p < std::min(panel_count, (piece + 1) * share); ++p)
+      pack_tokens(kernels, x, begin + p * kernels.columns, std::min(kernels.columns, count - p * kernels.columns),
                   panels + p * token_words);
   };
-  const Index pieces = ceil_div(panel_count, grain);
+  const Index pieces = ceil_div(panel_count, share);
   if (parallel) return parallel_for(pieces, pack);
   for (Index i = 0; i < pieces; ++i) pack(i);
 }

@@ -8,12 +8,12 @@
 
 namespace lowrank::inline LOWRANK_ABI::kernels {
 
-/// Rows of depth that a word holds: parts of packed activations begin at multiples of it.
-Index packed_unit(Compute compute);
+/// Parts of packed activations begin at multiples of so much depth.
+Index packed_grain(Compute compute);
 
 /// Activations in the panels of the current target: packed once, multiplied with several factors.
 ///
-/// Parts lie below each other, each from a multiple of packed_unit() on; a row that is left out between two counts as zero. [X ; H] with
+/// Parts lie below each other, each from a multiple of packed_grain() on; a row that is left out between two counts as zero. [X ; H] with
 /// H = A X is packed in two steps, and X once.
 class Packed {
  public:

@@ -27,15 +27,16 @@ struct LeftPacker {
   const PanelKernels& kernels;
   const Pieces& pieces;
 
-  /// Rows [row, row + rows), depth [depth, depth + length) of the product; depth is a multiple of the unit, rows at most a panel's.
+  /// Rows [row, row + rows), depth [depth, depth + length) of the product; depth is a multiple of the grain, rows at most a panel's. The
+  /// panel is zero from there to a whole grain.
   void pack(Index row, Index rows, Index depth, Index length, Word* panel) const {
-    const Index step = ceil_div(rows, target.lanes) * target.lanes;
+    const Index step = ceil_div(rows, kernels.lanes) * kernels.lanes;
     for (Index k = depth; k < depth + length;) {
       const Piece* piece = whole_rows_at(row, rows, k);
       Index count = 0;
       if (piece != nullptr) {
         const Index end = piece->depth + piece->length;
-        count = end >= depth + length ? depth + length - k : (end - k) / kernels.unit * kernels.unit;
+        count = end >= depth + length ? depth + length - k : (end - k) / kernels.grain * kernels.grain;
       }
       Word* out = panel + (k - depth) / kernels.unit * step;
       if (count > 0) {
@@ -46,6 +47,8 @@ struct LeftPacker {
       }
       k += count;
     }
+    const Index words = ceil_div(length, kernels.unit), padded = round_up(length, kernels.grain) / kernels.unit;
+    std::fill(panel + words * step, panel + padded * step, 0u);
   }
 
  private:
@@ -55,15 +58,15 @@ struct LeftPacker {
     return nullptr;
   }
 
-  /// Depth to stitch at k: up to the end of the nearest piece, a whole number of units, at most a tile.
+  /// Depth to stitch at k: up to the end of the nearest piece, a whole number of grains, at most a tile.
   Index stitched_length(Index row, Index rows, Index k) const {
     Index end = k + tile_depth;
     for (const Piece& p : pieces)
       if (p.row < row + rows && row < p.row + p.rows && p.depth <= k && k < p.depth + p.length) end = std::min(end, p.depth + p.length);
-    return round_up(std::max<Index>(end - k, 1), kernels.unit);
+    return round_up(std::max<Index>(end - k, 1), kernels.grain);
   }
 
-  /// Rows or units that several pieces share: put together as floats, then packed.
+  /// Rows or grains that several pieces share: put together as floats, then packed.
   void stitch(Index row, Index rows, Index k, Index length, Word* out, Index step) const {
     float tile[max_panel_rows * tile_depth];
     std::fill_n(tile, rows * tile_depth, 0.0f);
@@ -90,7 +93,7 @@ struct LeftPacker {
 
   template <class Body>
   void for_lanes(Index rows, const Body& body) const {
-    for (Index v = 0; v < rows; v += target.lanes) body(v, std::min(target.lanes, rows - v));
+    for (Index v = 0; v < rows; v += kernels.lanes) body(v, std::min(kernels.lanes, rows - v));
   }
 
   /// Rows [i, i + rows), depth [k, k + length) of one piece.
@@ -127,7 +130,7 @@ struct LeftPacker {
   /// A transposed piece: its stored rows run along the lanes, so a decoded tile needs no transposing.
   void pack_transposed(const Piece& p, Index i, Index rows, Index k, Index length, Word* out, Index step) const {
     if (p.weight.kind() == WeightView::Kind::blocks && kernels.pack_blocks_transposed != nullptr &&
-        p.weight.blocks().rows_hold_whole_groups() && i % target.lanes == 0 && p.weight.blocks().group % target.lanes == 0) {
+        p.weight.blocks().rows_hold_whole_groups() && i % kernels.lanes == 0 && p.weight.blocks().group % kernels.lanes == 0) {
       return for_lanes(rows, [&](Index v, Index lanes) {
         kernels.pack_blocks_transposed(p.weight.blocks(), k, lanes, i + v, length, p.scale, out + v, step);
       });
@@ -144,16 +147,15 @@ struct LeftPacker {
 };
 
 /// One panel of tokens [token, token + count) over the whole depth; parts are stacked along the depth and begin
-/// at whole words.
-inline void pack_tokens(const Target& target, const PanelKernels& kernels, std::span<const Columns> parts, Index token, Index count,
-                        Word* panel) {
+/// at whole grains.
+inline void pack_tokens(const PanelKernels& kernels, std::span<const Columns> parts, Index token, Index count, Word* panel) {
   Index depth = 0;
   for (const Columns& part : parts) {
-    Word* out = panel + depth / kernels.unit * target.columns;
+    Word* out = panel + depth / kernels.unit * kernels.columns;
     if (part.transposed)
-      kernels.pack_token_columns(part.data + token, part.stride, count, part.depth, 1.0f, out, target.columns);
+      kernels.pack_token_columns(part.data + token, part.stride, count, part.depth, 1.0f, out, kernels.columns);
     else
-      kernels.pack_token_rows(part.data + token * part.stride, part.stride, count, part.depth, 1.0f, out, target.columns);
+      kernels.pack_token_rows(part.data + token * part.stride, part.stride, count, part.depth, 1.0f, out, kernels.columns);
     depth += part.depth;
   }
 }
@@ -162,7 +164,7 @@ namespace detail {
 
 struct StackedTokens {};
 
-/// The parts of an activation copied into one array: a word of two bfloat16 cannot be shared by two parts.
+/// The parts of an activation copied into one array: a grain of the depth cannot be shared by two parts.
 inline Columns stack(std::span<const Columns> x, Index depth, Index tokens) {
   float* stacked = Scratch<StackedTokens>::get<float>(depth * tokens);
   Index begin = 0;

@@ -50,7 +50,11 @@ inline bool is_available() {
 
 template <bool Rounded>
 constexpr PanelKernels panel_kernels() {
-  return {.unit = 1,
+  return {.lanes = lanes,
+          .vectors = vectors,
+          .columns = columns,
+          .unit = 1,
+          .grain = 1,
           .pack_rows = pack_rows<lanes, Rounded>,
           .pack_columns = pack_columns<lanes, Rounded>,
           .pack_token_rows = pack_rows<columns, Rounded>,
@@ -60,9 +64,6 @@ constexpr PanelKernels panel_kernels() {
 
 inline constexpr Target target = {.name = "avx2",
                                   .is_available = is_available,
-                                  .lanes = lanes,
-                                  .vectors = vectors,
-                                  .columns = columns,
                                   .fp32 = panel_kernels<false>(),
                                   .bf16 = panel_kernels<true>(),
                                   .decode_blocks = decode_blocks,

@@ -40,7 +40,11 @@ constexpr Target make_target() {
   Target all = avx512::target;
   all.name = "avx512bf16";
   all.is_available = is_available;
-  all.bf16 = {.unit = 2,
+  all.bf16 = {.lanes = lanes,
+              .vectors = vectors,
+              .columns = columns,
+              .unit = 2,
+              .grain = 2,
               .pack_rows = pack_rows,
               .pack_columns = pack_columns<lanes>,
               .pack_token_rows = pack_8_rows,

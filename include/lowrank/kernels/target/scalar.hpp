@@ -78,12 +78,11 @@ void pack_columns(const float* from, Index stride, Index count, Index depth, flo
 
 inline constexpr Index lanes = 4, vectors = 2, columns = 4;
 
-inline void multiply(Index words, Index vector_count, Index rows, Index column_count, const Word* a, const Word* b, float* c, Index ldc,
-                     bool accumulate) {
+inline void multiply(Index words, Index vector_count, Index rows, Index column_count, const Word* a, const Word* b, const float* from,
+                     Index from_stride, float* c, Index ldc) {
   const Index step = vector_count * lanes;
   float sum[columns][lanes * vectors] = {};
-  if (accumulate)
-    for (Index j = 0; j < column_count; ++j) std::copy_n(c + j * ldc, rows, sum[j]);
+  for (Index j = 0; j < column_count && from != nullptr; ++j) std::copy_n(from + j * from_stride, rows, sum[j]);
   for (Index k = 0; k < words; ++k)
     for (Index j = 0; j < columns; ++j)
       for (Index i = 0; i < step; ++i) sum[j][i] += bit_cast<float>(a[k * step + i]) * bit_cast<float>(b[k * columns + j]);
@@ -102,7 +101,11 @@ void widen(const void* from, Index length, float* out) {
 
 template <bool Rounded>
 constexpr PanelKernels panel_kernels() {
-  return {.unit = 1,
+  return {.lanes = lanes,
+          .vectors = vectors,
+          .columns = columns,
+          .unit = 1,
+          .grain = 1,
           .pack_rows = pack_rows<lanes, Rounded>,
           .pack_columns = pack_columns<lanes, Rounded>,
           .pack_token_rows = pack_rows<columns, Rounded>,
@@ -114,9 +117,6 @@ inline bool is_available() { return true; }
 
 inline constexpr Target target = {.name = "scalar",
                                   .is_available = is_available,
-                                  .lanes = lanes,
-                                  .vectors = vectors,
-                                  .columns = columns,
                                   .fp32 = panel_kernels<false>(),
                                   .bf16 = panel_kernels<true>(),
                                   .decode_blocks = decode_blocks,

@@ -4,7 +4,8 @@
 ///
 /// Panels. The driver cuts the left factor into panels of `rows()` rows and the activation into panels of `columns` tokens, both stored
 /// depth first: word k of lane i lies at panel[k * step + i]. A word has 32 bits: one float, or for native bf16 the two neighbours 2 k (low
-/// half) and 2 k + 1 (high half) of the depth, zero past its end. A micro-kernel then reads both panels front to back:
+/// half) and 2 k + 1 (high half) of the depth, zero past its end. Only a target with tiles lays its activations otherwise (amx.hpp). A
+/// micro-kernel then reads both panels front to back:
 ///
 ///            columns                    a: left panel  [words][vectors * lanes]
 ///          ┌─────────┐                  b: right panel [words][columns]
@@ -25,17 +26,22 @@ using Word = std::uint32_t;
 /// Kernels for one panel format.
 struct PanelKernels {
   /// Packs numbers: element (i, k), i < count, k < depth, is scale * from[i * stride + k] (rows) or scale * from[k * stride + i] (columns).
-  /// Lanes from count on hold anything.
+  /// Lanes from count on hold anything. Activations end in zeros up to a whole grain of depth; what fills a left panel pads it.
   using Pack = void (*)(const float* from, Index stride, Index count, Index depth, float scale, Word* panel, Index step);
   /// Packs scale times rows [row, row + count), columns [col, col + depth) of blocks straight from their codes, transposing bytes instead
   /// of floats. col and depth are multiples of 32, count at most `lanes`, and rows hold whole groups.
   using PackBlocks = void (*)(const BlockSource& from, Index row, Index count, Index col, Index depth, float scale, Word* panel,
                               Index step);
-  /// c[j * ldc + i] (+)= sum over words; only i < rows, j < columns are touched. a has `vectors` vectors a word.
-  using Multiply = void (*)(Index words, Index vectors, Index rows, Index columns, const Word* a, const Word* b, float* c, Index ldc,
-                            bool accumulate);
+  /// c[j * ldc + i] = from[j * from_stride + i] + sum over words; only i < rows, j < columns are touched. a has `vectors` vectors a word.
+  /// from may be c; null is zero.
+  using Multiply = void (*)(Index words, Index vectors, Index rows, Index columns, const Word* a, const Word* b, const float* from,
+                            Index from_stride, float* c, Index ldc);
 
+  Index lanes;                               ///< floats in a vector
+  Index vectors;                             ///< vectors in the rows of a full panel
+  Index columns;                             ///< tokens in a panel
   Index unit;                                ///< depth in a word: 1 or 2
+  Index grain;                               ///< depth that is multiplied at once: parts begin at multiples of it; at most 64
   Pack pack_rows, pack_columns;              ///< left factor, `lanes` lanes
   Pack pack_token_rows, pack_token_columns;  ///< activation, `columns` lanes
   PackBlocks pack_blocks = nullptr;          ///< may be null
@@ -43,6 +49,10 @@ struct PanelKernels {
   /// group are multiples of the lanes.
   PackBlocks pack_blocks_transposed = nullptr;  ///< may be null
   Multiply multiply;
+  void (*enter)() = nullptr, (*leave)() = nullptr;  ///< called by a thread around its calls of multiply, between which no other code runs
+  bool sums_apart = false;  ///< whether sums wait in memory of their own, not in Y, while the depth is cut into blocks
+
+  Index rows() const { return lanes * vectors; }
 };
 
 /// Few tokens times rows of one weight: y[t * ldy + i] (+)= factor * sum over depth of element (row + i, k) times x[t], i < rows, t <
@@ -73,9 +83,6 @@ struct Target {
 
   const char* name;
   bool (*is_available)();  ///< whether the processor has the instructions and the operating system saves their registers
-  Index lanes;             ///< floats in a vector
-  Index vectors;           ///< vectors in the rows of a full panel
-  Index columns;           ///< tokens in a panel
   PanelKernels fp32, bf16;
   DecodeBlocks decode_blocks;
   Widen widen_bfloat16, widen_half;
@@ -85,8 +92,6 @@ struct Target {
   void (*to_int8)(const float* from, Index chunks, std::int8_t* q, float* scale, float* sum) = nullptr;
   QuantizeKernels quantize;
   Elementwise elementwise;
-
-  Index rows() const { return lanes * vectors; }
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels

@@ -71,6 +71,9 @@ long cache_bytes(int level);
 /// unless the assembler makes moves that need no boundary: -Wa,-muse-unaligned-vector-move.
 bool moves_wide_variables();
 
+/// Asks that this process may use the tile registers of AMX, which Linux gives on request; whether it may.
+bool allows_tiles();
+
 }  // namespace lowrank::inline LOWRANK_ABI::platform
 
 #if !defined(LOWRANK_COMPILED)

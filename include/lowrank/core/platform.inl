@@ -17,6 +17,8 @@
 #include <unistd.h>
 #if defined(__APPLE__)
 #include <sys/sysctl.h>
+#elif defined(__linux__)
+#include <sys/syscall.h>
 #endif
 #endif
 
@@ -105,6 +107,8 @@ LOWRANK_INLINE bool moves_wide_variables() {
 #endif
 }
 
+LOWRANK_INLINE bool allows_tiles() { return false; }
+
 }  // namespace lowrank::inline LOWRANK_ABI::platform
 
 #else  // POSIX
@@ -183,6 +187,18 @@ LOWRANK_INLINE long cache_bytes([[maybe_unused]] int level) {
 }
 
 LOWRANK_INLINE bool moves_wide_variables() { return true; }
+
+LOWRANK_INLINE bool allows_tiles() {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+  constexpr int request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM; a processor state that signals and threads must make room for
+  const int error = errno;
+  const bool allowed = ::syscall(SYS_arch_prctl, request, tile_data) == 0;
+  errno = error;
+  return allowed;
+#else
+  return false;
+#endif
+}
 
 }  // namespace lowrank::inline LOWRANK_ABI::platform
 

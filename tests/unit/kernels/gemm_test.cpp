@@ -3,6 +3,7 @@
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/kernels/driver/gemm.hpp>
 
+#include "amx_model.hpp"
 #include "fixtures.hpp"
 
 using namespace fixtures;
@@ -17,7 +18,7 @@ void check_product(const S& source, Index tokens) {
   const Index rows = source.rows(), depth = source.cols(), ldx = depth + 3, ldy = rows + 5;
   const auto x = random_floats(ldx * tokens, 7);
   const Oracle oracle(source, x.data(), ldx, tokens);
-  for_each_target([&](const kernels::Target&) {
+  for_each_target_and_model([&](const kernels::Target&) {
     for (Compute compute : {Compute::fp32, Compute::bf16, Compute::int8}) {
       CAPTURE(kernels::target_name());
       CAPTURE(static_cast<int>(compute));
@@ -64,7 +65,7 @@ TEST_CASE("no rows, no tokens, no depth") {
   kernels::multiply(DenseSource<float>(w.data(), 0, 8), x.data(), 8, 4, y.data(), 8);
   kernels::multiply(DenseSource<float>(w.data(), 8, 8), x.data(), 8, 0, y.data(), 8);
   CHECK(y[0] == 3.0f);
-  for_each_target([&](const kernels::Target&) {
+  for_each_target_and_model([&](const kernels::Target&) {
     std::fill(y.begin(), y.end(), 3.0f);
     kernels::multiply(DenseSource<float>(w.data(), 8, 0), x.data(), 8, 4, y.data(), 8);
     CHECK(y[0] == 0.0f);
@@ -174,7 +175,7 @@ TEST_CASE("parts of an activation are stacked along the depth, a transposed part
       for (Index k = 0; k < bottom; ++k)
         side_by_side[static_cast<std::size_t>(k * tokens + t)] = x[static_cast<std::size_t>(t * (top + bottom) + top + k)];
     const DenseSource<float> source(w.data(), rows, top + bottom);
-    for_each_target([&](const kernels::Target&) {
+    for_each_target_and_model([&](const kernels::Target&) {
       for (Compute compute : {Compute::fp32, Compute::bf16}) {
         std::vector<float> whole(static_cast<std::size_t>(rows * tokens)), stacked = whole;
         kernels::multiply(source, x.data(), top + bottom, tokens, whole.data(), rows, {.compute = compute});
@@ -193,7 +194,7 @@ TEST_CASE("epilogue: row_scale times (product plus what was there) plus bias") {
   const auto before = random_floats(rows * tokens, 5);
   const DenseSource<float> source(w.data(), rows, depth);
   const Oracle oracle(source, x.data(), depth, tokens);
-  for_each_target([&](const kernels::Target&) {
+  for_each_target_and_model([&](const kernels::Target&) {
     auto y = before;
     kernels::multiply(source, x.data(), depth, tokens, y.data(), rows, {.accumulate = true, .row_scale = d.data(), .bias = b.data()});
     for (std::size_t i = 0; i < y.size(); ++i) {
@@ -210,7 +211,7 @@ TEST_CASE("the same bits for any number of threads and any neighbours") {
   const Blocks b = ggml(rows, depth, 4, true, 5);
   const auto x = random_floats(depth * tokens, 2);
   const int threads = thread_count();
-  for_each_target([&](const kernels::Target&) {
+  for_each_target_and_model([&](const kernels::Target&) {
     for (Compute compute : {Compute::fp32, Compute::bf16}) {
       std::vector<float> one(static_cast<std::size_t>(rows * tokens)), many = one, few(static_cast<std::size_t>(rows * 20));
       set_thread_count(1);
@@ -231,7 +232,7 @@ TEST_CASE("few tokens: the same bits for any number of threads") {
   const auto low = random_floats(rows * 3, 1), x = random_floats((2 * depth + 3) * 8, 2);
   const auto source = concat_depth(b.source, concat_depth(w.source, DenseSource<float>(low.data(), rows, 3)));
   const int threads = thread_count();
-  for_each_target([&](const kernels::Target&) {
+  for_each_target_and_model([&](const kernels::Target&) {
     for (Compute compute : {Compute::fp32, Compute::bf16, Compute::int8})
       for (Index tokens : {1, 4, 7}) {
         std::vector<float> one(static_cast<std::size_t>(rows * tokens)), many = one;
@@ -256,7 +257,7 @@ TEST_CASE("an element is one chain of fused multiply-adds in the order of depth"
           float& sum = chain[static_cast<std::size_t>(t * rows + i)];
           sum = std::fma(w[static_cast<std::size_t>(i * depth + k)], x[static_cast<std::size_t>(t * depth + k)], sum);
         }
-    for_each_target([&](const kernels::Target& target) {
+    for_each_target_and_model([&](const kernels::Target& target) {
       if (std::string_view(target.name) == "scalar") return;  // fused or not as the compiler likes
       std::vector<float> y(chain.size());
       kernels::multiply(DenseSource<float>(w.data(), rows, depth), x.data(), depth, tokens, y.data(), rows);

@@ -2,6 +2,7 @@
 
 #include <lowrank/kernels/driver/packed.hpp>
 
+#include "amx_model.hpp"
 #include "fixtures.hpp"
 
 using namespace fixtures;
@@ -14,7 +15,7 @@ void check_sum(Index rows, Index depth, Index rank, Index tokens) {
   const auto x = random_floats(depth * tokens, 3), h = random_floats(rank * tokens, 4);
   const DenseSource<float> left(w.data(), rows, depth), right(b.data(), rows, rank);
   const Oracle first(left, x.data(), depth, tokens), second(right, h.data(), rank, tokens);
-  for_each_target([&](const kernels::Target&) {
+  for_each_target_and_model([&](const kernels::Target&) {
     for (const Compute compute : {Compute::fp32, Compute::bf16}) {
       CAPTURE(kernels::target_name());
       CAPTURE(rows);

@@ -10,6 +10,7 @@
 #include <lowrank/error.hpp>
 #include <lowrank/kernels/target/scalar.hpp>
 #if defined(__x86_64__)
+#include <lowrank/kernels/target/amx.hpp>
 #include <lowrank/kernels/target/avx2.hpp>
 #include <lowrank/kernels/target/avx512.hpp>
 #include <lowrank/kernels/target/avx512bf16.hpp>
@@ -26,6 +27,7 @@ LOWRANK_INLINE std::span<const Target* const> targets() {
     &avx2::target,
     &avx512::target,
     &avx512bf16::target,
+    &amx::target,
 #elif defined(__aarch64__) && defined(__ARM_NEON)
     &neon::target,
 #endif

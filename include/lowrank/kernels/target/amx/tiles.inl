@@ -16,21 +16,21 @@ struct HardwareTiles {
   static void release() { __asm__ volatile("tilerelease"); }
 
   template <int Tile>
-  [[gnu::always_inline]] static void zero() {
+  static void zero() {
     __asm__ volatile("tilezero %%tmm%c0" : : "i"(Tile));
   }
   /// Rows from memory, `stride` bytes apart.
   template <int Tile>
-  [[gnu::always_inline]] static void load(const void* from, Index stride) {
+  static void load(const void* from, Index stride) {
     __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(Tile) : "memory");
   }
   template <int Tile>
-  [[gnu::always_inline]] static void store(void* to, Index stride) {
+  static void store(void* to, Index stride) {
     __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(stride), "i"(Tile) : "memory");
   }
   /// Sum += Left · Right: [16 × 32] · [32 × 16] bfloat16, the right one as [16][16] pairs.
   template <int Sum, int Left, int Right>
-  [[gnu::always_inline]] static void add_bfloat16() {
+  static void add_bfloat16() {
     __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sum), "i"(Left), "i"(Right));
   }
 };

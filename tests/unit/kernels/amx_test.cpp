@@ -76,8 +76,9 @@ Index count_different(const std::vector<float>& a, const std::vector<float>& b) 
 }  // namespace
 
 TEST_CASE("amx: an element is what the target's header says, bit for bit") {
-  for (const auto& [rows, depth, tokens] :
+  for (const auto& size :
        {std::array<Index, 3>{1, 1, 1}, {16, 32, 16}, {17, 33, 17}, {32, 64, 32}, {33, 31, 40}, {70, 1100, 35}, {5, 5000, 9}}) {
+    const Index rows = size[0], depth = size[1], tokens = size[2];
     const auto w = spread_floats(rows * depth, true, 1), x = spread_floats(tokens * depth, true, 2),
                y = spread_floats(rows * tokens, false, 3);
     for_each_tiles([&](const kernels::Target&) {
@@ -134,7 +135,8 @@ TEST_CASE("amx: windows of every size, wherever the sums wait, and nothing besid
 TEST_CASE("amx: what earlier products left in memory reaches no later one") {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const std::vector<float> poison(128 * 1200, nan);
-  for (const auto& [rows, depth, tokens] : {std::array<Index, 3>{5, 3, 9}, {40, 70, 20}, {33, 577, 40}, {20, 1055, 33}}) {
+  for (const auto& size : {std::array<Index, 3>{5, 3, 9}, {40, 70, 20}, {33, 577, 40}, {20, 1055, 33}}) {
+    const Index rows = size[0], depth = size[1], tokens = size[2];
     const auto w = random_floats(rows * depth, 1), x = random_floats(depth * tokens, 2);
     const Blocks b = pairs(rows, depth, 64, false, 3);
     for_each_tiles([&](const kernels::Target&) {
@@ -170,10 +172,11 @@ TEST_CASE("amx: the depth may be cut anywhere at a grain, and panels come straig
     kernels::multiply(transposed(stored), std::span(&side_by_side, 1), tokens, z.data(), rows, options);
     CHECK(y == z);
 
-    for (const Index l1 : {Index{1} << 13, Index{1} << 15, Index{1} << 20}) {  // blocks of 64, 256 and all of the depth
+    for (const Index block : {64, 256, 2112}) {
       kernels::Pieces pieces(straight);
       kernels::detail::Blocking blocking(target.bf16, rows, depth, tokens);
-      blocking.depth = std::min<Index>(round_up(depth, 64), l1 / 128);
+      blocking.depth = block;
+      blocking.rows = blocking.tokens = 64;  // several panels wait in one task
       const Index words = round_up(depth, 32) / 2 * 32;
       std::vector<kernels::Word> panels(static_cast<std::size_t>(words * 2), 0x7fc07fc0);
       const kernels::Columns part{x.data(), depth, depth};

@@ -17,19 +17,21 @@ namespace benchmarks {
 using lowrank::Index;
 
 /// FLOP/s of a micro-kernel on panels that stay in the first-level cache: the ceiling of any product with it. The best of three.
-inline double kernel_peak(const lowrank::kernels::Target& target, const lowrank::kernels::PanelKernels& kernels) {
+inline double kernel_peak(const lowrank::kernels::PanelKernels& kernels) {
   using lowrank::kernels::Word;
   constexpr Index words = 128, repeats = 1000;
   const int threads = lowrank::thread_count();
   const auto multiply = [&](Index) {
-    alignas(64) static thread_local Word a[words * 64] = {}, b[words * 16] = {};
-    alignas(64) static thread_local float c[64 * 16] = {};
+    alignas(64) static thread_local Word a[(words + 32) * 64] = {}, b[words * 32] = {};
+    alignas(64) static thread_local float c[64 * 32] = {};
+    if (kernels.enter != nullptr) kernels.enter();
     for (Index i = 0; i < repeats; ++i)
-      kernels.multiply(words, target.vectors, target.rows(), target.columns, a, b, c, target.rows(), false);
+      kernels.multiply(words, kernels.vectors, kernels.rows(), kernels.columns, a, b, nullptr, 0, c, kernels.rows());
+    if (kernels.leave != nullptr) kernels.leave();
   };
   double best = 1e9;
   for (int i = 0; i < 3; ++i) best = std::min(best, time_of([&] { lowrank::parallel_for(threads, multiply); }));
-  return 2.0 * static_cast<double>(words * kernels.unit * target.rows() * target.columns * repeats * threads) / best;
+  return 2.0 * static_cast<double>(words * kernels.unit * kernels.rows() * kernels.columns * repeats * threads) / best;
 }
 
 /// Bytes that exceed every cache, so that reading them in turn means reading memory.

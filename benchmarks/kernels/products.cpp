@@ -40,7 +40,7 @@ void measure(benchmark::State& state, const Case& c, Multiply product, bool is_f
   const auto x = random_matrix<Activation<float>>(c.cols, c.tokens, 2);
   Activation<float> y(c.rows, c.tokens);
   const kernels::Target& target = kernels::current_target();
-  const double peak = kernel_peak(target, is_fp32 ? target.fp32 : target.bf16), bandwidth = read_bandwidth();
+  const double peak = kernel_peak(is_fp32 ? target.fp32 : target.bf16), bandwidth = read_bandwidth();
   std::size_t next = 0;
   std::vector<double> times;
   for (auto _ : state) {

@@ -6,7 +6,7 @@ namespace rank_tradeoff {
 
 Peaks measure_peaks() {
   const auto& table = lowrank::kernels::current_target();
-  Peaks peaks{benchmarks::kernel_peak(table, table.fp32), benchmarks::kernel_peak(table, table.bf16), benchmarks::read_bandwidth(), 0};
+  Peaks peaks{benchmarks::kernel_peak(table.fp32), benchmarks::kernel_peak(table.bf16), benchmarks::read_bandwidth(), 0};
   constexpr int loops = 1000;
   const int threads = lowrank::thread_count();
   std::vector<double> times;

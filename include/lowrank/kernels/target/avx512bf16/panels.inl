@@ -140,6 +140,7 @@ class RowScales {
   }
 
   void prefetch(Index i) const { _mm_prefetch(reinterpret_cast<const char*>(halves_ + i * row_bytes_), _MM_HINT_T0); }
+
  private:
   const BlockSource& source_;
   Index row_, col_, groups_, row_bytes_;

@@ -43,12 +43,16 @@ struct Blocking {
     // A panel of tokens fills half of L1; the panels of a task's rows fill 3/8 of L2.
     depth = std::max<Index>(cache_sizes().l1 / 2 / (kernels.columns * word), 64) * kernels.unit;
     depth = round_up(std::max<Index>(1, ceil_div(depth_count, std::max<Index>(1, ceil_div(depth_count, depth)))), 64);
-    const Index fitting = cache_sizes().l2 * 3 / 8 / (depth / kernels.unit * word) / kernels.rows();
-    const Index panels = ceil_div(row_count, kernels.rows()), wanted = parallel ? 4 * threads : 1;
-    rows = std::clamp<Index>(std::min(fitting, panels / wanted), 1, 8) * kernels.rows();
     const Index fitting_tokens = std::clamp<Index>((Index{16} << 20) / (depth_count * word / kernels.unit + 1), 64, 1024);
     token_slice = round_up(slice > 0 ? slice : fitting_tokens, kernels.columns);
     tokens = std::min(token_slice, round_up(token_count, kernels.columns));
+    Index fitting = std::min<Index>(cache_sizes().l2 * 3 / 8 / (depth / kernels.unit * word) / kernels.rows(), 8);
+    if (kernels.outruns_caches) {  // a task's sums fill half of L2
+      tokens = std::min<Index>(tokens, 1024);
+      fitting = std::min<Index>(cache_sizes().l2 / 2 / (tokens * word) / kernels.rows(), 16);
+    }
+    const Index panels = ceil_div(row_count, kernels.rows()), wanted = parallel ? 4 * threads : 1;
+    rows = std::max<Index>(std::min(fitting, panels / wanted), 1) * kernels.rows();
     const Index tasks = ceil_div(row_count, rows);
     if (parallel && tasks < 2 * threads) {  // few rows: cut the tokens too, down to 32 a task
       const Index parts = ceil_div(2 * threads, tasks);
@@ -92,7 +96,7 @@ struct Product {
     const Index height = kernels.rows(), panels = ceil_div(rows, height), panel_words = blocking.depth / kernels.unit * height;
     Word* packed = Scratch<PackedRows>::get<Word>(panels * panel_words);
     float* sums = nullptr;
-    if (kernels.sums_apart && depth_end - depth_begin > blocking.depth)
+    if (kernels.outruns_caches && depth_end - depth_begin > blocking.depth)
       sums = Scratch<PartialSums>::get<float>(panels * ceil_div(count, kernels.columns) * height * kernels.columns);
     Index depth = depth_begin;
     do {
@@ -115,12 +119,14 @@ struct Product {
     const Index height = kernels.rows(), words = round_up(length, kernels.grain) / kernels.unit;
     const bool is_first = depth == depth_begin, is_last = depth + length == depth_end;
     const bool accumulate = depth > 0 || options.accumulate, finishes = options.row_scale != nullptr || options.bias != nullptr;
+    const Index share = ceil_div(words * kernels.columns, ceil_div(rows, height));
     const Entered entered(kernels);
     for (Index t = token; t < token + count; t += kernels.columns) {
       const Word* b = packed_tokens + t / kernels.columns * token_words + (depth - depth_begin) / kernels.unit * kernels.columns;
       const Index columns = std::min(kernels.columns, token + count - t);
       for (Index r = 0; r < rows; r += height) {
         const Index width = std::min(height, rows - r);
+        if (kernels.outruns_caches && t + columns < token + count) prefetch(b + token_words + r / height * share, share);
         const Window y_window{y + t * ldy + row + r, ldy};
         Window waiting = y_window;
         if (sums != nullptr) waiting = {sums, height}, sums += height * kernels.columns;
@@ -130,6 +136,11 @@ struct Product {
         if (depth + length == pieces.depth() && finishes) finish(options, row + r, width, columns, to.data, to.stride);
       }
     }
+  }
+
+  /// Brings words to the second-level cache: a part of the next panel of tokens, while this one is multiplied with a panel of rows.
+  static void prefetch(const Word* words, Index count) {
+    for (Index i = 0; i < count; i += 16) __builtin_prefetch(words + i, 0, 2);
   }
 
   /// A part of a matrix with columns `stride` apart.

@@ -30,25 +30,25 @@ struct LeftPacker {
   /// Rows [row, row + rows), depth [depth, depth + length) of the product; depth is a multiple of the grain, rows at most a panel's. The
   /// panel is zero from there to a whole grain.
   void pack(Index row, Index rows, Index depth, Index length, Word* panel) const {
-    const Index step = ceil_div(rows, kernels.lanes) * kernels.lanes;
-    for (Index k = depth; k < depth + length;) {
+    const Index step = ceil_div(rows, kernels.lanes) * kernels.lanes, limit = depth + length;
+    for (Index k = depth; k < limit;) {
       const Piece* piece = whole_rows_at(row, rows, k);
       Index count = 0;
       if (piece != nullptr) {
-        const Index end = piece->depth + piece->length;
-        count = end >= depth + length ? depth + length - k : (end - k) / kernels.grain * kernels.grain;
+        const Index end = std::min(piece->depth + piece->length, limit);
+        count = ends_alone(row, rows, end) ? end - k : (end - k) / kernels.grain * kernels.grain;
       }
       Word* out = panel + (k - depth) / kernels.unit * step;
       if (count > 0) {
         pack_piece(*piece, row - piece->row, rows, k - piece->depth, count, out, step);
       } else {
-        count = std::min(stitched_length(row, rows, k), depth + length - k);
+        count = std::min(stitched_length(row, rows, k), limit - k);
         stitch(row, rows, k, count, out, step);
       }
-      k += count;
+      const Index whole = round_up(count, kernels.grain);
+      std::fill(out + ceil_div(count, kernels.unit) * step, out + whole / kernels.unit * step, 0u);
+      k += whole;
     }
-    const Index words = ceil_div(length, kernels.unit), padded = round_up(length, kernels.grain) / kernels.unit;
-    std::fill(panel + words * step, panel + padded * step, 0u);
   }
 
  private:
@@ -56,6 +56,13 @@ struct LeftPacker {
     for (const Piece& p : pieces)
       if (p.row <= row && row + rows <= p.row + p.rows && p.depth <= k && k < p.depth + p.length) return &p;
     return nullptr;
+  }
+
+  /// Whether no piece begins between `end` and the next whole grain.
+  bool ends_alone(Index row, Index rows, Index end) const {
+    for (const Piece& p : pieces)
+      if (p.row < row + rows && row < p.row + p.rows && p.depth >= end && p.depth < round_up(end, kernels.grain)) return false;
+    return true;
   }
 
   /// Depth to stitch at k: up to the end of the nearest piece, a whole number of grains, at most a tile.

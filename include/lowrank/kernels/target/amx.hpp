@@ -80,7 +80,7 @@ constexpr Target make_target(const char* name, bool (*available)()) {
   bf16.multiply = multiply<Tiles>;
   bf16.enter = enter<Tiles>;
   bf16.leave = leave<Tiles>;
-  bf16.sums_apart = true;
+  bf16.outruns_caches = true;
   return all;
 }
 inline constexpr Target target = make_target<HardwareTiles>("amx", is_available);

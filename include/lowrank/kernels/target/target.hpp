@@ -50,7 +50,8 @@ struct PanelKernels {
   PackBlocks pack_blocks_transposed = nullptr;  ///< may be null
   Multiply multiply;
   void (*enter)() = nullptr, (*leave)() = nullptr;  ///< called by a thread around its calls of multiply, between which no other code runs
-  bool sums_apart = false;  ///< whether sums wait in memory of their own, not in Y, while the depth is cut into blocks
+  /// Whether sums between blocks of depth wait in memory of their own, not in Y, and tokens are prefetched: multiply is that fast.
+  bool outruns_caches = false;
 
   Index rows() const { return lanes * vectors; }
 };

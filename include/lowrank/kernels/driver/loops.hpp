@@ -119,6 +119,7 @@ struct Product {
     const Index height = kernels.rows(), words = round_up(length, kernels.grain) / kernels.unit;
     const bool is_first = depth == depth_begin, is_last = depth + length == depth_end;
     const bool accumulate = depth > 0 || options.accumulate, finishes = options.row_scale != nullptr || options.bias != nullptr;
+    const Index waiting_stride = sums != nullptr ? height : ldy;
     const Index share = ceil_div(words * kernels.columns, ceil_div(rows, height));
     const Entered entered(kernels);
     for (Index t = token; t < token + count; t += kernels.columns) {
@@ -127,13 +128,13 @@ struct Product {
       for (Index r = 0; r < rows; r += height) {
         const Index width = std::min(height, rows - r);
         if (kernels.outruns_caches && t + columns < token + count) prefetch(b + token_words + r / height * share, share);
-        const Window y_window{y + t * ldy + row + r, ldy};
-        Window waiting = y_window;
-        if (sums != nullptr) waiting = {sums, height}, sums += height * kernels.columns;
-        const Window from = is_first ? Window{accumulate ? y_window.data : nullptr, ldy} : waiting, to = is_last ? y_window : waiting;
-        kernels.multiply(words, ceil_div(width, kernels.lanes), width, columns, packed + r / height * panel_words, b, from.data,
-                         from.stride, to.data, to.stride);
-        if (depth + length == pieces.depth() && finishes) finish(options, row + r, width, columns, to.data, to.stride);
+        float *const result = y + t * ldy + row + r, *const waiting = sums != nullptr ? sums : result;
+        const float* const from = is_first ? (accumulate ? result : nullptr) : waiting;
+        float* const to = is_last ? result : waiting;
+        kernels.multiply(words, ceil_div(width, kernels.lanes), width, columns, packed + r / height * panel_words, b, from,
+                         is_first ? ldy : waiting_stride, to, is_last ? ldy : waiting_stride);
+        if (sums != nullptr) sums += height * kernels.columns;
+        if (depth + length == pieces.depth() && finishes) finish(options, row + r, width, columns, to, ldy);
       }
     }
   }
@@ -142,12 +143,6 @@ struct Product {
   static void prefetch(const Word* words, Index count) {
     for (Index i = 0; i < count; i += 16) __builtin_prefetch(words + i, 0, 2);
   }
-
-  /// A part of a matrix with columns `stride` apart.
-  struct Window {
-    float* data;
-    Index stride;
-  };
 
   /// While a thread multiplies.
   struct Entered {

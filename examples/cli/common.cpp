@@ -22,12 +22,6 @@ void add_common(Command command, Common& options, Devices devices) {
   command.add_option("--json", options.json, "writes the results to this file as JSON");
 }
 
-const Tokenizer& Session::need_tokenizer() const {
-  lowrank::check<lowrank::FormatError>(tokenizer.has_value(), "model", name,
-                                       " has no tokenizer; add tokenizer.json, or use evaluate --ids");
-  return *tokenizer;
-}
-
 lowrank::Compute resolve_compute(const Common& common, const char* purpose) {
   using lowrank::Compute;
   const std::string use = purpose;
@@ -70,24 +64,35 @@ transformer::LlamaConfig open_config(const std::string& name) {
   return transformer::gguf_config(lowrank::gguf::File::open(path));
 }
 
+const Tokenizer& Session::need_tokenizer() {
+  if (tokenizer) return *tokenizer;
+  using lowrank::check, lowrank::FormatError;
+  const std::filesystem::path path = model_path(name);
+  if (std::filesystem::is_directory(path)) {
+    check<FormatError>(std::filesystem::exists(path / "tokenizer.json"), "model", name,
+                       " has no tokenizer; add tokenizer.json, or use evaluate --ids");
+    tokenizer = Tokenizer::from_folder(path);
+  } else {
+    tokenizer = Tokenizer::from_gguf(lowrank::gguf::File::open(path));
+  }
+  const Index tokens = tokenizer->vocab_size(), vocabulary = model.config.vocabulary;
+  check<FormatError>(tokens <= vocabulary, "model", lowrank::path_text(path), ": the tokenizer has ", tokens, " tokens but the model ",
+                     vocabulary);
+  return *tokenizer;
+}
+
 Session open_session(const std::string& name, const Common& common, transformer::Base base, const char* purpose) {
   namespace fs = std::filesystem;
   if (common.threads > 0) lowrank::set_thread_count(common.threads);
   const lowrank::Compute compute = resolve_compute(common, purpose);
   const fs::path path = model_path(name);
-  Session session{name, {}, std::nullopt, compute};
+  Session session{name, {}, compute};
   if (common.device == "cuda") session.gpu = use_gpu();  // before a large file is read in vain
   if (fs::is_directory(path)) {
     session.model = transformer::load_folder(path);
-    if (fs::exists(path / "tokenizer.json")) session.tokenizer = Tokenizer::from_folder(path);
   } else {
-    const auto file = lowrank::gguf::File::open(path);
-    session.model = transformer::load_gguf(file);
-    session.tokenizer = Tokenizer::from_gguf(file);
+    session.model = transformer::load_gguf(lowrank::gguf::File::open(path));
   }
-  const Index tokens = session.tokenizer ? session.tokenizer->vocab_size() : 0;
-  lowrank::check<lowrank::FormatError>(tokens <= session.model.config.vocabulary, "model", path.string(), ": the tokenizer has ", tokens,
-                                       " tokens but the model ", session.model.config.vocabulary);
   transformer::convert_base(session.model, base);
   session.model.set_compute(compute);
   return session;

@@ -38,12 +38,13 @@ void add_common(Command command, Common& options, Devices devices = Devices::cpu
 struct Session {
   std::string name;
   Llama model;
-  std::optional<Tokenizer> tokenizer;
   lowrank::Compute compute = lowrank::Compute::fp32;
   std::shared_ptr<void> gpu = {};  ///< with --device cuda: the GPU, in use while this lives
 
-  /// Throws FormatError where there is none.
-  const Tokenizer& need_tokenizer() const;
+  std::optional<Tokenizer> tokenizer = {};  ///< once it was needed
+
+  /// Read from the model's files when it is first asked for: what needs no text needs none. Throws FormatError where there is none.
+  const Tokenizer& need_tokenizer();
 };
 
 /// Calls run(Cpu{}) or run(Cuda{}), by where the session's model runs.

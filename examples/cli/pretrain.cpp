@@ -50,7 +50,7 @@ void run(Options o) {
   o.train.schedule = transformer::Schedule::cosine;
   o.sizes.rope = {o.sizes.head_size, 10000, lowrank::RopePairs::interleaved, {}};
   const transformer::Dataset data = transformer::split_stream(read_corpus(o.data), o.sequence, o.data);
-  Session session{o.name, transformer::random_llama(o.sizes, o.common.seed), std::nullopt, resolve_compute(o.common, "train")};
+  Session session{o.name, transformer::random_llama(o.sizes, o.common.seed), resolve_compute(o.common, "train")};
   session.model.set_compute(session.compute);
   std::fprintf(stderr, "pretraining %ld parameters on %zu sequences of %ld bytes\n", static_cast<long>(session.model.parameter_count()),
                data.train.size(), static_cast<long>(o.sequence));

@@ -51,7 +51,7 @@ inline void add_transposed(const Target& target, const Piece& piece, Index row, 
 
 /// Y = source · X for at most four tokens and a source whose parts are all transposed; false when it is none, and nothing was done.
 ///
-/// Each element is one chain of multiply-adds in the order of depth, as in the packed product. Numbers are not rounded to bfloat16,
+/// Each element is one chain of multiply-adds in the order of depth, as in the packed product in fp32. Numbers are not rounded to bfloat16,
 /// whatever options.compute says, as with multiply_few for so few tokens.
 inline bool multiply_few_transposed(const Pieces& source, std::span<const Columns> x, Index tokens, float* y, Index ldy,
                                     const Options& options) {

@@ -7,8 +7,8 @@
 /// tokens, whose words stay in the first-level cache; panels of rows. Goto and van de Geijn 2008, "Anatomy of high-performance matrix
 /// multiplication".
 ///
-/// Every element is one chain of fused multiply-adds in the order of depth, whatever the blocking: the same bits for any number of
-/// threads, any cache size and any neighbours.
+/// Every element is one chain of fused multiply-adds in the order of depth (on tiles, of sums over 32 of it), whatever the blocking: the
+/// same bits for any number of threads, any cache size and any neighbours.
 
 #include <algorithm>
 #include <span>

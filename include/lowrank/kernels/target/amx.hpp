@@ -15,7 +15,7 @@
 
 #if defined(__x86_64__)
 
-#include <cpuid.h>
+#include <cstdint>
 
 #include <lowrank/core/platform.hpp>
 #include <lowrank/kernels/target/avx512bf16.hpp>
@@ -48,13 +48,13 @@ namespace lowrank::inline LOWRANK_ABI::kernels::amx {
 #pragma GCC diagnostic pop
 #endif
 
-/// Whether the processor multiplies tiles of bfloat16, and the operating system saves them.
+/// Whether a processor with AVX-512 multiplies tiles of bfloat16, and the operating system saves them. clang 14 cannot ask by name.
 inline bool has_tiles() {
-  constexpr unsigned bf16 = 1u << 22, tile = 1u << 24, saves = 1u << 27, tile_state = 3u << 17;
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & saves) == 0) return false;
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & (bf16 | tile)) != (bf16 | tile)) return false;
-  unsigned low = 0, high = 0;
+  constexpr std::uint32_t bf16 = 1u << 22, tile = 1u << 24, tile_state = 3u << 17;
+  std::uint32_t a = 7, b = 0, c = 0, d = 0;
+  __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+  if ((d & bf16) == 0 || (d & tile) == 0) return false;
+  std::uint32_t low = 0, high = 0;
   __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return (low & tile_state) == tile_state;
 }

@@ -80,13 +80,16 @@ Var<S> gelu_tanh(const Var<S, Device>& input) {
 template <class S, class Device>
 Var<S, Device> swiglu(const Var<S, Device>& gate, const Var<S, Device>& up) {
   const Kept<S, Device> kept_gate = gate.kept(), kept_up = up.kept();
-  const auto backward = [kept_gate, kept_up](auto& flow) {
-    auto gradients = swiglu_backward(*kept_gate.get(), *kept_up.get(), flow.gradient());
+  const auto with_both = [kept_gate, kept_up](const auto& read) {
+    return kept_gate.with_tokens([&](const auto& g) { return kept_up.with_tokens([&](const auto& u) { return read(g, u); }); });
+  };
+  const auto backward = [with_both](auto& flow) {
+    auto gradients = with_both([&](const auto& g, const auto& u) { return swiglu_backward(g, u, flow.gradient()); });
     flow.add(0, std::move(gradients.dgate));
     flow.add(1, std::move(gradients.dup));
   };
-  return record(swiglu_forward(gate.value(), up.value()), {gate, up}, backward).restored_by([kept_gate, kept_up] {
-    return swiglu_forward(*kept_gate.get(), *kept_up.get());
+  return record(swiglu_forward(gate.value(), up.value()), {gate, up}, backward).restored_by([with_both] {
+    return with_both([](const auto& g, const auto& u) { return swiglu_forward(g, u); });
   });
 }
 

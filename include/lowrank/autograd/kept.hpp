@@ -8,6 +8,7 @@
 
 #include <lowrank/core/device.hpp>
 #include <lowrank/core/matrix.hpp>
+#include <lowrank/ops/view.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -43,6 +44,7 @@ class RoundedCopy {
  public:
   explicit RoundedCopy(const Activation<float>& x);
   Activation<float> operator()() const;
+  Tokens<float> tokens() const { return {bits_.get(), rows_, cols_}; }
 
  private:
   std::shared_ptr<std::uint16_t[]> bits_;
@@ -70,11 +72,14 @@ class Restorer {
   /// Called while the value exists, by each operation that keeps it.
   void keep();
   std::shared_ptr<const Value> get();
+  /// The copy, where that is all there is of the value now.
+  std::shared_ptr<const detail::RoundedCopy> rounded() const { return restored_ || !value_.expired() ? nullptr : copy_; }
 
  private:
   std::weak_ptr<const Value> value_;
   bool rounds_ = false;
   std::function<Value()> restore_;
+  std::shared_ptr<const detail::RoundedCopy> copy_;  // what restore_ reads, on the CPU
   std::shared_ptr<const Value> restored_;
 };
 
@@ -82,7 +87,12 @@ template <class S, class Device>
 void Restorer<S, Device>::keep() {
   if (restore_ || restored_) return;
   if constexpr (std::is_same_v<S, float>) {
-    if (rounds_) return void(restore_ = rounded_copy(*value_.lock()));
+    if constexpr (std::is_same_v<Device, Cpu>) {
+      if (rounds_) copy_ = std::make_shared<const detail::RoundedCopy>(*value_.lock());
+      if (rounds_) return void(restore_ = [copy = copy_] { return (*copy)(); });
+    } else {
+      if (rounds_) return void(restore_ = rounded_copy(*value_.lock()));
+    }
   }
   restored_ = value_.lock();
 }
@@ -104,6 +114,19 @@ class Kept {
 
   /// The array. Hold the pointer while it is used.
   std::shared_ptr<const Value> get() const { return value_ ? value_ : restorer_->get(); }
+
+  /// Calls read(Tokens) with the array, or with its copy in bfloat16 as it lies; on a device read(array).
+  template <class Read>
+  auto with_tokens(const Read& read) const {
+    if constexpr (std::is_same_v<Device, Cpu> && std::is_same_v<S, float>) {
+      if (const auto copy = value_ ? nullptr : restorer_->rounded()) return read(copy->tokens());
+      const auto held = get();
+      return read(Tokens<S>(*held));
+    } else {
+      const auto held = get();
+      return read(*held);
+    }
+  }
 
  private:
   std::shared_ptr<const Value> value_;

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include <lowrank/core/random.hpp>
+#include <lowrank/kernels/driver/scratch.hpp>
 #include <lowrank/ops/view.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -134,42 +135,80 @@ struct SwigluGradients {
   Activation<S> dgate, dup;
 };
 
+namespace detail {
+
+struct WidenedTokens {};
+
+/// Calls body(t, gate of token t, up of token t) for each token.
+template <class S, class Body>
+void for_each_gated(const char* operation, const Tokens<S>& gate, const Tokens<S>& up, const Body& body) {
+  check_same_shape(operation, "gate", gate, "up", up);
+  const Index n = gate.rows();
+  for_each_token(n, gate.cols(), [&](Index t) {
+    S* const room = kernels::Scratch<WidenedTokens>::get<S>(2 * n);
+    body(t, gate.token(t, room), up.token(t, room + n));
+  });
+}
+
+template <class S>
+Activation<S> swiglu(const Tokens<S>& gate, const Tokens<S>& up) {
+  const Index n = gate.rows();
+  Activation<S> y(n, gate.cols());
+  for_each_gated("swiglu_forward", gate, up, [&](Index t, const S* in, const S* ut) {
+    if constexpr (std::is_same_v<S, float>) {
+      elementwise().swiglu(in, ut, n, y.col(t).data());
+    } else {
+      const auto v = array(in, n);
+      y.col(t).array() = v * sigmoid(v) * array(ut, n);
+    }
+  });
+  return y;
+}
+
+template <class S>
+SwigluGradients<S> swiglu_gradients(const Tokens<S>& gate, const Tokens<S>& up, const ActivationView<S>& g) {
+  check_same_shape("swiglu_backward", "gate", gate, "g", g);
+  const Index n = gate.rows();
+  SwigluGradients<S> gradients{Activation<S>(n, gate.cols()), Activation<S>(n, gate.cols())};
+  for_each_gated("swiglu_backward", gate, up, [&](Index t, const S* in, const S* ut) {
+    S *dgate_t = gradients.dgate.col(t).data(), *dup_t = gradients.dup.col(t).data();
+    if constexpr (std::is_same_v<S, float>) {
+      elementwise().swiglu_backward(in, ut, g.col(t).data(), n, dgate_t, dup_t);
+    } else {
+      const auto v = array(in, n), gt = array(g.col(t).data(), n);
+      auto dgate = array(dgate_t, n), dup = array(dup_t, n);
+      dgate = sigmoid(v);
+      dup = gt * v * dgate;
+      dgate = gt * array(ut, n) * dgate * (S(1) + v * (S(1) - dgate));
+    }
+  });
+  return gradients;
+}
+
+}  // namespace detail
+
 /// Gated unit: silu(gate) ∘ up, both [n, T]. Shazeer 2020. Throws ShapeError.
 template <MatrixLike X, class S = ScalarOf<X>>
 Activation<S> swiglu_forward(const X& gate, const ActivationView<S>& up) {
-  detail::check_same_shape("swiglu_forward", "gate", gate, "up", up);
-  return detail::map_tokens("swiglu_forward", gate, up, [](const S* in, const S* ut, S* y, Index n) {
-    if constexpr (std::is_same_v<S, float>) {
-      detail::elementwise().swiglu(in, ut, n, y);
-    } else {
-      const auto v = detail::array(in, n);
-      detail::array(y, n) = v * detail::sigmoid(v) * detail::array(ut, n);
-    }
-  });
+  const ActivationView<S> view(gate);
+  return detail::swiglu<S>(view, up);
+}
+/// The same of tokens that may lie in bfloat16.
+template <class S>
+Activation<S> swiglu_forward(const Tokens<S>& gate, const Tokens<S>& up) {
+  return detail::swiglu<S>(gate, up);
 }
 
 /// dgate = g ∘ up ∘ silu′(gate), dup = g ∘ silu(gate).
 template <MatrixLike X, class S = ScalarOf<X>>
-SwigluGradients<S> swiglu_backward(const X& input, const ActivationView<S>& up, const ActivationView<S>& g) {
-  const ActivationView<S> gate(input);
-  detail::check_same_shape("swiglu_backward", "gate", gate, "up", up);
-  detail::check_same_shape("swiglu_backward", "gate", gate, "g", g);
-  const Index n = gate.rows();
-  SwigluGradients<S> gradients{Activation<S>(n, gate.cols()), Activation<S>(n, gate.cols())};
-  detail::for_each_token(n, gate.cols(), [&](Index t) {
-    const S *gate_t = gate.col(t).data(), *up_t = up.col(t).data(), *g_t = g.col(t).data();
-    S *dgate_t = gradients.dgate.col(t).data(), *dup_t = gradients.dup.col(t).data();
-    if constexpr (std::is_same_v<S, float>) {
-      detail::elementwise().swiglu_backward(gate_t, up_t, g_t, n, dgate_t, dup_t);
-    } else {
-      const auto v = detail::array(gate_t, n), gt = detail::array(g_t, n);
-      auto dgate = detail::array(dgate_t, n), dup = detail::array(dup_t, n);
-      dgate = detail::sigmoid(v);
-      dup = gt * v * dgate;
-      dgate = gt * detail::array(up_t, n) * dgate * (S(1) + v * (S(1) - dgate));
-    }
-  });
-  return gradients;
+SwigluGradients<S> swiglu_backward(const X& gate, const ActivationView<S>& up, const ActivationView<S>& g) {
+  const ActivationView<S> view(gate);
+  return detail::swiglu_gradients<S>(view, up, g);
+}
+/// The same of tokens that may lie in bfloat16.
+template <class S>
+SwigluGradients<S> swiglu_backward(const Tokens<S>& gate, const Tokens<S>& up, const ActivationView<S>& g) {
+  return detail::swiglu_gradients<S>(gate, up, g);
 }
 
 /// Names one dropout mask: the same key gives the same mask, on every platform and for any number of threads.

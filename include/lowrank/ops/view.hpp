@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <type_traits>
 
 #include <lowrank/core/matrix.hpp>
@@ -33,6 +34,35 @@ using WeightRef = std::type_identity_t<Eigen::Ref<Weight<S>>>;
 /// The same of an activation.
 template <class S>
 using ActivationRef = std::type_identity_t<Eigen::Ref<Activation<S>>>;
+
+namespace detail {
+/// Numbers of which bfloat16 has kept the upper halves.
+void widen_bfloat16(const std::uint16_t* bits, Index n, float* out);
+}  // namespace detail
+
+/// An activation [rows, T] that is read token by token: numbers, or what bfloat16 has left of them, which are widened where they are
+/// needed. Whoever holds them must outlive it.
+template <class S>
+class Tokens {
+ public:
+  Tokens(const ActivationView<S>& x) : numbers_(x.data()), rows_(x.rows()), cols_(x.cols()), stride_(x.outerStride()) {}
+  /// Of the upper halves of floats, token after token.
+  Tokens(const std::uint16_t* bits, Index rows, Index cols) : bits_(bits), rows_(rows), cols_(cols), stride_(rows) {}
+
+  Index rows() const { return rows_; }
+  Index cols() const { return cols_; }
+  /// Token t; in `room`, which holds rows() numbers, if it must be widened.
+  const S* token(Index t, S* room) const {
+    if (bits_ == nullptr) return numbers_ + t * stride_;
+    if constexpr (std::is_same_v<S, float>) detail::widen_bfloat16(bits_ + t * stride_, rows_, room);
+    return room;
+  }
+
+ private:
+  const S* numbers_ = nullptr;
+  const std::uint16_t* bits_ = nullptr;
+  Index rows_, cols_, stride_;
+};
 
 namespace detail {
 

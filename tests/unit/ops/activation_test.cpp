@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
 
+#include <vector>
+
 #include <lowrank/ops/activation.hpp>
 
 #include "ops_support.hpp"
@@ -47,6 +49,24 @@ TEST_CASE("swiglu_backward equals finite differences, swiglu is silu(gate) up") 
   CHECK(gradient_error(up, dup, loss) < gradient_tolerance);
   CHECK(largest_difference(swiglu_forward(gate, up), silu_forward(gate).cwiseProduct(up)) < 1e-15);
   CHECK_THROWS_WITH_AS(swiglu_forward(gate, up.topRows(3)), doctest::Contains("gate is [17, 3] but up is [3, 3]"), ShapeError);
+}
+
+TEST_CASE("a gated unit reads tokens in bfloat16 as if they had been widened first") {
+  const auto g = random_matrix<Activation<float>>(37, 5, 3);
+  std::vector<std::uint16_t> gate_bits(37 * 5), up_bits(37 * 5);
+  Activation<float> gate(37, 5), up(37, 5);
+  const Random random(11, 1);
+  for (std::size_t i = 0; i < gate_bits.size(); ++i) {
+    const BFloat16 a(4 * random.uniform_at(2 * i) - 2), b(4 * random.uniform_at(2 * i + 1) - 2);
+    gate_bits[i] = a.bits, up_bits[i] = b.bits;
+    gate.data()[i] = a, up.data()[i] = b;
+  }
+  const Tokens<float> rounded_gate(gate_bits.data(), 37, 5), rounded_up(up_bits.data(), 37, 5);
+  CHECK(swiglu_forward(rounded_gate, rounded_up) == swiglu_forward(gate, up));
+  const auto expected = swiglu_backward(gate, up, g), found = swiglu_backward(rounded_gate, rounded_up, ActivationView<float>(g));
+  CHECK(found.dgate == expected.dgate);
+  CHECK(found.dup == expected.dup);
+  CHECK_THROWS_AS(swiglu_forward(rounded_gate, Tokens<float>(up_bits.data(), 36, 5)), ShapeError);
 }
 
 TEST_CASE("known values and the far ends") {

@@ -88,6 +88,68 @@ TEST_CASE("sums, largest, dots and weighted rows agree with double") {
   });
 }
 
+TEST_CASE("rows times columns have the bits of one column at a time, and bfloat16 those of its floats") {
+  for_each_case([](const Elementwise& e, Index n) {
+    const Index rows = 7, stride = n + 3;
+    auto matrix = numbers(rows * stride, 11);
+    std::vector<BFloat16> brain;
+    for (float& x : matrix) x = brain.emplace_back(x);
+    for (const Index columns : {0, 1, 2, 3, 4, 5, 9}) {
+      const auto x = numbers(columns * n, 12), weights = numbers(columns * (rows + 1), 13), begin = numbers(columns * n, 14);
+      std::vector<float> expected(static_cast<std::size_t>(columns * (rows + 2))), sums = begin;
+      for (Index c = 0; c < columns; ++c) {
+        e.dots(matrix.data(), stride, rows, x.data() + c * n, n, expected.data() + c * (rows + 2));
+        e.add_weighted_rows(matrix.data(), stride, rows, weights.data() + c * (rows + 1), n, sums.data() + c * n);
+      }
+      const auto check = [&](const auto& loops, const auto* from) {
+        std::vector<float> out(expected.size()), y = begin;
+        loops.dots(from, stride, rows, x.data(), columns, n, out.data(), rows + 2);
+        loops.add_weighted(from, stride, rows, weights.data(), rows + 1, columns, n, y.data());
+        CHECK(out == expected);
+        CHECK(y == sums);
+      };
+      check(e.float_rows, matrix.data());
+      check(e.bfloat16_rows, brain.data());
+    }
+  });
+}
+
+TEST_CASE("rows in bfloat16 products are off by their factors' rounding, and each the same whatever is computed beside it") {
+  for_each_case([](const Elementwise& e, Index n) {
+    const Index rows = 261, stride = n + 3, columns = 5;
+    std::vector<BFloat16> brain;
+    for (const float x : numbers(rows * stride, 15)) brain.emplace_back(x);
+    const auto x = numbers(columns * n, 16), weights = numbers(columns * rows, 17), begin = numbers(columns * n, 18);
+    std::vector<float> exact(static_cast<std::size_t>(columns * rows)), out(exact), y = begin, sums = begin;
+    e.bfloat16_rows.dots(brain.data(), stride, rows, x.data(), columns, n, exact.data(), rows);
+    e.bfloat16_rows.add_weighted(brain.data(), stride, rows, weights.data(), rows, columns, n, sums.data());
+    e.bfloat16_products.dots(brain.data(), stride, rows, x.data(), columns, n, out.data(), rows);
+    e.bfloat16_products.add_weighted(brain.data(), stride, rows, weights.data(), rows, columns, n, y.data());
+    constexpr double half_ulp = 0x1p-8;
+    for (Index c = 0; c < columns; ++c) {
+      for (Index j = 0; j < rows; ++j) {
+        double magnitude = 0;
+        for (Index i = 0; i < n; ++i)
+          magnitude += std::abs(at(x, c * n + i) * static_cast<double>(brain[static_cast<std::size_t>(j * stride + i)]));
+        CHECK(std::abs(at(out, c * rows + j) - at(exact, c * rows + j)) <= half_ulp * magnitude);
+      }
+      for (Index i = 0; i < n; ++i) {
+        double magnitude = 1;
+        for (Index j = 0; j < rows; ++j)
+          magnitude += std::abs(at(weights, c * rows + j) * static_cast<double>(brain[static_cast<std::size_t>(j * stride + i)]));
+        CHECK(std::abs(at(y, c * n + i) - at(sums, c * n + i)) <= half_ulp * magnitude);
+      }
+      std::vector<float> alone = begin;
+      float one = 0;
+      const Index row = 50 * c + c;
+      e.bfloat16_products.dots(brain.data() + row * stride, stride, 1, x.data() + c * n, 1, n, &one, 1);
+      CHECK(one == out[static_cast<std::size_t>(c * rows + row)]);
+      e.bfloat16_products.add_weighted(brain.data(), stride, rows, weights.data() + c * rows, rows, 1, n, alone.data() + c * n);
+      for (Index i = 0; i < n; ++i) CHECK(alone[static_cast<std::size_t>(c * n + i)] == y[static_cast<std::size_t>(c * n + i)]);
+    }
+  });
+}
+
 TEST_CASE("rotations: neighbours and halves turn by the angles, and back") {
   for_each_case([](const Elementwise& e, Index half) {
     const auto x = numbers(2 * half, 7), angle = numbers(half, 8);

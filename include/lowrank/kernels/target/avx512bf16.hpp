@@ -15,7 +15,8 @@ namespace lowrank::inline LOWRANK_ABI::kernels::avx512bf16 {
                              apply_to = function)
 #else
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12's own intrinsics start from an undefined register
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12's own intrinsics start from an undefined register
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC push_options
 #pragma GCC target("avx512bf16,avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")
 #endif
@@ -24,6 +25,7 @@ namespace lowrank::inline LOWRANK_ABI::kernels::avx512bf16 {
 #include <lowrank/kernels/target/multiply.inl>
 
 #include <lowrank/kernels/target/avx512bf16/few.inl>
+#include <lowrank/kernels/target/avx512bf16/rows.inl>
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -56,6 +58,7 @@ constexpr Target make_target() {
   all.few_tokens_int8 = few_tokens_int8;
   all.to_bfloat16 = to_bfloat16;
   all.to_int8 = to_int8;
+  all.elementwise.bfloat16_products = {dots_of_columns, add_weighted_rows_to_columns};
   return all;
 }
 inline constexpr Target target = make_target();

@@ -30,6 +30,17 @@ struct AdamWStep {
   float decay, rate, correction, beta2, epsilon, toward1, toward2;
 };
 
+/// Rows of numbers, `stride` apart, against a few columns at a time: what a query does with keys and values. Element is float or BFloat16,
+/// which is a float once it is read.
+template <class Element>
+struct RowLoops {
+  /// out[c out_stride + j] = Σ rows[j stride + i] x[c n + i], j < count, c < columns, i < n: each the bits of `dots`.
+  void (*dots)(const Element* rows, Index stride, Index count, const float* x, Index columns, Index n, float* out, Index out_stride);
+  /// y[c n + i] += Σ weights[c weight_stride + j] rows[j stride + i]: each the bits of `add_weighted_rows`.
+  void (*add_weighted)(const Element* rows, Index stride, Index count, const float* weights, Index weight_stride, Index columns, Index n,
+                       float* y);
+};
+
 struct Elementwise {
   /// The largest of x, −∞ when empty.
   float (*largest)(const float* x, Index n);
@@ -67,6 +78,10 @@ struct Elementwise {
   void (*to_bfloat16)(const float* x, Index n, std::uint16_t* out);
   /// optim/adamw.hpp, element by element.
   void (*adamw)(const AdamWStep& step, const float* g, Index n, float* value, float* first, float* second);
+  RowLoops<float> float_rows;
+  RowLoops<BFloat16> bfloat16_rows;
+  /// The same in Compute::bf16: where a target multiplies bfloat16, x and weights are rounded to it, and bits are its own.
+  RowLoops<BFloat16> bfloat16_products;
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI::kernels

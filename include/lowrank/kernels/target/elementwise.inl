@@ -1,6 +1,6 @@
-// The loops of elementwise.hpp, in terms of the including target's Floats: load, store, all, + − * /, fma(a, b, c) = a b + c, largest,
-// sqrt, round, times_power(x, n) = x 2ⁿ, sum_of, largest_of, twice (each of size / 2 numbers two times), swapped (neighbours),
-// store_upper (the upper 16 bits of each). No include guard: each target includes it once, inside its namespace and region.
+// The loops of elementwise.hpp, in terms of the including target's Floats: load (of bfloat16, too), store, all, + − * /, fma(a, b, c) = a b
+// + c, largest, sqrt, round, times_power(x, n) = x 2ⁿ, sum_of, largest_of, twice (each of size / 2 numbers two times), swapped
+// (neighbours), store_upper (the upper 16 bits of each). No include guard: each target includes it once, inside its namespace and region.
 
 /// Runs an operation on whole vectors, then once on what is left.
 template <class Operation>
@@ -226,71 +226,7 @@ inline void softmax_backward(const float* x, float shift, float along, Index n, 
   each(n, operation);
 }
 
-/// Four rows side by side: their sums over the lanes are taken together.
-struct Dots {
-  const float* rows;
-  Index stride;
-  const float* x;
-  Floats sum[4] = {Floats::all(0.0f), Floats::all(0.0f), Floats::all(0.0f), Floats::all(0.0f)};
-  template <class Part>
-  void at(Index i, Part part) {
-    const Floats numbers = Floats::load(x + i, part);
-    LOWRANK_UNROLL
-    for (Index r = 0; r < 4; ++r) sum[r] = fma(Floats::load(rows + r * stride + i, part), numbers, sum[r]);
-  }
-};
-struct Dot {
-  const float *row, *x;
-  Floats sum = Floats::all(0.0f);
-  template <class Part>
-  void at(Index i, Part part) {
-    sum = fma(Floats::load(row + i, part), Floats::load(x + i, part), sum);
-  }
-};
-inline void dots(const float* rows, Index stride, Index count, const float* x, Index n, float* out) {
-  Index j = 0;
-  for (; j + 4 <= count; j += 4) {
-    Dots operation{rows + j * stride, stride, x};
-    each(n, operation);
-    store_sums(operation.sum, out + j);
-  }
-  for (; j < count; ++j) {
-    Dot operation{rows + j * stride, x};
-    each(n, operation);
-    store_sums(operation.sum, out + j);
-  }
-}
-
-struct WeightedRows {
-  const float* rows;
-  Index stride, count;
-  const float* weights;
-  float* y;
-  template <class Part>
-  void at(Index i, Part part) {
-    Floats sum = Floats::load(y + i, part);
-    for (Index j = 0; j < count; ++j) sum = fma(Floats::load(rows + j * stride + i, part), Floats::all(weights[j]), sum);
-    sum.store(y + i, part);
-  }
-  /// Four vectors side by side: four chains of multiply-adds hide each other's latency.
-  void at_four(Index i) {
-    Floats sum[4];
-    for (Index v = 0; v < 4; ++v) sum[v] = Floats::load(y + i + v * Floats::size, Whole{});
-    for (Index j = 0; j < count; ++j) {
-      const Floats weight = Floats::all(weights[j]);
-      const float* row = rows + j * stride + i;
-      LOWRANK_UNROLL
-      for (Index v = 0; v < 4; ++v) sum[v] = fma(Floats::load(row + v * Floats::size, Whole{}), weight, sum[v]);
-    }
-    for (Index v = 0; v < 4; ++v) sum[v].store(y + i + v * Floats::size, Whole{});
-  }
-};
-inline void add_weighted_rows(const float* rows, Index stride, Index count, const float* weights, Index n, float* y) {
-  constexpr Index four = 4 * Floats::size;
-  WeightedRows operation{rows, stride, count, weights, y};
-  for (; operation.y + four <= y + n; operation.y += four, operation.rows += four) operation.at_four(0);
-  each(n - (operation.y - y), operation);
-}
+#include <lowrank/kernels/target/rows.inl>
 
 inline void rotate_neighbours(const float* x, const float* cos, const float* sin, Index half, float direction, float* y) {
   const Floats signs = alternating(-direction, direction);
@@ -374,4 +310,7 @@ inline constexpr Elementwise elementwise = {.largest = largest_in,
                                             .rotate_neighbours = rotate_neighbours,
                                             .rotate_halves = rotate_halves,
                                             .to_bfloat16 = to_bfloat16_bits,
-                                            .adamw = adamw};
+                                            .adamw = adamw,
+                                            .float_rows = {dots_of_columns<float>, add_weighted_rows_to_columns<float>},
+                                            .bfloat16_rows = {dots_of_columns<BFloat16>, add_weighted_rows_to_columns<BFloat16>},
+                                            .bfloat16_products = {dots_of_columns<BFloat16>, add_weighted_rows_to_columns<BFloat16>}};

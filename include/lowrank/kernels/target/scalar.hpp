@@ -23,6 +23,10 @@ struct Floats {
     return {*from};
   }
   template <class Part>
+  static Floats load(const BFloat16* from, Part) {
+    return {*from};
+  }
+  template <class Part>
   void store(float* to, Part) const {
     *to = v;
   }

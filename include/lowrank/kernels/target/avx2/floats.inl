@@ -13,6 +13,15 @@ struct Floats {
     const __m256i m = mask(part.count);
     return {_mm256_blendv_ps(_mm256_set1_ps(fill), _mm256_maskload_ps(from, m), _mm256_castsi256_ps(m))};
   }
+  static Floats load(const BFloat16* from, Whole) {
+    const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(words, 16))};
+  }
+  static Floats load(const BFloat16* from, First part) {
+    BFloat16 numbers[8] = {};
+    for (Index i = 0; i < part.count; ++i) numbers[i] = from[i];
+    return load(numbers, Whole{});
+  }
   void store(float* to, Whole) const { _mm256_storeu_ps(to, v); }
   void store(float* to, First part) const { _mm256_maskstore_ps(to, mask(part.count), v); }
   __m128i upper() const {

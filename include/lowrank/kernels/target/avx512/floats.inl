@@ -11,6 +11,9 @@ struct Floats {
   static Floats load(const float* from, First part, float fill = 0) {
     return {_mm512_mask_loadu_ps(_mm512_set1_ps(fill), first_lanes(part.count), from)};
   }
+  static Floats of_upper(__m256i words) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16))}; }
+  static Floats load(const BFloat16* from, Whole) { return of_upper(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))); }
+  static Floats load(const BFloat16* from, First part) { return of_upper(_mm256_maskz_loadu_epi16(first_lanes(part.count), from)); }
   void store(float* to, Whole) const { _mm512_storeu_ps(to, v); }
   void store(float* to, First part) const { _mm512_mask_storeu_ps(to, first_lanes(part.count), v); }
   __m512i upper() const { return _mm512_srli_epi32(_mm512_castps_si512(v), 16); }

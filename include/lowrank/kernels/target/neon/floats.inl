@@ -12,6 +12,15 @@ struct Floats {
     for (Index i = 0; i < part.count; ++i) lanes[i] = from[i];
     return {vld1q_f32(lanes)};
   }
+  static Floats load(const BFloat16* from, Whole) {
+    return {vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(reinterpret_cast<const std::uint16_t*>(from)), 16))};
+  }
+  static Floats load(const BFloat16* from, First part) {
+    if (part.count >= 4) return load(from, Whole{});
+    BFloat16 numbers[4] = {};
+    for (Index i = 0; i < part.count; ++i) numbers[i] = from[i];
+    return load(numbers, Whole{});
+  }
   void store(float* to, Whole) const { vst1q_f32(to, v); }
   void store(float* to, First part) const {
     if (part.count >= 4) return vst1q_f32(to, v);

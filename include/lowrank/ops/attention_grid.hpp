@@ -1,0 +1,94 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include <lowrank/core/shape.hpp>
+#include <lowrank/kernels/driver/scratch.hpp>
+#include <lowrank/ops/kv_view.hpp>
+#include <lowrank/product/multiply.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// Heads of an attention: each group of heads / kv_heads consecutive query heads shares one key and value head. batch sequences of equal
+/// length lie one after the other along the tokens.
+struct AttentionShape {
+  Index heads = 1, kv_heads = 1, head_size = 0, batch = 1;
+
+  Index group() const { return heads / kv_heads; }
+};
+
+/// The output [heads · head_size, batch · Tq], and log Σ exp of each row of scores, [heads, batch · Tq], which the backward pass needs.
+template <class S>
+struct AttentionForward {
+  Activation<S> y, log_sum_exp;
+};
+
+namespace detail {
+
+/// Queries that follow each other, against the keys of one head.
+struct QueryBlock {
+  Index sequence, kv_head, query, count;
+};
+
+/// One attention's geometry.
+///
+/// The heads of a group read the same keys, and in memory they follow each other within a token; so n tokens of a group are one matrix
+/// [head_size, group · n], column c being head c % group of token c / group, and each key block is read once for all of them.
+template <class S>
+struct AttentionGrid {
+  AttentionShape shape;
+  Index queries, keys;  // tokens of one sequence: Tq and Tk
+  Compute compute;
+
+  Index group() const { return shape.group(); }
+  Index offset() const { return keys - queries; }
+  S scale() const { return S(1) / std::sqrt(static_cast<S>(shape.head_size)); }
+  Index columns(const QueryBlock& block) const { return group() * block.count; }
+
+  /// Keys that column c of a block sees from `key` on; at most count.
+  Index visible(const QueryBlock& block, Index c, Index key, Index count) const {
+    return std::clamp<Index>(block.query + c / group() + offset() - key + 1, 0, count);
+  }
+  /// Keys past it are masked for the whole block.
+  Index end(const QueryBlock& block) const { return block.query + block.count + offset(); }
+  /// Head and token that column c of a block is.
+  Index head(const QueryBlock& block, Index c) const { return block.kv_head * group() + c % group(); }
+  Index token(const QueryBlock& block, Index c) const { return block.sequence * queries + block.query + c / group(); }
+
+  /// A block's columns of x [heads · head_size, batch · Tq], times a factor, as columns [head_size, group · count].
+  void gather(const ActivationView<S>& x, const QueryBlock& block, S* columns, S factor = S(1)) const {
+    ActivationMap<S>(columns, shape.head_size * group(), block.count) =
+        factor * x.block(head(block, 0) * shape.head_size, token(block, 0), group() * shape.head_size, block.count);
+  }
+  void scatter(const S* columns, const QueryBlock& block, Activation<S>& x) const {
+    x.block(head(block, 0) * shape.head_size, token(block, 0), group() * shape.head_size, block.count) =
+        ConstActivationMap<S>(columns, shape.head_size * group(), block.count);
+  }
+};
+
+/// Throws ShapeError unless q, k and v have the shapes that AttentionShape says, [rows, tokens] each.
+inline void check_attention(const char* operation, const AttentionShape& shape, const Index (&q)[2], const Index (&k)[2],
+                            const Index (&v)[2]) {
+  const auto [heads, kv_heads, size, batch] = shape;
+  check<ShapeError>(heads > 0 && kv_heads > 0 && size > 0 && batch > 0 && heads % kv_heads == 0, operation, "heads = ", heads,
+                    ", kv_heads = ", kv_heads, ", head_size = ", size, ", batch = ", batch,
+                    "; all must be positive and kv_heads must divide heads");
+  element_count(operation, "the shape [batch, heads, head_size]", {batch, heads, size});
+  const bool fits = q[0] == heads * size && k[0] == kv_heads * size && v[0] == k[0] && v[1] == k[1] && q[1] % batch == 0 &&
+                    k[1] % batch == 0 && q[1] <= k[1];
+  check<ShapeError>(fits, operation, "q is [", q[0], ", ", q[1], "], k is [", k[0], ", ", k[1], "], v is [", v[0], ", ", v[1],
+                    "] with heads = ", heads, ", kv_heads = ", kv_heads, ", head_size = ", size, ", batch = ", batch,
+                    "; q must be [heads * head_size, batch * Tq], k and v [kv_heads * head_size, batch * Tk], Tq at most Tk");
+}
+
+template <class S>
+AttentionGrid<S> attention_grid(const char* operation, const ActivationView<S>& q, const ActivationView<S>& k, const ActivationView<S>& v,
+                                const AttentionShape& shape, Compute compute) {
+  check_attention(operation, shape, {q.rows(), q.cols()}, {k.rows(), k.cols()}, {v.rows(), v.cols()});
+  return {shape, q.cols() / shape.batch, k.cols() / shape.batch, compute};
+}
+
+}  // namespace detail
+
+}  // namespace lowrank::inline LOWRANK_ABI

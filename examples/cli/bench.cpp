@@ -7,25 +7,10 @@
 #include <lowrank/kernels/target/dispatch.hpp>
 #include <lowrank/optim/adamw.hpp>
 
-#include <transformer/generate.hpp>
-
 #include <cli/bench.hpp>
 
 namespace cli {
 namespace bench {
-
-/// Seconds of equal runs.
-struct Times {
-  std::vector<double> seconds;
-
-  double median() const {
-    std::vector<double> sorted = seconds;
-    std::sort(sorted.begin(), sorted.end());
-    return (sorted[(sorted.size() - 1) / 2] + sorted[sorted.size() / 2]) / 2;
-  }
-  double fastest() const { return *std::min_element(seconds.begin(), seconds.end()); }
-  double slowest() const { return *std::max_element(seconds.begin(), seconds.end()); }
-};
 
 /// Reading a prompt at once, and single tokens after a short one.
 struct Generation {
@@ -35,6 +20,7 @@ struct Generation {
 struct Results {
   Generation bare, adapted;  // adapted: with the adapter that was given
   Times training;
+  ContextSpeeds contexts;
   bool has_adapter = false;
 };
 
@@ -50,7 +36,8 @@ template <class Device>
 void generate_once(Llama& model, LoraSet* lora, const Options& o, bool keep, Generation& into) {
   const auto ids = random_ids(model, std::max({o.prompt, o.tokens, decode_prompt}), o.common.seed);
   const std::span all(ids);
-  transformer::Reader<Device> whole(model, lora), growing(model, lora);
+  const auto cache = parse_cache(o.cache);
+  transformer::Reader<Device> whole(model, lora, cache), growing(model, lora, cache);
   double start = now();
   whole(all.first(static_cast<std::size_t>(o.prompt)));
   if (keep) into.prompt.seconds.push_back(now() - start);
@@ -101,7 +88,7 @@ void measure_training(Llama& model, LoraSet& lora, const Options& o, Results& re
 
 std::string seconds_text(double seconds) { return seconds < 1 ? format("%.2f ms", 1e3 * seconds) : format("%.3f s", seconds); }
 
-void add_row(Table& table, const std::string& name, const Times& times, Index tokens, Index runs = 1) {
+void add_row(Table& table, const std::string& name, const Times& times, Index tokens, Index runs) {
   const double parts = static_cast<double>(runs);
   table.add({name, seconds_text(times.median() / parts),
              seconds_text(times.fastest() / parts) + " to " + seconds_text(times.slowest() / parts),
@@ -122,6 +109,7 @@ void print_table(const Options& o, const Results& results) {
     add_row(table, prompt, results.bare.prompt, o.prompt);
     add_row(table, decode, results.bare.decode, o.tokens, o.tokens);
   }
+  add_context_rows(table, results.contexts);
   if (!o.skip_training)
     add_row(table, "training step, " + count(o.batch) + " x " + count(o.sequence) + " tokens, rank " + count(o.rank), results.training,
             o.batch * o.sequence);
@@ -147,6 +135,7 @@ void print_explanation(const Options& o, const Session& session, const LoraSet* 
   const double token = results.bare.decode.median() / static_cast<double>(o.tokens), bytes = static_cast<double>(session.model.bytes());
   std::printf("  A token reads every weight once: %s in %s, %.1f GB/s.\n", human_bytes(static_cast<long long>(bytes)).c_str(),
               seconds_text(token).c_str(), bytes / token * 1e-9);
+  print_contexts(results.contexts);
   if (!adapter) return;
   const double share = static_cast<double>(lowrank::parameter_count(*adapter)) / static_cast<double>(multiplied_parameters(session.model));
   std::printf("  The adapter adds %.1f %% to the FLOPs, and %.1f %% to the time of a prompt and %.1f %% to that of a token.\n", 100 * share,
@@ -206,6 +195,9 @@ void run(Options o) {
   if (!o.skip_generation) {
     session.model.set_compute(resolve_compute(o.common, "generate"));
     on_device(session, [&](auto device) { measure_generation<decltype(device)>(session.model, adapter.get(), o, results); });
+    if (!o.contexts.empty())
+      results.contexts =
+          measure_contexts(session, adapter.get(), {o.contexts, o.tokens, o.repetitions, parse_cache(o.cache), o.common.seed});
     session.model.set_compute(session.compute);
   }
   LoraSet trained;
@@ -220,6 +212,8 @@ void run(Options o) {
   auto json = common_report(session, o.skip_training ? adapter.get() : &trained);
   json["base"] = o.base;
   add_speeds(json, o, results);
+  add_contexts(json, results.contexts);
+  plot_contexts(o.plot, session, results.contexts);
   print_table(o, results);
   print_explanation(o, session, adapter.get(), results);
   if (o.profile) print_profile(session, adapter.get(), o.skip_training ? nullptr : &trained, o, json);
@@ -245,9 +239,13 @@ void add_options(Command command, Options& o) {
   number("--prompt-tokens", o.prompt, "tokens of the prompt", 1 << 24);
   number("--tokens", o.tokens, "single tokens to decode", 1 << 24);
   number("--repetitions", o.repetitions, "runs of prompt and decoding to take the median of", 1 << 16);
+  Option contexts =
+      command.add_option("--context", o.contexts, "decodes after so many tokens, too: a list separated by commas").separated_by(',');
+  command.add_option("--plot", o.plot, "SVG file: tokens/s against context, and what memory allows").needs(contexts);
+  add_cache_option(command, o.cache);
   Option skip_training = command.add_flag("--skip-training", o.skip_training, "generation alone: peak memory is its own");
   Option skip_generation = command.add_flag("--skip-generation", o.skip_generation, "training alone: peak memory is its own");
-  skip_generation.excludes(skip_training).excludes(adapter);
+  skip_generation.excludes(skip_training).excludes(adapter).excludes(contexts);
   command.add_flag("--batch-invariant", o.batch_invariant, "a token's numbers do not depend on its neighbours: what that costs");
   command.add_flag("--profile", o.profile, "a table of where the threads' time goes: products, decoding, attention, waiting …");
   add_common(command, o.common, Devices::cpu_and_cuda);

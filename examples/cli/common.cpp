@@ -47,6 +47,17 @@ const char* compute_name(lowrank::Compute compute) {
   return names[static_cast<int>(compute)];
 }
 
+void add_cache_option(Command command, std::string& word) {
+  command.add_option("--cache", word, "how keys and values are cached: fp32, bf16, or auto: bf16 unless products compute in fp32")
+      .one_of({"auto", "fp32", "bf16"})
+      .shows_default();
+}
+
+transformer::CachePrecision parse_cache(const std::string& word) {
+  if (word == "auto") return {};
+  return word == "fp32" ? lowrank::CachePrecision::fp32 : lowrank::CachePrecision::bf16;
+}
+
 std::string target_name(const Session& session) { return session.gpu ? gpu_name() : std::string(lowrank::kernels::target_name()); }
 
 std::filesystem::path model_path(const std::string& name) {

@@ -68,6 +68,10 @@ lowrank::Compute resolve_compute(const Common& common, const char* purpose);
 /// The name that --compute knows.
 const char* compute_name(lowrank::Compute compute);
 
+/// How a command's model caches keys and values: --cache, and what its word means.
+void add_cache_option(Command command, std::string& word);
+transformer::CachePrecision parse_cache(const std::string& word);
+
 /// What a session's model runs on: the GPU, or the instruction set of the kernels.
 std::string target_name(const Session& session);
 

@@ -9,13 +9,14 @@ namespace generate {
 
 struct Options {
   Common common;
-  std::string model, prompt;
+  std::string model, prompt, cache = "auto";
   std::vector<std::string> adapters;
   transformer::GenerateOptions generate;
 };
 
 void run(Options o) {
   o.generate.sampler.seed = o.common.seed;
+  o.generate.cache = parse_cache(o.cache);
   transformer::Sampler{o.generate.sampler};  // refuses wrong options before the model is read
   if (!o.common.json.empty()) ensure_writable(o.common.json, false);
   Session session = open_session(o.model, o.common, transformer::Base::native, "generate");
@@ -56,6 +57,7 @@ void add_generate(Command app) {
   command.add_option("--top-p", o->generate.sampler.top_p, "draw from the most likely that hold this probability")
       .in_range(0.0, 1.0)
       .shows_default();
+  add_cache_option(command, o->cache);
   add_common(command, o->common, Devices::cpu_and_cuda);
   command.when_called([o] { generate::run(*o); });
 }

@@ -15,6 +15,7 @@ namespace transformer {
 
 using lowrank::cuda::DeviceActivation;
 
+namespace {
 /// Puts columns behind the first `length` of one of the cache's arrays. What it returns is a window, not a copy.
 DeviceActivation append(const Cache<Cuda>& cache, DeviceActivation& all, const DeviceActivation& fresh) {
   const Index wanted = cache.length + fresh.cols();
@@ -25,6 +26,16 @@ DeviceActivation append(const Cache<Cuda>& cache, DeviceActivation& all, const D
   }
   all.set_columns(cache.length, fresh);
   return all.leftCols(wanted);
+}
+}  // namespace
+
+/// See cache.hpp; a GPU's keys and values are fp32.
+DeviceActivation attend(Cache<Cuda>& cache, Index layers, Index i, const DeviceActivation& q, const DeviceActivation& k,
+                        const DeviceActivation& v, const lowrank::AttentionShape& shape, lowrank::Compute compute) {
+  cache.keys.resize(static_cast<std::size_t>(layers)), cache.values.resize(static_cast<std::size_t>(layers));
+  const DeviceActivation keys = append(cache, cache.keys[static_cast<std::size_t>(i)], k);
+  const DeviceActivation values = append(cache, cache.values[static_cast<std::size_t>(i)], v);
+  return attention_forward(q, keys, values, shape, compute).y;
 }
 
 /// On the GPU in use. A shape of batch is recorded when it comes first, and run as a whole from then on.

@@ -17,6 +17,7 @@ struct GenerateOptions {
   Index tokens = 128;  ///< at most so many
   SamplerOptions sampler = {};
   bool stop_at_end = true;  ///< stop on end of text; benchmarks go on
+  CachePrecision cache = {};
 };
 
 struct Generation {
@@ -30,13 +31,16 @@ struct Generation {
 template <class Device = Cpu>
 class Reader {
  public:
-  Reader(Llama& model, LoraSet* lora);
+  /// precision: of the cache; a GPU's is fp32.
+  Reader(Llama& model, LoraSet* lora, CachePrecision precision = {});
   ~Reader();
 
   /// Logits [vocabulary, 1] that follow the last of the ids, in host memory.
   Activation<float> operator()(std::span<const std::int32_t> ids);
   /// Tokens read so far.
   Index length() const;
+  /// Forgets all tokens but the first; at most length().
+  void rewind(Index tokens);
 
  private:
   Llama& model_;

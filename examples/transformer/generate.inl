@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <type_traits>
 
 #include <transformer/generate.hpp>
 #include <transformer/load.hpp>
@@ -8,7 +9,13 @@
 namespace transformer {
 
 template <class Device>
-Reader<Device>::Reader(Llama& model, LoraSet* lora) : model_(model), lora_(lora), cache_(std::make_unique<Cache<Device>>()) {}
+Reader<Device>::Reader(Llama& model, LoraSet* lora, CachePrecision precision)
+    : model_(model), lora_(lora), cache_(std::make_unique<Cache<Device>>()) {
+  if constexpr (std::is_same_v<Device, Cpu>)
+    cache_->precision = precision;
+  else
+    lowrank::check<lowrank::ValueError>(precision != lowrank::CachePrecision::bf16, "reader", "a GPU's cache is fp32; ask for no other");
+}
 
 template <class Device>
 Reader<Device>::~Reader() = default;
@@ -21,6 +28,13 @@ Activation<float> Reader<Device>::operator()(std::span<const std::int32_t> ids) 
 template <class Device>
 Index Reader<Device>::length() const {
   return cache_->length;
+}
+
+template <class Device>
+void Reader<Device>::rewind(Index tokens) {
+  lowrank::check<lowrank::ValueError>(0 <= tokens && tokens <= length(), "reader", "to keep ", tokens, " tokens of ", length(),
+                                      "; keep at most as many as were read");
+  cache_->length = tokens;
 }
 
 template <class Device>
@@ -37,7 +51,7 @@ Generation generate(Llama& model, LoraSet* lora, const Tokenizer& tokenizer, std
                                       " and one must be free; shorten the prompt");
   Sampler sample(options.sampler);
   StreamDecoder decoder(tokenizer);
-  Reader<Device> read(model, lora);
+  Reader<Device> read(model, lora, options.cache);
   Generation result{{}, {}, static_cast<Index>(prompt.size()), 0};
   const auto emit = [&](std::string_view piece) {
     result.text += piece;

@@ -119,10 +119,8 @@ Var<float, Device> Llama::add_mlp(Index i, Var<float, Device> x, const Pass<Devi
 template <class Device>
 Var<float, Device> Llama::cached_attention(Cache<Device>& cache, Index i, const Var<float, Device>& q, const Var<float, Device>& k,
                                            const Var<float, Device>& v, const lowrank::AttentionShape& shape) const {
-  cache.keys.resize(blocks.size()), cache.values.resize(blocks.size());
-  const auto keys = append(cache, cache.keys[static_cast<std::size_t>(i)], k.value());
-  const auto values = append(cache, cache.values[static_cast<std::size_t>(i)], v.value());
-  return Var<float, Device>(attention_forward(q.value(), keys, values, shape, layer(slot(i, Projection::query)).base.compute()).y);
+  return Var<float, Device>(
+      attend(cache, config.layers, i, q.value(), k.value(), v.value(), shape, layer(slot(i, Projection::query)).base.compute()));
 }
 
 template <class Device>

@@ -76,7 +76,7 @@ void measure(benchmark::State& state, Base base, Index rank, Index tokens, bool 
 template <class Base>
 void add(const char* name, Base (*make)()) {
   for (const bool with_backward : {false, true})
-    for (const Index tokens : {1, 8, 64, 512})
+    for (const Index tokens : {1, 8, 64, 512, 2048})
       for (const Index rank : {0, 1, 2, 4, 8, 16, 32, 64, 128, 256})
         benchmark::RegisterBenchmark(
             concat("lora_linear/", name, with_backward ? "/forward_backward" : "/forward", "/tokens:", tokens, "/rank:", rank).c_str(),

@@ -110,6 +110,42 @@ TEST_CASE("few tokens: nibble pairs with groups of 32 to 512, scales plain and d
       }
 }
 
+TEST_CASE("few tokens: rows of nibble pairs that begin inside groups, chunks and bytes") {
+  for (Index group : {32, 64, 128, 4096})
+    for (Index cols : {20, 31, 33, 63, 65, 90, 96, 100, 168, 301}) {
+      CAPTURE(group);
+      CAPTURE(cols);
+      for (bool doubly : {false, true}) {
+        const Index rows = cols % 2 == 1 ? 140 : 45;
+        check_source(pairs(rows, cols, group, doubly, 1).source, doubly ? std::vector<Index>{3, rows} : std::vector<Index>{1, rows - 2});
+      }
+    }
+  check_source(pairs(5, 64 * 131 + 3, 64, true, 1).source, {5});
+  check_source(pairs(5, 32 * 131 + 16, 32, true, 1).source, {5});
+}
+
+TEST_CASE("few tokens: ragged rows beside other parts, the same bits for any number of threads") {
+  const Index rows = 203, depth = 1003;
+  const Blocks w = pairs(rows, depth, 64, false, 1), v = pairs(90, depth, 64, true, 2);
+  const auto b = random_floats((rows + 90) * 5, 3), x = random_floats((depth + 5) * 4, 4);
+  const auto source = concat_depth(concat_rows(w.source, v.source), scaled(DenseSource<float>(b.data(), rows + 90, 5), 0.5));
+  const int threads = thread_count();
+  for_each_target([&](const kernels::Target& target) {
+    for (Compute compute : {Compute::fp32, Compute::int8})
+      for (Index tokens : {1, 4}) {
+        CAPTURE(target.name);
+        std::vector<float> one(static_cast<std::size_t>((rows + 90) * tokens)), many = one;
+        set_thread_count(1);
+        kernels::multiply(source, x.data(), depth + 5, tokens, one.data(), rows + 90, {.compute = compute});
+        set_thread_count(3);
+        kernels::multiply(source, x.data(), depth + 5, tokens, many.data(), rows + 90, {.compute = compute});
+        set_thread_count(threads);
+        CHECK(one == many);
+        CHECK(Oracle(source, x.data(), depth + 5, tokens).error(one.data(), rows + 90, rows + 90, tokens) <= bound(compute, depth + 5));
+      }
+  });
+}
+
 TEST_CASE("few tokens: formats that no kernel reads as they lie") {
   for (Index cols : {32, 77, 300}) {
     const auto q6 = random_blocks<Q6K>(7, cols, {208}, 1);

@@ -61,8 +61,9 @@ constexpr bool has_floats(Scaling scaling) { return scaling == Scaling::floats |
 /// nibble pairs with offsets, ggml's nibbles whose numbers are no bfloat16, bytes in other blocks than Q8_0's.
 inline bool can_stream(const BlockSource& s) {
   const auto is_power = [](Index n) { return std::has_single_bit(static_cast<std::size_t>(n)); };
-  if (!s.rows_hold_whole_groups() || s.group < 32 || !is_power(s.group) || s.pitch % 32 != 0) return false;
+  if (s.group < 32 || !is_power(s.group)) return false;
   if (s.order == CodeOrder::nibble_pairs) return s.read_scales == ArrayScales::read || s.read_scales == DoubleQuantizedScales::read;
+  if (!s.rows_hold_whole_groups() || s.pitch % 32 != 0) return false;
   if (s.order == CodeOrder::bytes) return scaling_of(s) == Scaling::half;
   if (!is_power(s.block)) return false;
   const auto is_short = [](float number) { return (bit_cast<std::uint32_t>(number) & 0xffffu) == 0; };
@@ -72,8 +73,8 @@ inline bool can_stream(const BlockSource& s) {
 /// How the blocks of a product lie: the same for all its rows.
 struct BlockRows {
   const BlockSource& source;
-  bool has_array;                ///< of scales, where they need not be read ahead
-  Index row_bytes, scale_bytes;  ///< from one row to the next, of blocks and of an array of scales
+  bool has_array;   ///< of scales, where they need not be read ahead
+  Index row_bytes;  ///< from one row of blocks to the next
   Index block_bytes;
   Index codes_at;                         ///< where a row's codes begin
   Index scale_from_codes;                 ///< from a block's codes to its scale
@@ -84,13 +85,35 @@ struct BlockRows {
       : source(p.weight->blocks()),
         has_array(source.read_scales == ArrayScales::read),
         row_bytes(source.row_bytes()),
-        scale_bytes(source.pitch / source.group * 4),
         block_bytes(source.block_bytes),
         codes_at(source.order == CodeOrder::nibble_pairs ? 0 : source.codes_at),
         scale_from_codes(source.scale_at - codes_at),
         group_shift(std::countr_zero(static_cast<std::size_t>(source.group))),
         block_shift(std::countr_zero(static_cast<std::size_t>(source.block))),
         pair_mask{-1, source.offset_at < 0 ? 0 : -1, 0, 0} {}
+};
+
+/// Rows that go side by side. With one phase they follow each other. Else each side goes through a stretch of its own, which keeps all in
+/// one phase: then memory is read in as many streams as there are sides.
+template <int Rows>
+struct SideBySide {
+  const FewTokens& product;
+  Index stretch;  ///< from one side to the next
+
+  [[gnu::always_inline]] explicit SideBySide(const FewTokens& p)
+      : product(p), stretch(p.phases == 1 ? 1 : (ceil_div(p.rows, Index{Rows}) + p.phases - 1) & -p.phases) {}
+  Index groups() const { return product.phases == 1 ? ceil_div(product.rows, Index{Rows}) : stretch; }
+  /// The first of a group's rows.
+  [[gnu::always_inline]] Index first(Index group) const { return product.phases == 1 ? group * Rows : group; }
+  /// The groups in an order in which four of a phase follow each other, for activations that fill the first-level cache: the number of
+  /// places in that order, some of which are empty, and the group of each, which is groups() at least where it is empty.
+  Index places() const { return product.phases == 1 ? groups() : round_up(stretch, 4 * product.phases); }
+  Index group_at(Index place) const {
+    const Index inside = place & (4 * product.phases - 1);
+    return product.phases == 1 ? place : place - inside + inside % 4 * product.phases + inside / 4;
+  }
+  /// What a group's rows are multiplied with.
+  const FewTokens& tokens_of(Index group) const { return product.phases == 1 ? product : product.phase[group & (product.phases - 1)]; }
 };
 
 /// Rows of blocks side by side: where their chunks lie, and the scales that were read ahead. Rows past the last repeat it.
@@ -107,15 +130,21 @@ struct RowGroup {
   const std::byte* codes[Rows];   ///< where a row's codes begin
   const std::byte* scales[Rows];  ///< where the scale of group 0 is, or would be if the window reached back to it
   const std::byte* ahead;         ///< where prefetching begins
-  Index row[Rows];                ///< their numbers
+  Index group[Rows];              ///< the numbers of the groups that rows begin in
+  Index before[Rows];             ///< chunks of it that lie before the row
+  bool has_streams;               ///< each row is followed by the next group's
   std::conditional_t<has_floats(M), Window, NoWindow> window_of[Rows];
 
-  [[gnu::always_inline]] RowGroup(const BlockRows& rows, const FewTokens& p, Index begin) : all(rows) {
+  [[gnu::always_inline]] RowGroup(const BlockRows& rows, const FewTokens& p, Index number) : all(rows), has_streams(p.phases > 1) {
+    const SideBySide<Rows> sides(p);
+    const Index begin = sides.first(number);
     LOWRANK_UNROLL
     for (int r = 0; r < Rows; ++r) {
-      row[r] = p.row + (begin + r < p.rows ? begin + r : p.rows - 1);
-      codes[r] = all.source.data + row[r] * all.row_bytes + all.codes_at;
-      if constexpr (M == Scaling::floats) scales[r] = all.source.scales + row[r] * all.scale_bytes;
+      const Index at = begin + r * sides.stretch, row = p.row + (at < p.rows ? at : p.rows - 1), first = row * all.source.pitch;
+      codes[r] = L == Layout::pairs ? all.source.data + first / 32 * 16 : all.source.data + row * all.row_bytes + all.codes_at;
+      group[r] = first >> all.group_shift;
+      before[r] = (first >> 5) - (group[r] << all.group_shift >> 5);
+      if constexpr (M == Scaling::floats) scales[r] = all.source.scales + group[r] * 4;
     }
     ahead = codes[0] + (all.row_bytes >= 4096 / Rows ? Rows * all.row_bytes : 4096);
   }
@@ -123,20 +152,21 @@ struct RowGroup {
   /// Asks for the rows that come 4 KiB or more later, a share with the chunk that lies at `at`: rows are short, and the processor's own
   /// prefetching ends with every page.
   [[gnu::always_inline]] void prefetch(Index at) const {
+    if (L == Layout::pairs && has_streams) return __builtin_prefetch(codes[static_cast<std::size_t>(at) / 16 % Rows] + at + 2048);
     LOWRANK_UNROLL
     for (Index line = 0; line < (Rows * 20 + 63) / 64; ++line) __builtin_prefetch(ahead + Rows * at + 64 * line);
   }
 
   bool reads_ahead() const { return M == Scaling::floats_offset || (M == Scaling::floats && !all.has_array); }
-  /// Chunks whose scales are at hand after read_ahead, which begins with the group of a chunk.
-  Index window() const { return reads_ahead() ? window_groups << all.group_shift >> 5 : Index{1} << 40; }
+  /// Chunks whose scales are at hand after read_ahead, which begins with the group of a chunk: rows may begin inside one.
+  Index window() const { return reads_ahead() ? (window_groups - (L == Layout::pairs)) << all.group_shift >> 5 : Index{1} << 40; }
   void read_ahead(Index chunk, Index end) {
     if constexpr (has_floats(M)) {
       if (!reads_ahead()) return;
-      const Index groups = all.source.pitch >> all.group_shift, last = (end * 32 - 1) >> all.group_shift;
-      const Index first = chunk * 32 >> all.group_shift, count = last - first < window_groups ? last - first + 1 : window_groups;
       for (int r = 0; r < Rows; ++r) {
-        all.source.read_scales(all.source, row[r] * groups + first, count, window_of[r].scale, window_of[r].offset);
+        const Index first = group_at(r, chunk), left = group_at(r, end - 1) - first + 1;
+        const Index count = left < window_groups ? left : window_groups;
+        all.source.read_scales(all.source, group[r] + first, count, window_of[r].scale, window_of[r].offset);
         scales[r] = reinterpret_cast<const std::byte*>(window_of[r].scale) - first * 4;
       }
     }
@@ -150,8 +180,10 @@ struct RowGroup {
     const Index position = c & ((Index{1} << shift) - 1);
     return (c >> shift) * all.block_bytes + (L == Layout::long_halves ? position / 2 * 32 : position * 16);
   }
-  /// Bytes from the scale of group 0 to that of chunk c; its offset lies window_groups floats behind it.
-  [[gnu::always_inline]] Index scale_at(Index c) const { return (c * 32 >> all.group_shift) * 4; }
+  /// Groups from the row's first to that of chunk c.
+  [[gnu::always_inline]] Index group_at(int r, Index c) const { return (L == Layout::pairs ? c + before[r] : c) * 32 >> all.group_shift; }
+  /// The scale of chunk c; its offset lies window_groups floats behind it.
+  [[gnu::always_inline]] const std::byte* scale_of(int r, Index c) const { return scales[r] + group_at(r, c) * 4; }
 };
 
 /// A code table in signed bytes: table[c] = unit · entry[c], exact where the entries are small whole numbers.

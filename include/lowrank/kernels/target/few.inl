@@ -36,34 +36,34 @@ template <int Rows, int Tokens>
 
 /// Adds unit times the sums of vectors to the product.
 template <int Rows, int Tokens>
-[[gnu::always_inline]] inline void store_lanes(const FewTokens& p, Index row, const Floats (&sum)[Rows * Tokens], float unit) {
+[[gnu::always_inline]] inline void store_lanes(const FewTokens& p, Index group, const Floats (&sum)[Rows * Tokens], float unit) {
   alignas(16) float sums[Rows * Tokens];
   LOWRANK_UNROLL
   for (int i = 0; i < Rows * Tokens; i += 4) lane_sums(sum + i, unit, sums + i);
-  store_sums<Rows, Tokens>(p, row, sums);
+  store_sums<Rows, Tokens>(p, group, sums);
 }
 template <int Rows, int Tokens>
-[[gnu::noinline]] void store_many_lanes(const FewTokens& p, Index row, const Floats (&sum)[Rows * Tokens], float unit) {
-  store_lanes<Rows, Tokens>(p, row, sum, unit);
+[[gnu::noinline]] void store_many_lanes(const FewTokens& p, Index group, const Floats (&sum)[Rows * Tokens], float unit) {
+  store_lanes<Rows, Tokens>(p, group, sum, unit);
 }
 
 /// The same for what a loop has summed; of a copy, so that it stays in registers until then.
 template <int Rows, int Tokens>
-[[gnu::always_inline]] inline void store_all(const FewTokens& p, Index row, const Floats (&sum)[Rows][Tokens], float unit = 1) {
+[[gnu::always_inline]] inline void store_all(const FewTokens& p, Index group, const Floats (&sum)[Rows][Tokens], float unit = 1) {
   Floats copy[Rows * Tokens];
   LOWRANK_UNROLL
   for (int i = 0; i < Rows * Tokens; ++i) copy[i] = sum[i / Tokens][i % Tokens];
   if constexpr (Rows * Tokens > 8)
-    store_many_lanes<Rows, Tokens>(p, row, copy, unit);
+    store_many_lanes<Rows, Tokens>(p, group, copy, unit);
   else
-    store_lanes<Rows, Tokens>(p, row, copy, unit);
+    store_lanes<Rows, Tokens>(p, group, copy, unit);
 }
 
 /// Four rows of blocks times one token: sums are scaled, which is cheaper than scaling weights; offsets meet the sums of activations.
 template <Layout L, Scaling M, class Codes>
-void one_token(const FewTokens& p, const Strip& strip, const BlockReader<Codes>& reader, Index row) {
+void one_token(const FewTokens& p, const Strip& strip, const BlockReader<Codes>& reader, Index group) {
   constexpr int Rows = 4;
-  RowGroup<L, M, Rows> rows(reader.rows, p, row);
+  RowGroup<L, M, Rows> rows(reader.rows, p, group);
   Floats sum[Rows][1];
   Offsets rest[Rows] = {};
   clear(sum);
@@ -87,7 +87,7 @@ void one_token(const FewTokens& p, const Strip& strip, const BlockReader<Codes>&
       }
     }
   }
-  store_token(p, row, sum, rest);
+  store_token(p, group, sum, rest);
 }
 
 /// Chunk c of each row, scaled.
@@ -108,8 +108,8 @@ template <Layout L, Scaling M, class Codes, int Rows>
 
 /// Rows of blocks times several tokens, which share the scaled weights.
 template <Layout L, Scaling M, class Codes, int Rows, int Tokens>
-void few_rows(const FewTokens& p, const Strip& strip, const BlockReader<Codes>& reader, Index row) {
-  RowGroup<L, M, Rows> rows(reader.rows, p, row);
+void few_rows(const FewTokens& p, const Strip& strip, const BlockReader<Codes>& reader, Index group) {
+  RowGroup<L, M, Rows> rows(reader.rows, p, group);
   Floats sum[Rows][Tokens];
   clear(sum);
   const Operand* x = strip.x;
@@ -122,18 +122,18 @@ void few_rows(const FewTokens& p, const Strip& strip, const BlockReader<Codes>& 
       add_products(w, x, token_stride(p), sum);
     }
   }
-  store_all(p, row, sum);
+  store_all(p, group, sum);
 }
 
 /// Dense rows over one strip; the last chunk may be short.
 template <Layout L, int Rows, int Tokens>
-void dense_rows(const FewTokens& p, const Strip& strip, const DenseReader&, Index row) {
+void dense_rows(const FewTokens& p, const Strip& strip, const DenseReader&, Index group) {
   constexpr Index size = few::element_bytes(L);
   const Index length = p.weight->cols(), full = length / 32, pitch = p.weight->stride() * size;
   const auto* data = static_cast<const std::byte*>(p.weight->data()) + p.row * pitch;
   const std::byte* at[Rows];
   LOWRANK_UNROLL
-  for (int r = 0; r < Rows; ++r) at[r] = data + (row + r < p.rows ? row + r : p.rows - 1) * pitch;
+  for (int r = 0; r < Rows; ++r) at[r] = data + (group * Rows + r < p.rows ? group * Rows + r : p.rows - 1) * pitch;
   Floats sum[Rows][Tokens], w[Rows][chunk_vectors];
   clear(sum);
   const Operand* x = strip.x;
@@ -148,29 +148,37 @@ void dense_rows(const FewTokens& p, const Strip& strip, const DenseReader&, Inde
     add_products(w, x, token_stride(p), sum);
   }
   if constexpr (Tokens == 1)
-    store_dense_token(p, row, sum);
+    store_dense_token(p, group, sum);
   else
-    store_all(p, row, sum);
+    store_all(p, group, sum);
 }
 
 /// All rows, Rows side by side. Where several tokens are met strip by strip, a copy of a strip's activations, 16 KiB, stays in the
 /// first-level cache from row to row.
 template <int Rows, int Tokens, class Reader>
 void all_rows(const FewTokens& p, const Reader& reader, void (*few)(const FewTokens&, const Strip&, const Reader&, Index)) {
-  Strip strip{0, p.chunks, tokens_of(p)};
+  const few::SideBySide<Rows> sides(p);
+  const Index groups = sides.groups();
   if constexpr (!copies_tokens || Tokens == 1) {
-    for (Index row = 0; row < p.rows; row += Rows) few(p, strip, reader, row);
+    const Index places = Tokens == 1 ? groups : sides.places();
+    for (Index place = 0; place < places; ++place) {
+      const Index group = Tokens == 1 ? place : sides.group_at(place);
+      const FewTokens& tokens = sides.tokens_of(group);
+      if (group < groups) few(tokens, {0, tokens.chunks, tokens_of(tokens)}, reader, group);
+    }
   } else {
     constexpr Index length = 128 / Tokens;
     alignas(32) Operand copy[4096];
-    FewTokens part = p;
-    for (; strip.begin < p.chunks; strip.begin = strip.end, part.accumulate = true) {
-      strip.end = p.chunks - strip.begin < length ? p.chunks : strip.begin + length;
-      strip.x = copy;
-      for (Index c = 0; c < strip.end - strip.begin; ++c)
-        for (Index t = 0; t < Tokens; ++t)
-          std::memcpy(copy + (c * Tokens + t) * 32, p.x + (t * p.chunks + strip.begin + c) * 32, 32 * sizeof(Operand));
-      for (Index row = 0; row < p.rows; row += Rows) few(part, strip, reader, row);
+    for (Index phase = 0; phase < p.phases; ++phase) {
+      FewTokens part = sides.tokens_of(phase);
+      Strip strip{0, 0, copy};
+      for (; strip.begin < part.chunks; strip.begin = strip.end, part.accumulate = true) {
+        strip.end = part.chunks - strip.begin < length ? part.chunks : strip.begin + length;
+        for (Index c = 0; c < strip.end - strip.begin; ++c)
+          for (Index t = 0; t < Tokens; ++t)
+            std::memcpy(copy + (c * Tokens + t) * 32, part.x + (t * part.chunks + strip.begin + c) * 32, 32 * sizeof(Operand));
+        for (Index group = phase; group < groups; group += p.phases) few(part, strip, reader, group);
+      }
     }
   }
 }

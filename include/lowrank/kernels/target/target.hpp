@@ -60,7 +60,10 @@ struct PanelKernels {
 /// tokens.
 ///
 /// Tokens are padded to 1, 4 or 8 with zeros. Activations come in chunks of 32, zero past the depth, in the order in which the weight's
-/// codes unpack: for nibble_pairs the 16 even elements, then the 16 odd ones; else as they are.
+/// codes unpack: for nibble_pairs the 16 even elements, then the 16 odd ones; else as they are. Chunks of nibble_pairs begin at multiples
+/// of 32 of the flattened matrix, so that each has one scale: what they hold of the neighbouring rows meets zeros. Rows then begin at one
+/// of `phases` places in a chunk, a power of two, each with activations of its own: row + i has those of phase[i % phases], a product that
+/// differs from this one in nothing else. With one phase there is no such list.
 struct FewTokens {
   const WeightView* weight;
   float factor;
@@ -74,6 +77,8 @@ struct FewTokens {
   float* y;
   Index ldy;
   bool accumulate;
+  Index phases = 1;
+  const FewTokens* phase = nullptr;
 };
 
 struct Target {

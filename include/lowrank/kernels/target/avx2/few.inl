@@ -131,7 +131,7 @@ template <Layout L, Scaling M, int Rows>
   [[maybe_unused]] const std::byte* in_block = rows.codes[r] + place + rows.all.scale_from_codes;
   __m256 scale, offset;
   if constexpr (few::has_floats(M)) {
-    const std::byte* at = rows.scales[r] + rows.scale_at(c);
+    const std::byte* at = rows.scale_of(r, c);
     scale = offset = _mm256_set1_ps(ArrayScales::float_at(at, 0));
     if constexpr (few::has_offset(M)) offset = _mm256_set1_ps(ArrayScales::float_at(at, rows.window_groups));
   } else if constexpr (M == Scaling::half) {
@@ -174,17 +174,17 @@ template <int Rows, int Tokens>
 inline void lane_sums(const Floats* sum, float unit, float* out) {
   _mm_store_ps(out, _mm_mul_ps(_mm_set1_ps(unit), four_sums(sum[0].v, sum[1].v, sum[2].v, sum[3].v)));
 }
-inline void store_dense_token(const FewTokens& p, Index row, const Floats (&sum)[4][1]) {
+inline void store_dense_token(const FewTokens& p, Index group, const Floats (&sum)[4][1]) {
   alignas(16) float sums[4];
   _mm_store_ps(sums, four_sums(sum[0][0].v, sum[1][0].v, sum[2][0].v, sum[3][0].v));
-  store_sums<4, 1>(p, row, sums);
+  store_sums<4, 1>(p, group, sums);
 }
-[[gnu::always_inline]] inline void store_token(const FewTokens& p, Index row, const Floats (&sum)[4][1], const Offsets (&rest)[4]) {
+[[gnu::always_inline]] inline void store_token(const FewTokens& p, Index group, const Floats (&sum)[4][1], const Offsets (&rest)[4]) {
   const __m256 second_lane = _mm256_castsi256_ps(_mm256_setr_epi32(0, -1, 0, 0, 0, 0, 0, 0));
   Floats all[4][1];
   LOWRANK_UNROLL
   for (int r = 0; r < 4; ++r) all[r][0].v = _mm256_add_ps(sum[r][0].v, _mm256_and_ps(rest[r], second_lane));
-  store_dense_token(p, row, all);
+  store_dense_token(p, group, all);
 }
 
 #include <lowrank/kernels/target/few.inl>

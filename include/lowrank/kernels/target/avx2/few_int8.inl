@@ -96,8 +96,8 @@ template <Layout L, Scaling M, int Rows, int Tokens>
 /// With w = scale · unit · u + offset and x = d q, Σ w x = unit · (Σ scale d (Σ u q) + Σ offset / unit · (Σ d q)); the eight lanes of a
 /// sum add up in the end, so each takes an eighth of the offset's part.
 template <Layout L, Scaling M, int Rows, int Tokens>
-void few_rows_int8(const FewTokens& p, const ByteStrip& strip, const BlockReader<few::SignedTable>& reader, Index row) {
-  RowGroup<L, M, Rows> rows(reader.rows, p, row);
+void few_rows_int8(const FewTokens& p, const ByteStrip& strip, const BlockReader<few::SignedTable>& reader, Index group) {
+  RowGroup<L, M, Rows> rows(reader.rows, p, group);
   const __m256i table = load_16_twice(reader.codes.entry);
   Floats sum[Rows][Tokens];
   clear(sum);
@@ -109,18 +109,22 @@ void few_rows_int8(const FewTokens& p, const ByteStrip& strip, const BlockReader
       add_byte_chunk(rows, c, table, strip, at, sum);
     }
   }
-  store_all(p, row, sum, reader.codes.unit);
+  store_all(p, group, sum, reader.codes.unit);
 }
 
 template <int Rows, int Tokens>
 void all_rows_int8(const FewTokens& p, void (*few)(const FewTokens&, const ByteStrip&, const BlockReader<few::SignedTable>&, Index)) {
   const BlockReader<few::SignedTable> reader{few::BlockRows(p), few::SignedTable(p.weight->blocks())};
-  FewTokens part = p;
-  ByteStrip strip;
-  while (strip.end < p.chunks) {
-    strip.load<Tokens>(p, strip.end, reader.codes.unit);
-    for (Index row = 0; row < p.rows; row += Rows) few(part, strip, reader, row);
-    part.accumulate = true;
+  const few::SideBySide<Rows> sides(p);
+  const Index groups = sides.groups();
+  for (Index phase = 0; phase < p.phases; ++phase) {
+    FewTokens part = sides.tokens_of(phase);
+    ByteStrip strip;
+    while (strip.end < part.chunks) {
+      strip.load<Tokens>(part, strip.end, reader.codes.unit);
+      for (Index group = phase; group < groups; group += p.phases) few(part, strip, reader, group);
+      part.accumulate = true;
+    }
   }
 }
 

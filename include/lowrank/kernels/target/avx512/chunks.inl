@@ -70,7 +70,7 @@ struct Pair {
 template <Layout L, Scaling M, int Rows>
 [[gnu::always_inline]] inline Pair load_pair(const RowGroup<L, M, Rows>& rows, int r, Index c, Index place) {
   if constexpr (few::has_floats(M)) {
-    const auto* at = reinterpret_cast<const float*>(rows.scales[r] + rows.scale_at(c));
+    const auto* at = reinterpret_cast<const float*>(rows.scale_of(r, c));
     const __m128 scale = _mm_load_ss(at);
     if constexpr (!few::has_offset(M)) return {scale};
     return {_mm_unpacklo_ps(scale, _mm_load_ss(at + rows.window_groups))};
@@ -100,15 +100,15 @@ inline void lane_sums(const Floats* sum, float unit, float* out) {
                               quarter_sums(halves_sum(sum[3].v)));
   _mm_store_ps(out, _mm_mul_ps(_mm_set1_ps(unit), sums));
 }
-inline void store_dense_token(const FewTokens& p, Index row, const Floats (&sum)[4][1]) {
+inline void store_dense_token(const FewTokens& p, Index group, const Floats (&sum)[4][1]) {
   alignas(16) float sums[4];
   _mm_store_ps(sums, four_sums(sum[0][0].v, sum[1][0].v, sum[2][0].v, sum[3][0].v));
-  store_sums<4, 1>(p, row, sums);
+  store_sums<4, 1>(p, group, sums);
 }
-inline void store_token(const FewTokens& p, Index row, const Floats (&sum)[4][1], const Offsets (&rest)[4]) {
+inline void store_token(const FewTokens& p, Index group, const Floats (&sum)[4][1], const Offsets (&rest)[4]) {
   alignas(16) float sums[4];
   lane_sums(sum[0], 1, sums);
   LOWRANK_UNROLL
   for (int r = 0; r < 4; ++r) sums[r] += _mm_cvtss_f32(_mm_movehdup_ps(rest[r]));
-  store_sums<4, 1>(p, row, sums);
+  store_sums<4, 1>(p, group, sums);
 }

@@ -106,7 +106,7 @@ template <Layout L>
 
 /// Adds what few_rows_int8 has summed to the product.
 template <int Rows, int Tokens>
-[[gnu::always_inline]] inline void store_int8_sums(const FewTokens& p, const UnsignedTable& bytes, Index row,
+[[gnu::always_inline]] inline void store_int8_sums(const FewTokens& p, const UnsignedTable& bytes, Index group,
                                                    const __m256 (&sum)[Rows * Tokens], const __m128 (&rest)[Rows * Tokens]) {
   alignas(16) float sums[Rows * Tokens];
   const __m128 unit = _mm_set1_ps(bytes.unit), zero = _mm_set1_ps(bytes.zero);
@@ -118,15 +118,15 @@ template <int Rows, int Tokens>
     const __m128 slopes = _mm_movelh_ps(ab, cd), offsets = _mm_movehl_ps(cd, ab);
     _mm_store_ps(sums + i, _mm_fmadd_ps(unit, _mm_fmadd_ps(zero, slopes, whole), offsets));
   }
-  store_sums<Rows, Tokens>(p, row, sums);
+  store_sums<Rows, Tokens>(p, group, sums);
 }
 
 /// With w = slope unit (u + zero) + offset and x = d q: Σ w x = unit (Σ slope d u q + zero Σ slope d q) + Σ offset d q; the last two sums
 /// need no code, only the sums of q, and are the lanes of `rest`.
 template <Layout L, Scaling M, int Rows, int Tokens>
-void few_rows_int8(const FewTokens& p, const BlockReader<UnsignedTable>& reader, Index row) {
+void few_rows_int8(const FewTokens& p, const BlockReader<UnsignedTable>& reader, Index group) {
   const UnsignedTable& bytes = reader.codes;
-  RowGroup<L, M, Rows> rows(reader.rows, p, row);
+  RowGroup<L, M, Rows> rows(reader.rows, p, group);
   const __m256i table = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes.entry)));
   const Index width = p.chunks * 32;
   __m256 sum[Rows][Tokens];
@@ -161,18 +161,25 @@ void few_rows_int8(const FewTokens& p, const BlockReader<UnsignedTable>& reader,
   __m128 rests[Rows * Tokens];
   LOWRANK_UNROLL
   for (int i = 0; i < Rows * Tokens; ++i) sums[i] = sum[i / Tokens][i % Tokens], rests[i] = rest[i / Tokens][i % Tokens];
-  store_int8_sums<Rows, Tokens>(p, bytes, row, sums, rests);
+  store_int8_sums<Rows, Tokens>(p, bytes, group, sums, rests);
+}
+
+template <Layout L, Scaling M, int Rows, int Tokens>
+void all_rows_int8(const FewTokens& p) {
+  const BlockReader<UnsignedTable> reader{few::BlockRows(p), UnsignedTable(p.weight->blocks())};
+  const few::SideBySide<Rows> sides(p);
+  const Index groups = sides.groups(), places = Tokens == 1 ? groups : sides.places();
+  for (Index place = 0; place < places; ++place) {
+    const Index group = Tokens == 1 ? place : sides.group_at(place);
+    if (group < groups) few_rows_int8<L, M, Rows, Tokens>(sides.tokens_of(group), reader, group);
+  }
 }
 
 template <Layout L, Scaling M>
 void few_layout_int8(const FewTokens& p) {
-  const BlockReader<UnsignedTable> reader{few::BlockRows(p), UnsignedTable(p.weight->blocks())};
-  if (p.tokens == 1)
-    for (Index row = 0; row < p.rows; row += 4) few_rows_int8<L, M, 4, 1>(p, reader, row);
-  else if (p.tokens <= 4)
-    for (Index row = 0; row < p.rows; row += 2) few_rows_int8<L, M, 2, 4>(p, reader, row);
-  else
-    for (Index row = 0; row < p.rows; row += 1) few_rows_int8<L, M, 1, 8>(p, reader, row);
+  if (p.tokens == 1) return all_rows_int8<L, M, 4, 1>(p);
+  if (p.tokens <= 4) return all_rows_int8<L, M, 2, 4>(p);
+  all_rows_int8<L, M, 1, 8>(p);
 }
 
 /// Dense parts, such as an adapter's, stay in float.

@@ -10,6 +10,19 @@ struct ScaleWindow {
   static constexpr Index groups = 64;
   float scale[groups][4], offset[groups][4];
 
+  /// Scales of chunks first, first + 1, … of rows that begin inside groups.
+  void read_chunks(const BlockSource& s, const Index* row, Index first, Index count) {
+    for (int r = 0; r < 4; ++r) {
+      const Index begin = row[r] * s.pitch / 32 + first, group = begin * 32 / s.group;
+      float scales[groups], offsets[groups];
+      s.read_scales(s, group, (begin + count - 1) * 32 / s.group - group + 1, scales, offsets);
+      for (Index c = 0; c < count; ++c) {
+        const Index g = (begin + c) * 32 / s.group - group;
+        scale[c][r] = scales[g], offset[c][r] = offsets[g];
+      }
+    }
+  }
+
   /// Groups first, first + 1, … of each row, up to its end.
   void read(const BlockSource& s, const Index* row, Index first) {
     const Index of_row = s.pitch / s.group, left = of_row - first, count = left < groups ? left : groups;
@@ -43,18 +56,19 @@ struct FourRows {
   Index index[4];
   const std::byte* row[4];
   Index block_shift = 0, group_shift = 0;
+  Index chunks = 0;  ///< of rows that begin inside groups: each has a scale in the window
   std::conditional_t<is_dense, NoScales, ScaleWindow> ahead;
   Index short_chunk = -1;  ///< the chunk in which a dense row ends, copied to `last` and filled up with zeros
   alignas(16) std::byte last[is_dense ? 4 : 1][is_dense ? chunk_bytes : 1];
 
-  FourRows(const FewTokens& p, Index begin) : weight(*p.weight) {
+  FourRows(const FewTokens& p, Index begin, Index stretch) : weight(*p.weight) {
     const BlockSource& s = weight.blocks();
     for (Index r = 0; r < 4; ++r) {
-      index[r] = p.row + (begin + r < p.rows ? begin + r : p.rows - 1);
+      index[r] = p.row + (begin + r * stretch < p.rows ? begin + r * stretch : p.rows - 1);
       if constexpr (is_dense)
         row[r] = static_cast<const std::byte*>(weight.data()) + index[r] * weight.stride() * element_bytes;
       else
-        row[r] = s.data + index[r] * s.row_bytes();
+        row[r] = L == Layout::pairs ? s.data + index[r] * s.pitch / 32 * 16 : s.data + index[r] * s.row_bytes();
     }
     if constexpr (is_dense) {
       if (weight.cols() % 32 == 0) return;
@@ -64,7 +78,8 @@ struct FourRows {
         std::memcpy(last[r], row[r] + short_chunk * chunk_bytes, static_cast<std::size_t>(weight.cols() % 32 * element_bytes));
       }
     } else {
-      group_shift = std::countr_zero(static_cast<std::size_t>(s.group));
+      if (L == Layout::pairs && !s.rows_hold_whole_groups()) chunks = p.chunks;
+      group_shift = chunks > 0 ? 5 : std::countr_zero(static_cast<std::size_t>(s.group));
       block_shift = std::countr_zero(static_cast<std::size_t>(s.block));
     }
   }
@@ -72,7 +87,12 @@ struct FourRows {
   /// Chunks whose scales are at hand after read_ahead.
   Index window() const { return is_dense ? Index{1} << 40 : ScaleWindow::groups << group_shift >> 5; }
   void read_ahead(Index chunk) {
-    if constexpr (!is_dense) ahead.read(weight.blocks(), index, chunk * 32 >> group_shift);
+    if constexpr (!is_dense) {
+      if (chunks > 0)
+        ahead.read_chunks(weight.blocks(), index, chunk, chunks - chunk < ScaleWindow::groups ? chunks - chunk : ScaleWindow::groups);
+      else
+        ahead.read(weight.blocks(), index, chunk * 32 >> group_shift);
+    }
   }
   float32x4_t slope(Index chunk) const { return vld1q_f32(ahead.scale[group(chunk)]); }
   float32x4_t offset(Index chunk) const { return vld1q_f32(ahead.offset[group(chunk)]); }
@@ -184,21 +204,29 @@ template <Layout L, bool ScaleLast, int Tokens>
   }
 }
 
-/// y (+)= scale · sum for the four rows from `row` on that there are.
-inline void store_sums(const FewTokens& p, Index row, Index token, float32x4_t sum) {
+/// y (+)= scale · sum for the four rows from `row` on, `stretch` apart, that there are.
+inline void store_sums(const FewTokens& p, Index row, Index stretch, Index token, float32x4_t sum) {
   const Index count = p.rows - row;
   if (count <= 0 || token >= p.tokens) return;
   float* y = p.y + token * p.ldy + row;
   sum = vmulq_n_f32(sum, p.factor);
+  if (stretch > 1) {
+    float sums[4];
+    vst1q_f32(sums, sum);
+    for (Index r = 0; r < 4 && r * stretch < count; ++r) y[r * stretch] = p.accumulate ? y[r * stretch] + sums[r] : sums[r];
+    return;
+  }
   if (p.accumulate) sum = vaddq_f32(Floats::load(y, First{count}).v, sum);
   Floats{sum}.store(y, First{count});
 }
 
 /// 4 · Blocks rows; the second four only where there are so many.
 template <Layout L, bool ScaleLast, int Tokens, int Blocks>
-void few_rows(const FewTokens& p, Index row) {
-  FourRows<L> first(p, row), second(p, row + 4);
-  const bool is_wide = Blocks == 2 && row + 4 < p.rows;
+void few_rows(const FewTokens& p, Index group) {
+  const few::SideBySide<4 * Blocks> sides(p);
+  const Index row = sides.first(group), stretch = sides.stretch;
+  FourRows<L> first(p, row, stretch), second(p, row + 4 * stretch, stretch);
+  const bool is_wide = Blocks == 2 && row + 4 * stretch < p.rows;
   const Table table(p.weight->blocks().table.data());
   const Index width = p.chunks * 32;
   float32x4_t sum[Blocks][Tokens];
@@ -215,17 +243,22 @@ void few_rows(const FewTokens& p, Index row) {
     }
   }
   LOWRANK_UNROLL
-  for (int t = 0; t < Blocks * Tokens; ++t) store_sums(p, row + t / Tokens * 4, t % Tokens, sum[t / Tokens][t % Tokens]);
+  for (int t = 0; t < Blocks * Tokens; ++t) store_sums(p, row + t / Tokens * 4 * stretch, stretch, t % Tokens, sum[t / Tokens][t % Tokens]);
+}
+
+/// All groups of so many rows.
+template <int Rows>
+void all_groups(const FewTokens& p, void (*few)(const FewTokens&, Index)) {
+  const few::SideBySide<Rows> sides(p);
+  const Index groups = sides.groups();
+  for (Index group = 0; group < groups; ++group) few(sides.tokens_of(group), group);
 }
 
 template <Layout L, bool ScaleLast>
 void few_layout(const FewTokens& p) {
-  if (p.tokens == 1)
-    for (Index row = 0; row < p.rows; row += 8) few_rows<L, ScaleLast, 1, 2>(p, row);
-  else if (p.tokens <= 4)
-    for (Index row = 0; row < p.rows; row += 8) few_rows<L, false, 4, 2>(p, row);
-  else
-    for (Index row = 0; row < p.rows; row += 4) few_rows<L, false, 8, 1>(p, row);
+  if (p.tokens == 1) return all_groups<8>(p, few_rows<L, ScaleLast, 1, 2>);
+  if (p.tokens <= 4) return all_groups<8>(p, few_rows<L, false, 4, 2>);
+  all_groups<4>(p, few_rows<L, false, 8, 1>);
 }
 
 /// Whether the format has no offsets: then one token's sums are scaled, which is cheaper than to scale the weights.

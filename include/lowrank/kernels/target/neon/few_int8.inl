@@ -57,8 +57,10 @@ template <Layout L, int Tokens>
 }
 
 template <Layout L, int Tokens>
-void few_rows_int8(const FewTokens& p, const few::SignedTable& table, Index row) {
-  FourRows<L> rows(p, row);
+void few_rows_int8(const FewTokens& p, const few::SignedTable& table, Index group) {
+  const few::SideBySide<4> sides(p);
+  const Index row = sides.first(group);
+  FourRows<L> rows(p, row, sides.stretch);
   float32x4_t sum[Tokens];
   LOWRANK_UNROLL
   for (int t = 0; t < Tokens; ++t) sum[t] = vdupq_n_f32(0);
@@ -68,19 +70,22 @@ void few_rows_int8(const FewTokens& p, const few::SignedTable& table, Index row)
     for (Index c = begin; c < end; ++c) add_chunk_int8<L, Tokens>(p, rows, c, table, sum);
   }
   LOWRANK_UNROLL
-  for (int t = 0; t < Tokens; ++t) store_sums(p, row, t, sum[t]);
+  for (int t = 0; t < Tokens; ++t) store_sums(p, row, sides.stretch, t, sum[t]);
 }
 
 template <Layout L>
 void few_layout_int8(const FewTokens& p) {
   const few::SignedTable table(p.weight->blocks());
-  for (Index row = 0; row < p.rows; row += 4) {
+  const few::SideBySide<4> sides(p);
+  const Index groups = sides.groups();
+  for (Index group = 0; group < groups; ++group) {
+    const FewTokens& tokens = sides.tokens_of(group);
     if (p.tokens == 1)
-      few_rows_int8<L, 1>(p, table, row);
+      few_rows_int8<L, 1>(tokens, table, group);
     else if (p.tokens <= 4)
-      few_rows_int8<L, 4>(p, table, row);
+      few_rows_int8<L, 4>(tokens, table, group);
     else
-      few_rows_int8<L, 8>(p, table, row);
+      few_rows_int8<L, 8>(tokens, table, group);
   }
 }
 

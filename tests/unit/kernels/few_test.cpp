@@ -197,7 +197,7 @@ TEST_CASE("few tokens: scales at odd addresses, as a mapped file may have them")
   const auto x = random_floats(192 * 8, 7);
   const Oracle oracle(b.source, x.data(), 192, 8);
   for_each_target([&](const kernels::Target& target) {
-    if (target.lanes > 8) return;  // the others load them as aligned floats, which only a sanitizer minds
+    if (target.fp32.lanes > 8) return;  // the others load them as aligned floats, which only a sanitizer minds
     for (Compute compute : {Compute::fp32, Compute::int8})
       for (Index tokens : {1, 3, 8}) {
         std::vector<float> y(static_cast<std::size_t>(6 * tokens));

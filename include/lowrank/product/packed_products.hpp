@@ -42,8 +42,8 @@ class PackedGradients {
   kernels::Packed packed_;
 };
 
-/// For few tokens without a tape: [W₁ ; W₂ … ; A₁ ; A₂ …] X in one pass over the memory, then B H. A and B are read in bfloat16 where the
-/// group computes in it and they are there rounded.
+/// For few tokens without a tape: [A₁ ; A₂ … ; W₁ ; W₂ …] X and B H in one pass over the memory, unless M stands between A and B. A and B
+/// are read in bfloat16 where the group does not compute in fp32 and they are there rounded.
 class FewProducts {
  public:
   FewProducts(const LayerGroup<float>& group, const ActivationView<float>& x);
@@ -51,9 +51,13 @@ class FewProducts {
   void times_w_and_b(const Activation<float>& h, std::vector<Activation<float>>& y);
 
  private:
+  /// All s B, each beside its own part of H.
+  kernels::Pieces up() const;
+
   const LayerGroup<float>& group_;
   Index rows_ = 0;  // of all W
-  Activation<float> y_;
+  bool has_middle_ = false;
+  Activation<float> hy_;  // H above Y
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -113,23 +113,26 @@ LOWRANK_INLINE Activation<float> PackedGradients::input_gradient(const std::vect
 LOWRANK_INLINE FewProducts::FewProducts(const LayerGroup<float>& group, const ActivationView<float>& x) : group_(group) {
   for (std::size_t i = 0; i < group.layers.size(); ++i)
     if (group.is_joint(i)) rows_ += group.layers[i].out;
-  kernels::Pieces down(rows_ + group.rank_a, group.in);
-  Index row = 0;
+  for (const auto& update : group.joint) has_middle_ |= !update.plan->middle.empty();
+  kernels::Pieces down(group.rank_a + rows_, group.in);
+  for (const auto& update : group.joint)
+    detail::with_factor(update.plan->a, group.compute, [&](const auto& a) { down.add(a, update.row_a, 0); });
+  Index row = group.rank_a;
   for (std::size_t i = 0; i < group.layers.size(); ++i) {
     if (!group.is_joint(i)) continue;
     down.add(group.layers[i].weight, row, 0);
     row += group.layers[i].out;
   }
-  for (const auto& update : group.joint)
-    detail::with_factor(update.plan->a, group.compute, [&](const auto& a) { down.add(a, rows_ + update.row_a, 0); });
-  y_.resize(rows_ + group.rank_a, group.tokens);
+  hy_.resize(group.rank_a + rows_, group.tokens);
   const kernels::Columns input = detail::columns_of(x);
-  kernels::multiply(down, std::span(&input, 1), group.tokens, y_.data(), y_.outerStride(), {.compute = group.compute});
+  const std::span inputs(&input, 1);
+  if (has_middle_)
+    kernels::multiply(down, inputs, group.tokens, hy_.data(), hy_.outerStride(), {.compute = group.compute});
+  else
+    kernels::multiply_through(down, up(), inputs, group.tokens, hy_.data(), hy_.outerStride(), group.compute);
 }
 
-LOWRANK_INLINE Activation<float> FewProducts::times_a() const { return y_.bottomRows(group_.rank_a); }
-
-LOWRANK_INLINE void FewProducts::times_w_and_b(const Activation<float>& h, std::vector<Activation<float>>& y) {
+LOWRANK_INLINE kernels::Pieces FewProducts::up() const {
   kernels::Pieces up(rows_, group_.rank_b);
   Index row = 0;
   for (std::size_t i = 0; i < group_.layers.size(); ++i) {
@@ -138,13 +141,21 @@ LOWRANK_INLINE void FewProducts::times_w_and_b(const Activation<float>& h, std::
       detail::with_factor(update.plan->b, group_.compute, [&](const auto& b) { up.add(b, row, update.row_b, update.plan->scale); });
     row += group_.layers[i].out;
   }
-  const kernels::Columns hidden = detail::rows_of(h, 0, group_.rank_b);
-  const kernels::Options options{.compute = group_.compute, .accumulate = true};
-  if (group_.rank_b > 0) kernels::multiply(up, std::span(&hidden, 1), group_.tokens, y_.data(), y_.outerStride(), options);
-  row = 0;
+  return up;
+}
+
+LOWRANK_INLINE Activation<float> FewProducts::times_a() const { return hy_.topRows(group_.rank_a); }
+
+LOWRANK_INLINE void FewProducts::times_w_and_b(const Activation<float>& h, std::vector<Activation<float>>& y) {
+  Index row = group_.rank_a;
+  if (has_middle_) {
+    const kernels::Columns hidden = detail::rows_of(h, 0, group_.rank_b);
+    const kernels::Options options{.compute = group_.compute, .accumulate = true};
+    kernels::multiply(up(), std::span(&hidden, 1), group_.tokens, hy_.data() + row, hy_.outerStride(), options);
+  }
   for (std::size_t i = 0; i < group_.layers.size(); ++i) {
     if (!group_.is_joint(i)) continue;
-    y[i] = y_.middleRows(row, group_.layers[i].out);
+    y[i] = hy_.middleRows(row, group_.layers[i].out);
     row += group_.layers[i].out;
   }
 }

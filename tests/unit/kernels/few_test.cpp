@@ -353,3 +353,29 @@ TEST_CASE("few tokens: epilogue, and the same bits for any number of threads") {
         }
   });
 }
+
+TEST_CASE("a low-rank update beside its product is the product and then the update, to the bits") {
+  constexpr Index rows = 130, in = 200, most = 9;
+  const Blocks w = pairs(rows, in, 64, false, 21);
+  const auto x = random_floats(in * most, 22), a = random_floats(40 * in, 23), b = random_floats(rows * 40, 24);
+  for_each_target([&](const kernels::Target&) {
+    for (Compute compute : {Compute::fp32, Compute::bf16, Compute::int8})
+      for (Index rank : {0, 1, 16, 37})
+        for (Index tokens : {1, 5, 8, 9}) {
+          CAPTURE(rank);
+          CAPTURE(tokens);
+          kernels::Pieces down(rank + rows, in), up(rows, rank);
+          if (rank > 0) down.add(DenseSource<float>(a.data(), rank, in), 0, 0);
+          down.add(w.source, rank, 0);
+          if (rank > 0) up.add(DenseSource<float>(b.data(), rows, rank), 0, 0, 0.5f);
+          const Index ldy = rank + rows;
+          std::vector<float> together(static_cast<std::size_t>(ldy * tokens)), apart(together.size());
+          const kernels::Columns input{x.data(), in, in}, hidden{apart.data(), ldy, rank};
+          kernels::multiply_through(down, up, std::span(&input, 1), tokens, together.data(), ldy, compute);
+          kernels::multiply(down, std::span(&input, 1), tokens, apart.data(), ldy, {.compute = compute});
+          if (rank > 0)
+            kernels::multiply(up, std::span(&hidden, 1), tokens, apart.data() + rank, ldy, {.compute = compute, .accumulate = true});
+          CHECK(together == apart);
+        }
+  });
+}

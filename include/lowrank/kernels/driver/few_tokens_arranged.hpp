@@ -18,6 +18,7 @@ namespace lowrank::inline LOWRANK_ABI::kernels {
 namespace detail {
 
 struct ArrangedTokens {};
+struct ArrangedHidden {};
 
 /// How the rows of a piece lie to the chunks of 32 elements that its codes are read in. Rows of nibble pairs run on without a gap, so that
 /// a row may begin anywhere in a chunk; rows `count` apart begin at the same place. Every other row begins with a chunk.
@@ -34,6 +35,9 @@ struct Phases {
 };
 
 /// Activations in float and in what the arithmetic needs, for each piece and each phase of its rows.
+///
+/// Memory belongs to the thread that makes this, one at a time for each Tag.
+template <class Tag = ArrangedTokens>
 class Arranged {
  public:
   Arranged(const Target& target, const Pieces& pieces, std::span<const Columns> x, Index tokens, Compute compute)
@@ -49,7 +53,7 @@ class Arranged {
       longest = std::max(longest, p.length);
     }
     half_ = round_up(longest / 2 + 1, 16) + 2 * margin;
-    auto* memory = Scratch<ArrangedTokens>::get<float>(floats + 2 * half_ * tokens + 64);
+    auto* memory = Scratch<Tag>::template get<float>(floats + 2 * half_ * tokens + 64);
     split_ = memory;
     memory += 2 * half_ * tokens;
     is_brain_ = compute == Compute::bf16 && target.to_bfloat16 != nullptr && tokens > 4;

@@ -12,6 +12,13 @@ namespace lowrank::inline LOWRANK_ABI::kernels {
 /// Y = pieces · X for a factor put together from parts, at least one of which begins at depth 0 in every row; see the next.
 void multiply(const Pieces& pieces, std::span<const Columns> x, Index tokens, float* y, Index ldy, const Options& options = {});
 
+/// A product and a low-rank update of it: [H ; Y] = down · X, then Y += up · H, for down = [A ; W] and up = B times its scale.
+///
+/// down [r + rows, depth], up [rows, r]; hy [r + rows, tokens], columns `ldy` apart, gets H above Y. Few tokens take one pass over the
+/// memory of all. Cost: 2 tokens ((r + rows) depth + rows r) FLOPs.
+void multiply_through(const Pieces& down, const Pieces& up, std::span<const Columns> x, Index tokens, float* hy, Index ldy,
+                      Compute compute);
+
 /// Y = source · X: source [rows, depth], X [depth, tokens] stacked from parts, Y [rows, tokens] with a token a column, `ldy` apart.
 ///
 /// options choose the arithmetic and what is done with the product. Compute::int8 rounds as bf16 does where there are more than a few

@@ -39,6 +39,14 @@ inline void multiply_packed(const Pieces& source, std::span<const Columns> x, In
   }
 }
 
+LOWRANK_INLINE void multiply_through(const Pieces& down, const Pieces& up, std::span<const Columns> x, Index tokens, float* hy, Index ldy,
+                                     Compute compute) {
+  if (down.rows() == 0 || tokens == 0 || multiply_few_through(down, up, x, tokens, hy, ldy, compute)) return;
+  multiply(down, x, tokens, hy, ldy, {.compute = compute});
+  const Columns hidden{hy, ldy, up.depth()};
+  if (up.depth() > 0) multiply(up, std::span(&hidden, 1), tokens, hy + up.depth(), ldy, {.compute = compute, .accumulate = true});
+}
+
 LOWRANK_INLINE void multiply(const Pieces& pieces, std::span<const Columns> x, Index tokens, float* y, Index ldy, const Options& options) {
   if (pieces.rows() == 0 || tokens == 0) return;
   if (multiply_few(pieces, x, tokens, y, ldy, options) || multiply_few_transposed(pieces, x, tokens, y, ldy, options)) return;

@@ -179,6 +179,9 @@ void fit_context(Options& o, Index context) {
   if (o.prompt > context) std::fprintf(stderr, "the context holds %ld tokens; the prompt is as long\n", static_cast<long>(context));
   o.prompt = std::min(o.prompt, context);
   o.tokens = std::min(o.tokens, context - decode_prompt);
+  for (const Index wanted : o.contexts)
+    lowrank::check<lowrank::ValueError>(0 < wanted && wanted + o.tokens <= context, "bench", "--context ", wanted, " and ", o.tokens,
+                                        " tokens to decode exceed the model's context of ", context, "; shorten one of them");
 }
 
 void run(Options o) {
@@ -186,6 +189,7 @@ void run(Options o) {
                                       "int8 is for inference; add --skip-training, or use fp32, bf16 or auto");
   lowrank::check<lowrank::ValueError>(!o.batch_invariant || o.common.device == "cpu", "bench", "--batch-invariant is for the CPU");
   lowrank::check<lowrank::ValueError>(!o.profile || o.common.device == "cpu", "bench", "--profile is for the CPU");
+  if (!o.plot.empty()) ensure_writable(o.plot, false);
   std::optional<lowrank::BatchInvariant> invariant;
   if (o.batch_invariant) invariant.emplace();
   Session session = open_session(o.model, o.common, transformer::parse_base(o.base), o.skip_training ? "generate" : "train");

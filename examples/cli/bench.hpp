@@ -78,7 +78,7 @@ struct ContextSpeeds {
   }
 };
 
-/// Measures decoding after each context, shortest first, and the bandwidth of memory. Throws ValueError where a context leaves no room.
+/// Measures decoding after each context, shortest first, and the bandwidth of memory.
 ContextSpeeds measure_contexts(Session& session, LoraSet* adapter, const ContextOptions& options);
 
 void add_context_rows(Table& table, const ContextSpeeds& speeds);

@@ -82,8 +82,8 @@ AttentionForward<float> attention_forward(const Q& query, const KvCache& cache, 
 /// Gradients of attention_forward for G = dL/dY, from its Y and log-sum-exp; the probabilities are recomputed block by block.
 ///
 /// A piece of work is a key and value head with some of a long sequence's queries; what it adds to the head's keys and values is summed in
-/// a fixed order, so bits do not depend on the number of threads. Throws ShapeError. Memory beside the gradients: up to 3.5 times dK and
-/// dV at 4096 tokens, none up to 512. Dao et al. 2022, algorithm 4.
+/// a fixed order, so bits do not depend on the number of threads. Throws ShapeError. Memory beside the gradients: (n − 1) / 2 times dK and
+/// dV for n parts of a head's queries, n = min(⌈32 / (batch kv_heads)⌉, Tq / 512). Dao et al. 2022, algorithm 4.
 template <MatrixLike Q, class S = ScalarOf<Q>>
 AttentionGradients<S> attention_backward(const Q& all_q, const ActivationView<S>& k, const ActivationView<S>& v, const ActivationView<S>& y,
                                          const ActivationView<S>& log_sum_exp, const ActivationView<S>& g, const AttentionShape& shape,

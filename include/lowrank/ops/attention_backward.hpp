@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include <lowrank/core/parallel.hpp>
 #include <lowrank/ops/attention_blocks.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -134,10 +135,10 @@ class AttentionBackward {
     }
     const ConstStrided<S> p = const_strided<S>(at.p, count, columns, attention_block);
     const ConstStrided<S> ds = const_strided<S>(at.ds, count, columns, attention_block);
-    multiply_nt<S>(strided(&dv(row, token), size(), count, dv.outerStride()), g, p, true,
-                   grid_.compute);  // G Pᵀ    [size, columns] · [columns, count]
-    multiply_nt<S>(strided(&dk(row, token), size(), count, dk.outerStride()), q, ds, true,
-                   grid_.compute);                                                 // Q dSᵀ   [size, columns] · [columns, count]
+    const Strided<S> dk_block = strided(&dk(row, token), size(), count, dk.outerStride());
+    const Strided<S> dv_block = strided(&dv(row, token), size(), count, dv.outerStride());
+    multiply_nt<S>(dv_block, g, p, true, grid_.compute);                           // G Pᵀ    [size, columns] · [columns, count]
+    multiply_nt<S>(dk_block, q, ds, true, grid_.compute);                          // Q dSᵀ   [size, columns] · [columns, count]
     add_values<S>(strided(at.dq, size(), columns, size()), k, ds, grid_.compute);  // K dS    [size, count] · [count, columns]
   }
 

@@ -4,8 +4,12 @@
 
 #include <algorithm>
 #include <type_traits>
+#include <utility>
 
+#include <lowrank/kernels/driver/scratch.hpp>
 #include <lowrank/ops/attention_grid.hpp>
+#include <lowrank/ops/kv_view.hpp>
+#include <lowrank/product/multiply.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::detail {
 

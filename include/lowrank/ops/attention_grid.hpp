@@ -3,10 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include <lowrank/core/matrix.hpp>
 #include <lowrank/core/shape.hpp>
-#include <lowrank/kernels/driver/scratch.hpp>
-#include <lowrank/ops/kv_view.hpp>
-#include <lowrank/product/multiply.hpp>
+#include <lowrank/ops/view.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -3,6 +3,7 @@
 /// Attention of few queries: the keys and values of a head go by once, for all queries of its group together.
 
 #include <lowrank/ops/attention_grid.hpp>
+#include <lowrank/ops/kv_view.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::detail {
 

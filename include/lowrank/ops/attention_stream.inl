@@ -4,6 +4,8 @@
 #include <cmath>
 #include <type_traits>
 
+#include <lowrank/core/parallel.hpp>
+#include <lowrank/kernels/driver/scratch.hpp>
 #include <lowrank/ops/attention_stream.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::detail {

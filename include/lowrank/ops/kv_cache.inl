@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include <lowrank/core/shape.hpp>
 #include <lowrank/ops/kv_cache.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -75,6 +75,33 @@ TEST_CASE("attention_backward equals finite differences") {
   check_backward({1, 1, 2, 1}, 66, 66);
 }
 
+TEST_CASE(
+    "a long sequence whose queries are spread over several pieces has the gradients of one piece, and the same bits for all threads") {
+  // 32 heads are pieces enough; one head alone is cut along its queries.
+  const AttentionShape many{64, 32, 2, 1}, one{2, 1, 2, 1};
+  Inputs in(many, 1100, 1130);
+  const auto g = random_matrix<Activation<double>>(in.q.rows(), in.q.cols(), 4);
+  const auto [y, log_sum_exp] = attention_forward(in.q, in.k, in.v, many);
+  const auto whole = attention_backward(in.q, in.k, in.v, y, log_sum_exp, g, many);
+  const auto part =
+      attention_backward(in.q.topRows(4).eval(), in.k.topRows(2), in.v.topRows(2), y.topRows(4), log_sum_exp.topRows(2), g.topRows(4), one);
+  const double tolerance = 1000 * std::numeric_limits<double>::epsilon();
+  CHECK(part.dq == whole.dq.topRows(4));
+  CHECK(largest_difference(part.dk, whole.dk.topRows(2)) < tolerance * whole.dk.cwiseAbs().maxCoeff());
+  CHECK(largest_difference(part.dv, whole.dv.topRows(2)) < tolerance * whole.dv.cwiseAbs().maxCoeff());
+
+  AttentionShape two = one;  // sequences
+  two.batch = 2;
+  const auto q = random_matrix<Activation<float>>(4, 2200, 8), k = random_matrix<Activation<float>>(2, 2200, 9);
+  const auto forward = attention_forward(q, k, k, two);
+  const auto gradient = [&](auto member) {
+    return [&, member] { return attention_backward(q, k, k, forward.y, forward.log_sum_exp, q, two).*member; };
+  };
+  CHECK(same_for_any_thread_count(gradient(&AttentionGradients<float>::dq)));
+  CHECK(same_for_any_thread_count(gradient(&AttentionGradients<float>::dk)));
+  CHECK(same_for_any_thread_count(gradient(&AttentionGradients<float>::dv)));
+}
+
 TEST_CASE("weights sum to one, and a later token changes no earlier output") {
   const AttentionShape shape{4, 2, 4, 1};
   Inputs in(shape, 70, 70);

@@ -2,6 +2,7 @@
 #include <numeric>
 
 #include <lowrank/core/parallel.hpp>
+#include <lowrank/io/file.hpp>
 
 #include <support/plot.hpp>
 
@@ -143,7 +144,8 @@ void plot_contexts(const std::string& path, const Session& session, const Contex
     if (!speed.adapted.seconds.empty()) adapted.push_back(rate(speed.adapted, speeds.tokens));
     theory.push_back(speeds.bandwidth / speeds.bytes(speed.context));
   }
-  support::Plot plot("Decoding against context: " + session.name, "tokens of context", "tokens/s", {.least_y = 0});
+  support::Plot plot("Decoding against context: " + lowrank::path_text(std::filesystem::path(session.name).filename()), "tokens of context",
+                     "tokens/s", {.least_y = 0});
   plot.line("measured", contexts, bare);
   if (!adapted.empty()) plot.line("with the adapter", contexts, adapted);
   if (speeds.bandwidth > 0) plot.dashes("what memory allows", contexts, theory);

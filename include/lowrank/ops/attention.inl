@@ -1,7 +1,5 @@
 #pragma once
 
-#include <lowrank/ops/attention.hpp>
-
 namespace lowrank::inline LOWRANK_ABI {
 
 #if defined(LOWRANK_COMPILING)

@@ -3,6 +3,7 @@
 /// Attention of many queries: blocks of them against blocks of keys, by packed products.
 
 #include <algorithm>
+#include <cmath>
 #include <type_traits>
 #include <utility>
 

@@ -6,7 +6,6 @@
 
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/kernels/driver/scratch.hpp>
-#include <lowrank/ops/attention_stream.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::detail {
 

@@ -4,7 +4,6 @@
 #include <type_traits>
 
 #include <lowrank/core/shape.hpp>
-#include <lowrank/ops/kv_cache.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -105,13 +105,6 @@ struct SideBySide {
   Index groups() const { return product.phases == 1 ? ceil_div(product.rows, Index{Rows}) : stretch; }
   /// The first of a group's rows.
   [[gnu::always_inline]] Index first(Index group) const { return product.phases == 1 ? group * Rows : group; }
-  /// The groups in an order in which four of a phase follow each other, for activations that fill the first-level cache: the number of
-  /// places in that order, some of which are empty, and the group of each, which is groups() at least where it is empty.
-  Index places() const { return product.phases == 1 ? groups() : round_up(stretch, 4 * product.phases); }
-  Index group_at(Index place) const {
-    const Index inside = place & (4 * product.phases - 1);
-    return product.phases == 1 ? place : place - inside + inside % 4 * product.phases + inside / 4;
-  }
   /// What a group's rows are multiplied with.
   const FewTokens& tokens_of(Index group) const { return product.phases == 1 ? product : product.phase[group & (product.phases - 1)]; }
 };

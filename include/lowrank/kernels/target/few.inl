@@ -160,11 +160,9 @@ void all_rows(const FewTokens& p, const Reader& reader, void (*few)(const FewTok
   const few::SideBySide<Rows> sides(p);
   const Index groups = sides.groups();
   if constexpr (!copies_tokens || Tokens == 1) {
-    const Index places = Tokens == 1 ? groups : sides.places();
-    for (Index place = 0; place < places; ++place) {
-      const Index group = Tokens == 1 ? place : sides.group_at(place);
+    for (Index group = 0; group < groups; ++group) {
       const FewTokens& tokens = sides.tokens_of(group);
-      if (group < groups) few(tokens, {0, tokens.chunks, tokens_of(tokens)}, reader, group);
+      few(tokens, {0, tokens.chunks, tokens_of(tokens)}, reader, group);
     }
   } else {
     constexpr Index length = 128 / Tokens;

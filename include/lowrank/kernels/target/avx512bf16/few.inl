@@ -168,11 +168,8 @@ template <Layout L, Scaling M, int Rows, int Tokens>
 void all_rows_int8(const FewTokens& p) {
   const BlockReader<UnsignedTable> reader{few::BlockRows(p), UnsignedTable(p.weight->blocks())};
   const few::SideBySide<Rows> sides(p);
-  const Index groups = sides.groups(), places = Tokens == 1 ? groups : sides.places();
-  for (Index place = 0; place < places; ++place) {
-    const Index group = Tokens == 1 ? place : sides.group_at(place);
-    if (group < groups) few_rows_int8<L, M, Rows, Tokens>(sides.tokens_of(group), reader, group);
-  }
+  const Index groups = sides.groups();
+  for (Index group = 0; group < groups; ++group) few_rows_int8<L, M, Rows, Tokens>(sides.tokens_of(group), reader, group);
 }
 
 template <Layout L, Scaling M>

@@ -47,11 +47,13 @@ struct Blocking {
     token_slice = round_up(slice > 0 ? slice : fitting_tokens, kernels.columns);
     tokens = std::min(token_slice, round_up(token_count, kernels.columns));
     Index fitting = std::min<Index>(cache_sizes().l2 * 3 / 8 / (depth / kernels.unit * word) / kernels.rows(), 8);
-    if (kernels.outruns_caches) {  // a task's sums fill half of L2
+    Index wanted = parallel ? 4 * threads : 1;
+    if (kernels.outruns_caches) {  // a task's sums fill half of L2; its rows are many, since tokens are read once for all of them
       tokens = std::min<Index>(tokens, 1024);
       fitting = std::min<Index>(cache_sizes().l2 / 2 / (tokens * word) / kernels.rows(), 16);
+      wanted = parallel ? 2 * threads : 1;
     }
-    const Index panels = ceil_div(row_count, kernels.rows()), wanted = parallel ? 4 * threads : 1;
+    const Index panels = ceil_div(row_count, kernels.rows());
     rows = std::max<Index>(std::min(fitting, panels / wanted), 1) * kernels.rows();
     const Index tasks = ceil_div(row_count, rows);
     if (parallel && tasks < 2 * threads) {  // few rows: cut the tokens too, down to 32 a task

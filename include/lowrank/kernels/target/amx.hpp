@@ -5,9 +5,9 @@
 /// A step of the micro-kernel multiplies 32 tokens and 32 rows over 32 of depth: four products of tiles of 16 cycles each, for 4 KiB that
 /// are loaded in 32 cycles from the first cache. So tiles are bound by arithmetic where half of the bytes, the tokens' panel, stay in the
 /// first cache (48 KiB: 24 of them, 384 of depth) and the other half, the rows' panel, comes from the second at 32 bytes a cycle of about
-/// 48; were both to come from there, a third more time would pass. Tokens come from the third cache once for all rows of a task (256),
-/// 4 bytes a cycle. Sums between blocks of depth wait in 4 KiB for a panel, in one piece: columns of Y that are a power of two apart would
-/// meet in one set of the caches.
+/// 48; were both to come from there, a third more time would pass. Tokens come from the third cache, prefetched, once for all rows of a
+/// task: for 512 tokens 512 rows, 2 bytes a cycle. Their panels (384 KiB) and sums (1 MiB) fit the second cache (2 MiB). Sums wait between
+/// blocks of depth in one piece, 4 KiB a panel: columns of Y that are a power of two apart would meet in one set of the caches.
 ///
 /// An element is the sum of its 32-blocks of depth in their order, begun with what was there. Within one, two chains of fused multiply-adds
 /// go over the even and the odd elements from zero on, and are then added. Each operation rounds to nearest even, and a subnormal number is

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <lowrank/core/buffer.hpp>
+#include <lowrank/core/profile.hpp>
 #include <lowrank/product/multiply.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

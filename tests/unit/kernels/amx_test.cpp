@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <lowrank/core/parallel.hpp>
+#include <lowrank/kernels/driver/loops.hpp>
 #include <lowrank/kernels/driver/packed.hpp>
 
 #include "amx_model.hpp"

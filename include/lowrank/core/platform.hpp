@@ -74,6 +74,11 @@ bool moves_wide_variables();
 /// Asks that this process may use the tile registers of AMX, which Linux gives on request; whether it may.
 bool allows_tiles();
 
+/// What an aarch64 processor may have beyond its base: FEAT_DotProd, FEAT_BF16.
+enum class ArmFeature { dot_product, bfloat16 };
+/// Whether it has it; false where the system does not tell.
+bool has_arm_feature(ArmFeature feature);
+
 }  // namespace lowrank::inline LOWRANK_ABI::platform
 
 #if !defined(LOWRANK_COMPILED)

@@ -18,6 +18,7 @@
 #if defined(__APPLE__)
 #include <sys/sysctl.h>
 #elif defined(__linux__)
+#include <sys/auxv.h>
 #include <sys/syscall.h>
 #endif
 #endif
@@ -109,6 +110,8 @@ LOWRANK_INLINE bool moves_wide_variables() {
 
 LOWRANK_INLINE bool allows_tiles() { return false; }
 
+LOWRANK_INLINE bool has_arm_feature(ArmFeature) { return false; }
+
 }  // namespace lowrank::inline LOWRANK_ABI::platform
 
 #else  // POSIX
@@ -195,6 +198,20 @@ LOWRANK_INLINE bool allows_tiles() {
   const bool allowed = ::syscall(SYS_arch_prctl, request, tile_data) == 0;
   errno = error;
   return allowed;
+#else
+  return false;
+#endif
+}
+
+LOWRANK_INLINE bool has_arm_feature([[maybe_unused]] ArmFeature feature) {
+#if defined(__linux__) && defined(__aarch64__)
+  constexpr unsigned long asimddp = 1ul << 20, bf16 = 1ul << 14;  // in AT_HWCAP and AT_HWCAP2
+  return ((feature == ArmFeature::dot_product ? ::getauxval(AT_HWCAP) & asimddp : ::getauxval(AT_HWCAP2) & bf16)) != 0;
+#elif defined(__APPLE__)
+  const char* name = feature == ArmFeature::dot_product ? "hw.optional.arm.FEAT_DotProd" : "hw.optional.arm.FEAT_BF16";
+  int value = 0;
+  std::size_t room = sizeof(value);
+  return ::sysctlbyname(name, &value, &room, nullptr, 0) == 0 && value != 0;
 #else
   return false;
 #endif

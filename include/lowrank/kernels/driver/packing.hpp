@@ -39,15 +39,15 @@ struct LeftPacker {
         count = ends_alone(row, rows, end) ? end - k : (end - k) / kernels.grain * kernels.grain;
       }
       Word* out = panel + (k - depth) / kernels.unit * step;
-      if (count > 0) {
+      const bool is_whole = count > 0;
+      if (!is_whole) count = std::min(stitched_length(row, rows, k), limit - k);
+      const Index end = round_up(count, kernels.grain);
+      std::fill(out + ceil_div(count, kernels.unit) * step, out + end / kernels.unit * step, 0u);  // before words that share the grain
+      if (is_whole)
         pack_piece(*piece, row - piece->row, rows, k - piece->depth, count, out, step);
-      } else {
-        count = std::min(stitched_length(row, rows, k), limit - k);
+      else
         stitch(row, rows, k, count, out, step);
-      }
-      const Index whole = round_up(count, kernels.grain);
-      std::fill(out + ceil_div(count, kernels.unit) * step, out + whole / kernels.unit * step, 0u);
-      k += whole;
+      k += end;
     }
   }
 

@@ -16,6 +16,8 @@
 #include <lowrank/kernels/target/avx512bf16.hpp>
 #elif defined(__aarch64__) && defined(__ARM_NEON)
 #include <lowrank/kernels/target/neon.hpp>
+#include <lowrank/kernels/target/neonbf16.hpp>
+#include <lowrank/kernels/target/neondot.hpp>
 #endif
 
 namespace lowrank::inline LOWRANK_ABI::kernels {
@@ -30,6 +32,8 @@ LOWRANK_INLINE std::span<const Target* const> targets() {
     &amx::target,
 #elif defined(__aarch64__) && defined(__ARM_NEON)
     &neon::target,
+    &neondot::target,
+    &neonbf16::target,
 #endif
   };
   return all;

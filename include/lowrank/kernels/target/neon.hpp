@@ -18,6 +18,7 @@
 LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI::kernels::neon {
 
+namespace simd {  // what neondot and neonbf16 share
 #include <lowrank/kernels/target/neon/floats.inl>
 #include <lowrank/kernels/target/elementwise.inl>
 
@@ -26,6 +27,10 @@ namespace lowrank::inline LOWRANK_ABI::kernels::neon {
 
 #include <lowrank/kernels/target/neon/blocks.inl>
 #include <lowrank/kernels/target/neon/few.inl>
+}  // namespace simd
+using namespace simd;
+
+#include <lowrank/kernels/target/neon/int8.inl>
 #include <lowrank/kernels/target/neon/few_int8.inl>
 
 inline bool is_available() { return true; }

@@ -4,8 +4,8 @@
 ///
 /// Panels. The driver cuts the left factor into panels of `rows()` rows and the activation into panels of `columns` tokens, both stored
 /// depth first: word k of lane i lies at panel[k * step + i]. A word has 32 bits: one float, or for native bf16 the two neighbours 2 k (low
-/// half) and 2 k + 1 (high half) of the depth, zero past its end. Only a target with tiles lays its activations otherwise (amx.hpp). A
-/// micro-kernel then reads both panels front to back:
+/// half) and 2 k + 1 (high half) of the depth, zero past its end. Some targets have an order of their own inside a grain (amx.hpp,
+/// neonbf16.hpp). A micro-kernel then reads both panels front to back:
 ///
 ///            columns                    a: left panel  [words][vectors * lanes]
 ///          ┌─────────┐                  b: right panel [words][columns]

@@ -146,9 +146,8 @@ void pack_blocks(const BlockSource& s, Index row, Index count, Index col, Index 
   }
 }
 
-/// 16 elements of a row whose codes follow each other from `place` on, scaled.
-[[gnu::always_inline]] inline void decode_16(CodeOrder order, CodePlace place, const Table& table, float scale, float offset, float* out) {
-  float32x4_t numbers[4];
+/// 16 elements of a row whose codes follow each other from `place` on, unscaled.
+[[gnu::always_inline]] inline void numbers_of_16(CodeOrder order, CodePlace place, const Table& table, float32x4_t* numbers) {
   if (order == CodeOrder::nibble_pairs) {
     const uint8x8_t bytes = vld1_u8(reinterpret_cast<const std::uint8_t*>(place.bytes));
     const uint8x8_t even = vshr_n_u8(bytes, 4), odd = vand_u8(bytes, vdup_n_u8(15));
@@ -159,6 +158,12 @@ void pack_blocks(const BlockSource& s, Index row, Index count, Index col, Index 
   } else {
     widen_bytes(load_bytes(place.bytes), numbers);
   }
+}
+
+/// The same scaled.
+[[gnu::always_inline]] inline void decode_16(CodeOrder order, CodePlace place, const Table& table, float scale, float offset, float* out) {
+  float32x4_t numbers[4];
+  numbers_of_16(order, place, table, numbers);
   LOWRANK_UNROLL
   for (int i = 0; i < 4; ++i) vst1q_f32(out + 4 * i, vfmaq_n_f32(vdupq_n_f32(offset), numbers[i], scale));
 }

@@ -156,7 +156,7 @@ class Trainer {
  private:
   Llama load(Base base) const {
     Llama model = transformer::load_model(setting_.file, base);
-    const bool native = std::string_view(lowrank::kernels::target_name()) == "avx512bf16";
+    const bool native = lowrank::kernels::current_target().bf16.unit == 2;
     model.set_compute(native ? lowrank::Compute::bf16 : lowrank::Compute::fp32);
     return model;
   }

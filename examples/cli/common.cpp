@@ -36,8 +36,7 @@ lowrank::Compute resolve_compute(const Common& common, const char* purpose) {
   if (common.compute == "int8") return Compute::int8;
   // bf16, and 8 bits for a few tokens, leave the loss unchanged to three digits; they are faster where the processor multiplies them
   // natively.
-  const std::string_view target = lowrank::kernels::target_name();
-  const bool native = target == "avx512bf16" || target == "amx";
+  const bool native = lowrank::kernels::current_target().bf16.unit == 2;
   if (common.compute != "auto" || use == "evaluate" || !native) return Compute::fp32;
   return use == "generate" ? Compute::int8 : Compute::bf16;
 }

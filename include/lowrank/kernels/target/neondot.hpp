@@ -8,6 +8,8 @@
 
 #if defined(__aarch64__) && defined(__ARM_NEON)
 
+#include <cstdint>
+
 #include <lowrank/core/platform.hpp>
 #include <lowrank/kernels/target/neon.hpp>
 

@@ -12,6 +12,7 @@
 
 #include <tests/support/golden.hpp>
 #include <transformer/adapters.hpp>
+#include <transformer/generate.hpp>
 #include <transformer/load.hpp>
 #include <transformer/merged_weight.hpp>
 
@@ -224,6 +225,32 @@ TEST_CASE("batch-invariant: a token's logits have the same bits alone, in a batc
     }
   }
   CHECK(!BatchInvariant::is_on());
+}
+
+TEST_CASE("a reader goes back to where it was, and its cache holds what it is asked to") {
+  Llama model = transformer::load_model(golden + "/tiny_llama");
+  const Text text = golden_text();
+  const auto ids = std::span(text.ids).first(24);
+  using lowrank::CachePrecision;
+  for (const Compute compute : {Compute::fp32, Compute::bf16}) {
+    model.set_compute(compute);
+    const auto read = [&](transformer::CachePrecision precision) {
+      transformer::Reader<> reader(model, nullptr, precision);
+      reader(ids.first(9));
+      const Activation<float> one = reader(ids.subspan(9, 1));
+      reader(ids.subspan(12, 7));  // another continuation, which the way back forgets
+      reader.rewind(9);
+      CHECK(reader.length() == 9);
+      CHECK(reader(ids.subspan(9, 1)) == one);
+      CHECK_THROWS_AS(reader.rewind(11), ValueError);
+      return one;
+    };
+    const Activation<float> automatic = read({}), whole = read(CachePrecision::fp32), rounded = read(CachePrecision::bf16);
+    CHECK(automatic == (compute == Compute::fp32 ? whole : rounded));
+    const float difference = (whole - rounded).cwiseAbs().maxCoeff();
+    CHECK(difference > 0);
+    CHECK(difference < 0x1p-6f * whole.cwiseAbs().maxCoeff());
+  }
 }
 
 TEST_CASE("an adapter of PEFT on a base of bitsandbytes") {

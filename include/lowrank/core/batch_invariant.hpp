@@ -10,8 +10,8 @@ namespace lowrank::inline LOWRANK_ABI {
 /// once.
 ///
 ///   const BatchInvariant guard;
-/// Products and attention then take one path for any number of tokens, the packed one, on every thread of the process. Its price is paid
-/// where few tokens are computed at a time: README says what it is.
+/// Products and attention then take one path for any number of tokens, products the packed one, attention the streaming one, on every
+/// thread of the process. Its price is paid where few tokens are computed at a time: README says what it is.
 class BatchInvariant {
  public:
   BatchInvariant() { count().fetch_add(1, std::memory_order_relaxed); }

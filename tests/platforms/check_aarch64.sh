@@ -15,8 +15,9 @@ done > "$work/tests.cpp"
 "$compiler" -std=c++20 -O1 -Wall -Wextra -Wconversion -Wshadow -Werror -I "$root/include" -I "$root/tests" -isystem "$eigen" \
   -isystem "$work/include" "$work/tests.cpp" -static -o "$work/tests" || exit 1
 
-run() {  # TARGET CPU CASES: with a target's name, where the processor has it
-  LOWRANK_TARGET=$1 timeout 900 "$emulator" -cpu "$2" "$work/tests" --test-case="$3" --test-case-exclude="*same bits*" > "$work/log" 2>&1
+run() {  # TARGET CPU CASES, without what tests the driver alone: emulation is slow
+  LOWRANK_TARGET=$1 "$emulator" -cpu "$2" "$work/tests" --test-case="$3" \
+    --test-case-exclude="*same bits*,*several blocks*,*several parts*" > "$work/log" 2>&1
 }
 run neonbf16 max '*' || { cat "$work/log"; exit 1; }
 tail -n 3 "$work/log"

@@ -22,6 +22,7 @@ namespace kernels = lowrank::kernels;
 struct Case {
   const Format* format;
   Index rows, cols, tokens;
+  bool is_transposed = false;
 };
 
 using Multiply = void (*)(const AnyMatrix& w, const Activation<float>& x, Activation<float>& y);
@@ -37,8 +38,8 @@ void multiply_transposed(const AnyMatrix& w, const Activation<float>& x, Activat
 
 void measure(benchmark::State& state, const Case& c, Multiply product, bool is_fp32) {
   const auto& weights = copies(*c.format, c.rows, c.cols, beyond_caches);
-  const auto x = random_matrix<Activation<float>>(c.cols, c.tokens, 2);
-  Activation<float> y(c.rows, c.tokens);
+  const auto x = random_matrix<Activation<float>>(c.is_transposed ? c.rows : c.cols, c.tokens, 2);
+  Activation<float> y(c.is_transposed ? c.cols : c.rows, c.tokens);
   const kernels::Target& target = kernels::current_target();
   const double peak = kernel_peak(is_fp32 ? target.fp32 : target.bf16), bandwidth = read_bandwidth();
   std::size_t next = 0;
@@ -74,13 +75,24 @@ bool add_all() {
   for (const Format& format : formats()) {
     for (const Index tokens : {1, 8, 64, 512}) {
       add_products(format, 4096, 4096, tokens);
-      const Case c{&format, 4096, 4096, tokens};
-      if (tokens == 512) add(c, "transposed_fp32", multiply_transposed<Compute::fp32>, true);
-      if (tokens == 512) add(c, "transposed_bf16", multiply_transposed<Compute::bf16>, false);
+      const Case c{&format, 4096, 4096, tokens}, back{&format, 4096, 4096, tokens, true};
+      if (tokens == 512) add(back, "transposed_fp32", multiply_transposed<Compute::fp32>, true);
+      if (tokens == 512) add(back, "transposed_bf16", multiply_transposed<Compute::bf16>, false);
       add(c, "loops", loop_product, true);
       add(c, "eigen", eigen_product, true);
     }
     for (const Index tokens : {1, 8, 64, 512}) add_products(format, 1536, 768, tokens);
+  }
+  // Rows that begin inside groups, and inside bytes, beside their neighbours that do not.
+  for (const Format& format : formats()) {
+    if (format.name != "nf4" && format.name != "nf4_dq") continue;
+    for (const Index cols : {2976, 3000, 3001, 3008})
+      for (const Index tokens : {1, 4, 8, 512}) {
+        add_products(format, 1000, cols, tokens);
+        const Case c{&format, 1000, cols, tokens, true};
+        add(c, "transposed_fp32", multiply_transposed<Compute::fp32>, true);
+        add(c, "transposed_bf16", multiply_transposed<Compute::bf16>, false);
+      }
   }
   return true;
 }

@@ -273,3 +273,43 @@ TEST_CASE("a wrong depth is an error that names the shapes") {
   CHECK_THROWS_WITH_AS(kernels::multiply(DenseSource<float>(w.data(), 8, 8), std::span(&part, 1), 1, y, 8),
                        "[multiply] the source is [8, 8] but x is [7, 1]; the depth of x must be the columns of the source", ShapeError);
 }
+
+namespace {
+
+/// A product with blocks has the bits of the same product with their numbers.
+void check_bits_of_numbers(const BlockSource& source, const std::string& target) {
+  const Index rows = source.rows(), cols = source.cols();
+  std::vector<float> numbers(static_cast<std::size_t>(rows * cols));
+  kernels::current_target().decode_blocks(source, 0, rows, 0, cols, numbers.data(), cols);
+  std::vector<float> expected(numbers.size());
+  source.decode(0, rows, 0, cols, expected.data(), cols);
+  const DenseSource<float> dense(numbers.data(), rows, cols);
+  CAPTURE(target);
+  CAPTURE(source.group);
+  CAPTURE(cols);
+  CHECK(numbers == expected);
+  for (const Compute compute : {Compute::fp32, Compute::bf16})
+    for (const Index tokens : {9, 33}) {
+      CAPTURE(tokens);
+      const auto x = random_floats(std::max(rows, cols) * tokens, 5);
+      std::vector<float> y(static_cast<std::size_t>(rows * tokens)), z = y;
+      kernels::multiply(source, x.data(), cols, tokens, y.data(), rows, {.compute = compute});
+      kernels::multiply(dense, x.data(), cols, tokens, z.data(), rows, {.compute = compute});
+      CHECK(y == z);
+      std::vector<float> dy(static_cast<std::size_t>(cols * tokens)), dz = dy;
+      kernels::multiply(transposed(source), x.data(), rows, tokens, dy.data(), cols, {.compute = compute});
+      kernels::multiply(transposed(dense), x.data(), rows, tokens, dz.data(), cols, {.compute = compute});
+      CHECK(dy == dz);
+    }
+}
+
+}  // namespace
+
+TEST_CASE("rows of nibble pairs that begin inside groups and bytes: the bits of their numbers") {
+  for_each_target([](const kernels::Target& target) {
+    for (const bool doubly : {false, true})
+      for (const Index group : {32, 64, 256})
+        for (const Index cols : {17, 33, 63, 64, 65, 90, 96, 100, 168, 301})
+          check_bits_of_numbers(pairs(cols % 2 == 1 ? 67 : 35, cols, group, doubly, 1).source, target.name);
+  });
+}

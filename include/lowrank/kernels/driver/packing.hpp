@@ -103,13 +103,15 @@ struct LeftPacker {
     for (Index v = 0; v < rows; v += kernels.lanes) body(v, std::min(kernels.lanes, rows - v));
   }
 
+  bool packs_across_rows(const Piece& p) const { return kernels.packs_any_rows && runs_across_rows(p.weight.blocks()); }
+
   /// Rows [i, i + rows), depth [k, k + length) of one piece.
   void pack_piece(const Piece& p, Index i, Index rows, Index k, Index length, Word* out, Index step) const {
     if (p.weight.kind() == WeightView::Kind::fp32) return pack_floats(p, i, rows, k, length, out, step);
     if (p.transposed) return pack_transposed(p, i, rows, k, length, out, step);
     Index done = 0;
-    if (p.weight.kind() == WeightView::Kind::blocks && kernels.pack_blocks != nullptr && p.weight.blocks().rows_hold_whole_groups() &&
-        k % 32 == 0) {
+    if (p.weight.kind() == WeightView::Kind::blocks && kernels.pack_blocks != nullptr && k % 32 == 0 &&
+        (p.weight.blocks().rows_hold_whole_groups() || packs_across_rows(p))) {
       done = length / 32 * 32;
       for_lanes(rows, [&](Index v, Index lanes) { kernels.pack_blocks(p.weight.blocks(), i + v, lanes, k, done, p.scale, out + v, step); });
     }
@@ -136,18 +138,22 @@ struct LeftPacker {
 
   /// A transposed piece: its stored rows run along the lanes, so a decoded tile needs no transposing.
   void pack_transposed(const Piece& p, Index i, Index rows, Index k, Index length, Word* out, Index step) const {
-    if (p.weight.kind() == WeightView::Kind::blocks && kernels.pack_blocks_transposed != nullptr &&
-        p.weight.blocks().rows_hold_whole_groups() && i % kernels.lanes == 0 && p.weight.blocks().group % kernels.lanes == 0) {
-      return for_lanes(rows, [&](Index v, Index lanes) {
-        kernels.pack_blocks_transposed(p.weight.blocks(), k, lanes, i + v, length, p.scale, out + v, step);
-      });
+    Index packed = 0;
+    if (p.weight.kind() == WeightView::Kind::blocks && kernels.pack_blocks_transposed != nullptr) {
+      const BlockSource& s = p.weight.blocks();
+      if (s.rows_hold_whole_groups() && i % kernels.lanes == 0 && s.group % kernels.lanes == 0)
+        packed = rows;
+      else if (packs_across_rows(p))
+        packed = rows / kernels.lanes * kernels.lanes;
+      for_lanes(packed, [&](Index v, Index lanes) { kernels.pack_blocks_transposed(s, k, lanes, i + v, length, p.scale, out + v, step); });
+      if (packed == rows) return;
     }
     alignas(64) float tile[max_panel_rows * tile_depth];
     for (Index done = 0; done < length; done += tile_depth) {
       const Index count = std::min(tile_depth, length - done);
-      decode(target, p.weight, k + done, count, i, rows, tile, max_panel_rows);
-      for_lanes(rows, [&](Index v, Index lanes) {
-        kernels.pack_columns(tile + v, max_panel_rows, lanes, count, p.scale, out + done / kernels.unit * step + v, step);
+      decode(target, p.weight, k + done, count, i + packed, rows - packed, tile, max_panel_rows);
+      for_lanes(rows - packed, [&](Index v, Index lanes) {
+        kernels.pack_columns(tile + v, max_panel_rows, lanes, count, p.scale, out + done / kernels.unit * step + packed + v, step);
       });
     }
   }

@@ -141,6 +141,11 @@ struct DoubleQuantizedScales {  ///< bitsandbytes: 8-bit codes of the dynamic ma
     }
   }
 };
+/// Whether a row may begin anywhere for a kernel that reads runs of 32: of nibble pairs that follow each other, with a scale or two.
+inline bool runs_across_rows(const BlockSource& s) {
+  const bool is_plain = s.read_scales == ArrayScales::read || s.read_scales == DoubleQuantizedScales::read;
+  return s.order == CodeOrder::nibble_pairs && s.group >= 32 && is_plain;
+}
 struct HalfScales {  ///< ggml: half precision inside each block
   static float half_at(const std::byte* from) {
     Half value;

@@ -58,6 +58,7 @@ constexpr PanelKernels panel_kernels() {
           .pack_token_rows = avx2::pack_rows<columns, Rounded>,
           .pack_token_columns = avx2::pack_columns<columns, Rounded>,
           .pack_blocks = pack_blocks<Rounded>,
+          .packs_any_rows = true,
           .multiply = multiply};
 }
 

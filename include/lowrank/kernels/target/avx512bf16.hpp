@@ -53,6 +53,7 @@ constexpr Target make_target() {
               .pack_token_columns = pack_columns<columns>,
               .pack_blocks = pack_blocks,
               .pack_blocks_transposed = pack_blocks_transposed,
+              .packs_any_rows = true,
               .multiply = multiply};
   all.few_tokens_bf16 = few_tokens;
   all.few_tokens_int8 = few_tokens_int8;

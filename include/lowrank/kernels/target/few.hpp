@@ -62,7 +62,7 @@ constexpr bool has_floats(Scaling scaling) { return scaling == Scaling::floats |
 inline bool can_stream(const BlockSource& s) {
   const auto is_power = [](Index n) { return std::has_single_bit(static_cast<std::size_t>(n)); };
   if (s.group < 32 || !is_power(s.group)) return false;
-  if (s.order == CodeOrder::nibble_pairs) return s.read_scales == ArrayScales::read || s.read_scales == DoubleQuantizedScales::read;
+  if (s.order == CodeOrder::nibble_pairs) return runs_across_rows(s);
   if (!s.rows_hold_whole_groups() || s.pitch % 32 != 0) return false;
   if (s.order == CodeOrder::bytes) return scaling_of(s) == Scaling::half;
   if (!is_power(s.block)) return false;

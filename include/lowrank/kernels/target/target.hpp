@@ -29,7 +29,7 @@ struct PanelKernels {
   /// Lanes from count on hold anything. Activations end in zeros up to a whole grain of depth; what fills a left panel pads it.
   using Pack = void (*)(const float* from, Index stride, Index count, Index depth, float scale, Word* panel, Index step);
   /// Packs scale times rows [row, row + count), columns [col, col + depth) of blocks straight from their codes, transposing bytes instead
-  /// of floats. col and depth are multiples of 32, count at most `lanes`, and rows hold whole groups.
+  /// of floats. col and depth are multiples of 32, count at most `lanes`, and rows hold whole groups, unless packs_any_rows.
   using PackBlocks = void (*)(const BlockSource& from, Index row, Index count, Index col, Index depth, float scale, Word* panel,
                               Index step);
   /// c[j * ldc + i] = from[j * from_stride + i] + sum over words; only i < rows, j < columns are touched. a has `vectors` vectors a word.
@@ -48,6 +48,7 @@ struct PanelKernels {
   /// The same of the transposed matrix: rows [row, row + depth) along the depth, columns [col, col + count) along the lanes; col and the
   /// group are multiples of the lanes.
   PackBlocks pack_blocks_transposed = nullptr;  ///< may be null
+  bool packs_any_rows = false;                  ///< whether both take blocks that runs_across_rows(), the second with all lanes
   Multiply multiply;
   void (*enter)() = nullptr, (*leave)() = nullptr;  ///< called by a thread around its calls of multiply, between which no other code runs
   /// Whether sums between blocks of depth wait in memory of their own, not in Y, and tokens are prefetched: multiply is that fast.

@@ -94,20 +94,27 @@ struct Scales {
   }
 };
 
+/// codes[16 k + i] = code k of row i, k < 32, one a byte, of nibble pairs that begin at from + i * row_bytes.
+inline void load_pairs(const std::byte* from, Index row_bytes, Index count, std::uint8_t* codes) {
+  const __m512i nibble = _mm512_set1_epi8(15);
+  __m512i transposed[4];
+  transpose_bytes(from, row_bytes, count, transposed);
+  const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+  LOWRANK_UNROLL
+  for (int z = 0; z < 4; ++z) {
+    const __m512i even = _mm512_and_si512(_mm512_srli_epi16(transposed[z], 4), nibble), odd = _mm512_and_si512(transposed[z], nibble);
+    _mm512_store_si512(codes + 128 * z, _mm512_permutex2var_epi64(even, first, odd));
+    _mm512_store_si512(codes + 128 * z + 64, _mm512_permutex2var_epi64(even, second, odd));
+  }
+}
+
 /// codes[16 k + i] = code of element (row + i, col + k), k < 32, one a byte; col is a multiple of 32.
 inline void load_codes(const BlockSource& s, Index row, Index count, Index col, std::uint8_t* codes) {
   const Index row_bytes = s.row_bytes();
   const __m512i nibble = _mm512_set1_epi8(15);
   __m512i transposed[4];
   if (s.order == CodeOrder::nibble_pairs) {
-    transpose_bytes(CodePlace(s, row * s.pitch + col).bytes, row_bytes, count, transposed);
-    const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
-    LOWRANK_UNROLL
-    for (int z = 0; z < 4; ++z) {
-      const __m512i even = _mm512_and_si512(_mm512_srli_epi16(transposed[z], 4), nibble), odd = _mm512_and_si512(transposed[z], nibble);
-      _mm512_store_si512(codes + 128 * z, _mm512_permutex2var_epi64(even, first, odd));
-      _mm512_store_si512(codes + 128 * z + 64, _mm512_permutex2var_epi64(even, second, odd));
-    }
+    load_pairs(CodePlace(s, row * s.pitch + col).bytes, row_bytes, count, codes);
     return;
   }
   const CodePlace place(s, row * s.pitch + col);
@@ -131,8 +138,90 @@ inline __m512 numbers_of(const std::uint8_t* codes, bool is_table, __m512 table)
   return is_table ? _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(bytes), table) : _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
 }
 
+/// Sixteen rows of nibble pairs that begin anywhere, 32 elements of each at a time; missing rows repeat the first.
+class AnyRows {
+ public:
+  AnyRows(const BlockSource& s, Index row, Index count, Index col) : source_(s) {
+    alignas(64) std::int32_t group[16], left[16];
+    for (Index i = 0; i < 16; ++i) {
+      const Index element = (row + (i < count ? i : 0)) * s.pitch + col;
+      at_[i] = s.data + element / 2;
+      is_odd_[i] = element % 2 == 1;
+      group[i] = static_cast<std::int32_t>(element / s.group);
+      left[i] = static_cast<std::int32_t>(s.group - element % s.group);
+    }
+    group_ = _mm512_load_si512(group);
+    left_ = _mm512_load_si512(left);
+  }
+
+  /// codes[16 k + i] = code k of row i, from element 32 · step on; of an odd element the low nibble comes first.
+  void load_codes(Index step, std::uint8_t* codes) const {
+    alignas(64) std::byte bytes[256];
+    const __m128i low = _mm_set1_epi8(15);
+    for (Index i = 0; i < 16; ++i) {
+      const auto* from = reinterpret_cast<const __m128i*>(at_[i] + 16 * step);
+      __m128i pairs = _mm_loadu_si128(from);
+      if (is_odd_[i]) {
+        const __m128i next = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at_[i] + 16 * step + 1));
+        pairs = _mm_or_si128(_mm_andnot_si128(low, _mm_slli_epi16(pairs, 4)), _mm_and_si128(_mm_srli_epi16(next, 4), low));
+      }
+      _mm_store_si128(reinterpret_cast<__m128i*>(bytes + 16 * i), pairs);
+    }
+    load_pairs(bytes, 16, 16, codes);
+  }
+
+  /// Scales of each row's group and, where it ends within 32 elements, of the next, times a factor; then moves on by 32.
+  void load_scales(__m512 factor) {
+    const __mmask16 ends = _mm512_cmplt_epi32_mask(left_, _mm512_set1_epi32(32));
+    const __m512i next = _mm512_mask_add_epi32(group_, ends, group_, _mm512_set1_epi32(1));
+    first_ = _mm512_mul_ps(scales_of(group_), factor);
+    second_ = ends == 0 ? first_ : _mm512_mul_ps(scales_of(next), factor);
+    edge_ = left_;
+    left_ = _mm512_sub_epi32(left_, _mm512_set1_epi32(32));
+    const __mmask16 is_over = _mm512_cmple_epi32_mask(left_, _mm512_setzero_si512());
+    group_ = _mm512_mask_add_epi32(group_, is_over, group_, _mm512_set1_epi32(1));
+    left_ = _mm512_mask_add_epi32(left_, is_over, left_, _mm512_set1_epi32(static_cast<int>(source_.group)));
+  }
+  /// Of element k of the 32.
+  [[gnu::always_inline]] __m512 scale(int k) const {
+    return _mm512_mask_blend_ps(_mm512_cmpgt_epi32_mask(edge_, _mm512_set1_epi32(k)), second_, first_);
+  }
+
+ private:
+  __m512 scales_of(__m512i groups) const {
+    if (source_.read_scales == ArrayScales::read) return _mm512_i32gather_ps(groups, source_.scales, 4);
+    alignas(64) std::int32_t group[16];
+    alignas(64) float scale[16], offset[16];
+    _mm512_store_si512(group, groups);
+    for (Index i = 0; i < 16; ++i) source_.read_scales(source_, group[i], 1, scale + i, offset + i);
+    return _mm512_load_ps(scale);
+  }
+
+  const BlockSource& source_;
+  const std::byte* at_[16];
+  bool is_odd_[16];
+  __m512i group_, left_, edge_;  ///< left: elements from here to the group's end
+  __m512 first_, second_;
+};
+
+template <bool Rounded>
+void pack_any_rows(const BlockSource& s, Index row, Index count, Index col, Index depth, float scale, Word* panel, Index step) {
+  const __m512 table = _mm512_loadu_ps(s.table.data()), factor = _mm512_set1_ps(scale);
+  alignas(64) std::uint8_t codes[512];
+  AnyRows rows(s, row, count, col);
+  for (Index k = 0; k < depth; k += 32) {
+    rows.load_codes(k / 32, codes);
+    rows.load_scales(factor);
+    for (int q = 0; q < 32; ++q) {
+      const __m512 value = _mm512_fmadd_ps(numbers_of(codes + 16 * q, true, table), rows.scale(q), _mm512_setzero_ps());
+      _mm512_storeu_ps(panel + (k + q) * step, Rounded ? nearest_bfloat16({value}).v : value);
+    }
+  }
+}
+
 template <bool Rounded>
 void pack_blocks(const BlockSource& s, Index row, Index count, Index col, Index depth, float scale, Word* panel, Index step) {
+  if (!s.rows_hold_whole_groups()) return pack_any_rows<Rounded>(s, row, count, col, depth, scale, panel, step);
   const __m512 table = _mm512_loadu_ps(s.table.data()), factor = _mm512_set1_ps(scale);
   const bool is_table = s.order != CodeOrder::bytes;
   alignas(64) std::uint8_t codes[512];
@@ -162,9 +251,46 @@ void pack_blocks(const BlockSource& s, Index row, Index count, Index col, Index 
   return _mm512_permutexvar_ps(_mm512_srl_epi32(_mm512_cvtepu8_epi32(bytes), _mm_cvtsi32_si128(static_cast<int>(place.shift))), table);
 }
 
+/// 16 elements of nibble pairs from any one on, before scaling; of an odd element the low nibble comes first.
+[[gnu::always_inline]] inline __m512 pairs_16(const std::byte* bytes, bool is_odd, __m512 table) {
+  const __m128i first = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes));
+  const __m128i second = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes + is_odd));
+  const __m512i shift = _mm512_set1_epi64(is_odd ? std::int64_t{4} << 32 : 4);
+  return _mm512_permutexvar_ps(_mm512_srlv_epi32(_mm512_cvtepu8_epi32(_mm_unpacklo_epi8(first, second)), shift), table);
+}
+
+/// A number for the elements before a group's end, another for those after it.
+[[gnu::always_inline]] inline __m512 of_groups(Index left, const float* numbers) {
+  if (left >= 16) return _mm512_set1_ps(numbers[0]);
+  return _mm512_mask_blend_ps(first_lanes(left), _mm512_set1_ps(numbers[1]), _mm512_set1_ps(numbers[0]));
+}
+
+/// Whole vectors of a row of nibble pairs in groups of 16 or more, from any element on.
+inline void decode_pairs(const BlockSource& s, Index begin, Index length, __m512 table, float* out) {
+  constexpr Index ahead = 64;  // scales read at a time
+  float scale[ahead], offset[ahead];
+  for (Index j = 0; j + 16 <= length;) {
+    const Index group = (begin + j) / s.group, groups = std::min(ahead, (begin + length - 1) / s.group - group + 1);
+    const Index known = std::min(length, (group + groups) * s.group - begin);
+    s.read_scales(s, group, groups, scale, offset);
+    Index left = (group + 1) * s.group - begin - j;
+    for (Index g = 0; j + 16 <= known; j += 16, left -= 16) {
+      if (left <= 0) left += s.group, ++g;
+      const __m512 numbers = pairs_16(s.data + (begin + j) / 2, begin % 2 == 1, table);
+      _mm512_storeu_ps(out + j, _mm512_fmadd_ps(numbers, of_groups(left, scale + g), of_groups(left, offset + g)));
+    }
+  }
+}
+
 inline void decode_blocks(const BlockSource& s, Index row, Index count, Index col, Index length, float* out, Index stride) {
-  if (!s.rows_hold_whole_groups() || col % 16 != 0 || s.group % 16 != 0)
-    return avx2::decode_blocks(s, row, count, col, length, out, stride);
+  const Index whole = length / 16 * 16;
+  if (!s.rows_hold_whole_groups() || col % 16 != 0 || s.group % 16 != 0) {
+    if (s.order != CodeOrder::nibble_pairs || s.group < 16 || whole == 0)
+      return avx2::decode_blocks(s, row, count, col, length, out, stride);
+    for (Index i = 0; i < count; ++i) decode_pairs(s, (row + i) * s.pitch + col, whole, _mm512_loadu_ps(s.table.data()), out + i * stride);
+    if (whole < length) avx2::decode_blocks(s, row, count, col + whole, length - whole, out + whole, stride);
+    return;
+  }
   const __m512 table = _mm512_loadu_ps(s.table.data());
   const Index row_bytes = s.row_bytes();
   Scales scales;
@@ -180,6 +306,5 @@ inline void decode_blocks(const BlockSource& s, Index row, Index count, Index co
       }
     }
   }
-  const Index done = length / 16 * 16;
-  if (done < length) avx2::decode_blocks(s, row, count, col + done, length - done, out + done, stride);
+  if (whole < length) avx2::decode_blocks(s, row, count, col + whole, length - whole, out + whole, stride);
 }

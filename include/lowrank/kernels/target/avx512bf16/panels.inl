@@ -83,8 +83,25 @@ void pack_columns(const float* from, Index stride, Index count, Index depth, flo
   }
 }
 
-/// As avx512::pack_blocks, two elements of the depth at a time.
+/// As avx512::pack_any_rows, two elements of the depth at a time, as the next.
+inline void pack_any_rows(const BlockSource& s, Index row, Index count, Index col, Index depth, float scale, Word* panel, Index step) {
+  const __m512 table = _mm512_loadu_ps(s.table.data()), factor = _mm512_set1_ps(scale);
+  alignas(64) std::uint8_t codes[512];
+  avx512::AnyRows rows(s, row, count, col);
+  for (Index k = 0; k < depth; k += 32) {
+    rows.load_codes(k / 32, codes);
+    rows.load_scales(factor);
+    for (int q = 0; q < 32; q += 2) {
+      const __m512 even = _mm512_mul_ps(avx512::numbers_of(codes + 16 * q, true, table), rows.scale(q));
+      const __m512 odd = _mm512_mul_ps(avx512::numbers_of(codes + 16 * q + 16, true, table), rows.scale(q + 1));
+      _mm512_storeu_si512(panel + (k + q) / 2 * step, interleaved(even, odd));
+    }
+  }
+}
+
+/// As avx512::pack_blocks.
 inline void pack_blocks(const BlockSource& s, Index row, Index count, Index col, Index depth, float scale, Word* panel, Index step) {
+  if (!s.rows_hold_whole_groups()) return pack_any_rows(s, row, count, col, depth, scale, panel, step);
   const __m512 table = _mm512_loadu_ps(s.table.data()), factor = _mm512_set1_ps(scale);
   const bool is_table = s.order != CodeOrder::bytes;
   alignas(64) std::uint8_t codes[512];
@@ -181,8 +198,33 @@ void pack_transposed_codes(const BlockSource& s, Index row, Index count, Index c
   if (k < count) _mm512_storeu_si512(panel, words_of_rows<Order>(at, at, scales(k), _mm_setzero_ps(), table, shift));
 }
 
+/// The same for nibble pairs from any element on, which belong to a group or two.
+inline void pack_any_rows_transposed(const BlockSource& s, Index row, Index count, Index col, float scale, Word* panel, Index step) {
+  const __m512 table = _mm512_loadu_ps(s.table.data()), factor = _mm512_set1_ps(scale);
+  Index element = row * s.pitch + col, group = element / s.group, inside = element % s.group;
+  const Index groups = s.pitch / s.group, rest = s.pitch % s.group;
+  for (Index k = 0; k < count; k += 2, panel += step) {
+    __m512 pair[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    for (Index i = 0; i < 2 && k + i < count; ++i) {
+      const Index left = s.group - inside;
+      float scales[2], offsets[2];
+      if (s.read_scales == ArrayScales::read)
+        for (Index g = 0; g <= (left < 16); ++g) scales[g] = ArrayScales::float_at(s.scales, group + g);
+      else
+        s.read_scales(s, group, left < 16 ? 2 : 1, scales, offsets);
+      const __m512 slope = _mm512_mul_ps(avx512::of_groups(left, scales), factor);
+      pair[i] = _mm512_mul_ps(avx512::pairs_16(s.data + element / 2, element % 2 == 1, table), slope);
+      element += s.pitch, group += groups, inside += rest;
+      if (inside >= s.group) inside -= s.group, ++group;
+    }
+    _mm512_storeu_si512(panel, interleaved(pair[0], pair[1]));
+  }
+}
+
 /// The same for a transposed matrix: its rows [row, row + depth) run along the depth, its columns [col, col + 16) along the lanes.
 inline void pack_blocks_transposed(const BlockSource& s, Index row, Index, Index col, Index depth, float scale, Word* panel, Index step) {
+  if (!s.rows_hold_whole_groups() || col % 16 != 0 || s.group % 16 != 0)
+    return pack_any_rows_transposed(s, row, depth, col, scale, panel, step);
   switch (s.order) {
     case CodeOrder::nibble_pairs:
       return pack_transposed_codes<CodeOrder::nibble_pairs>(s, row, depth, col, scale, panel, step);

@@ -86,7 +86,7 @@ bool add_all() {
   // Rows that begin inside groups, and inside bytes, beside their neighbours that do not.
   for (const Format& format : formats()) {
     if (format.name != "nf4" && format.name != "nf4_dq") continue;
-    for (const Index cols : {2976, 3000, 3001, 3008})
+    for (const Index cols : {2976, 3000, 3001, 3008, 3072})
       for (const Index tokens : {1, 4, 8, 512}) {
         add_products(format, 1000, cols, tokens);
         const Case c{&format, 1000, cols, tokens, true};

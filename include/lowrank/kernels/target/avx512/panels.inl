@@ -108,6 +108,14 @@ inline void load_pairs(const std::byte* from, Index row_bytes, Index count, std:
   }
 }
 
+/// Asks for the lines of rows that are read later: they are short, or strips of longer ones, and no stream that the processor foresees.
+/// Into the second-level cache: what is asked for the first one is dropped where that waits for too much already.
+template <Index Rows>
+[[gnu::always_inline]] inline void ask_for_rows(const std::byte* from, Index row_bytes) {
+  LOWRANK_UNROLL
+  for (Index i = 0; i < Rows; ++i) _mm_prefetch(reinterpret_cast<const char*>(from + i * row_bytes), _MM_HINT_T1);
+}
+
 /// codes[16 k + i] = code of element (row + i, col + k), k < 32, one a byte; col is a multiple of 32.
 inline void load_codes(const BlockSource& s, Index row, Index count, Index col, std::uint8_t* codes) {
   const Index row_bytes = s.row_bytes();
@@ -224,11 +232,13 @@ void pack_blocks(const BlockSource& s, Index row, Index count, Index col, Index 
   if (!s.rows_hold_whole_groups()) return pack_any_rows<Rounded>(s, row, count, col, depth, scale, panel, step);
   const __m512 table = _mm512_loadu_ps(s.table.data()), factor = _mm512_set1_ps(scale);
   const bool is_table = s.order != CodeOrder::bytes;
+  const Index row_bytes = s.row_bytes();
   alignas(64) std::uint8_t codes[512];
   Scales scales;
   for (Index k = 0; k < depth; k += 32) {
     if (k == 0 || (col + k) % s.group == 0) scales.load(s, row, count, col + k);
     load_codes(s, row, count, col + k, codes);
+    ask_for_rows<16>(CodePlace(s, (row + 16) * s.pitch + col + k).bytes, row_bytes);
     const __m512 slope = _mm512_mul_ps(_mm512_load_ps(scales.scale), factor);
     const __m512 offset = _mm512_mul_ps(_mm512_load_ps(scales.offset), factor);
     for (Index q = 0; q < 32; ++q) {

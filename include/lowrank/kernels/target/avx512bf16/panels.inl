@@ -104,11 +104,13 @@ inline void pack_blocks(const BlockSource& s, Index row, Index count, Index col,
   if (!s.rows_hold_whole_groups()) return pack_any_rows(s, row, count, col, depth, scale, panel, step);
   const __m512 table = _mm512_loadu_ps(s.table.data()), factor = _mm512_set1_ps(scale);
   const bool is_table = s.order != CodeOrder::bytes;
+  const Index row_bytes = s.row_bytes();
   alignas(64) std::uint8_t codes[512];
   avx512::Scales scales;
   for (Index k = 0; k < depth; k += 32) {
     if (k == 0 || (col + k) % s.group == 0) scales.load(s, row, count, col + k);
     avx512::load_codes(s, row, count, col + k, codes);
+    avx512::ask_for_rows<16>(CodePlace(s, (row + 16) * s.pitch + col + k).bytes, row_bytes);
     const __m512 slope = _mm512_mul_ps(_mm512_load_ps(scales.scale), factor);
     const __m512 offset = _mm512_mul_ps(_mm512_load_ps(scales.offset), factor);
     LOWRANK_UNROLL
@@ -156,8 +158,6 @@ class RowScales {
     return _mm_mul_ps(_mm_setr_ps(scale, offset, 0, 0), factor_);
   }
 
-  void prefetch(Index i) const { _mm_prefetch(reinterpret_cast<const char*>(halves_ + i * row_bytes_), _MM_HINT_T0); }
-
  private:
   const BlockSource& source_;
   Index row_, col_, groups_, row_bytes_;
@@ -193,6 +193,8 @@ void pack_transposed_codes(const BlockSource& s, Index row, Index count, Index c
   const std::byte* at = place.bytes;
   Index k = 0;
   for (; k + 2 <= count; k += 2, at += 2 * row_bytes, panel += step) {
+    avx512::ask_for_rows<2>(at + 64 * row_bytes, row_bytes);
+    avx512::ask_for_rows<2>(at + 64 * row_bytes + 15, row_bytes);
     _mm512_storeu_si512(panel, words_of_rows<Order>(at, at + row_bytes, scales(k), scales(k + 1), table, shift));
   }
   if (k < count) _mm512_storeu_si512(panel, words_of_rows<Order>(at, at, scales(k), _mm_setzero_ps(), table, shift));

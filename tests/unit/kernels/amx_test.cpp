@@ -70,7 +70,7 @@ std::vector<float> column(const std::vector<float>& from, Index begin, Index len
 Index count_different(const std::vector<float>& a, const std::vector<float>& b) {
   Index count = 0;
   for (std::size_t i = 0; i < a.size(); ++i)
-    count += !(std::isnan(a[i]) && std::isnan(b[i])) && bit_cast<std::uint32_t>(a[i]) != bit_cast<std::uint32_t>(b[i]);
+    count += !(is_nan(a[i]) && is_nan(b[i])) && bit_cast<std::uint32_t>(a[i]) != bit_cast<std::uint32_t>(b[i]);
   return count;
 }
 
@@ -121,7 +121,7 @@ TEST_CASE("amx: windows of every size, wherever the sums wait, and nothing besid
             const auto at = static_cast<std::size_t>(33 * t + i), was = static_cast<std::size_t>(40 * t + i);
             const bool is_inside = t < tokens && i < rows;
             if (!is_inside) {
-              wrong += !std::isnan(zeros[at]) || !std::isnan(sums[at]) || in_place[was] != before[was];
+              wrong += !is_nan(zeros[at]) || !is_nan(sums[at]) || in_place[was] != before[was];
               continue;
             }
             const auto row = column(w, i * depth, depth), token = column(x, t * depth, depth);

@@ -5,10 +5,11 @@ else, beside Eigen's own headers; header-only and with LOWRANK_COMPILED, where b
     python3 benchmarks/compile_time/compile_time.py [--runs 3] [--json FILE] [HEADER…]
     python3 benchmarks/compile_time/compile_time.py --hold FILE | --store FILE [--compilers g++]
 
-Each figure is the best of --runs. The ratio is to <Eigen/Dense>, measured in the same pass. --hold fails where a ratio of the headers that
-FILE has for this compiler has grown by more than its margin; --store writes such a file.
+Each figure is the best of --runs. The ratio is to <Eigen/Dense>, measured in the same pass. --hold and --store take no time but the bytes that
+g++ allocates for a unit (-ftime-report), which are the same in every run and grow with what is parsed and instantiated: --hold fails where
+the ratio of a header that FILE has for this version has grown by more than its margin; --store writes such a file.
 """
-import argparse, json, os, pathlib, resource, shutil, subprocess, sys, tempfile
+import argparse, json, os, pathlib, re, resource, shutil, subprocess, sys, tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WAYS = {"header-only": [], "compiled": ["-DLOWRANK_COMPILED"]}
@@ -16,7 +17,7 @@ MODULES = ["lowrank", "quant", "autograd", "nn", "optim", "adapters", "io"]
 PARTS = ["core/types", "core/buffer", "core/parallel", "core/matrix", "kernels/format/source", "kernels/driver/gemm", "quant/nf4", "ops/view",
          "ops/decompose"]
 HEADERS = ["Eigen/Core", "Eigen/Dense"] + [f"lowrank/{name}.hpp" for name in MODULES + PARTS]
-MARGIN = 1.2  # what a busy machine adds to the best of a few runs is below a tenth; an umbrella that takes in another module adds more
+MARGIN = 1.1  # another Eigen or C library moves a ratio by less; an umbrella that takes in another module adds more
 HELD = ["lowrank/lowrank.hpp", "lowrank/adapters.hpp", "lowrank/io.hpp"]
 QUICKSTART = "README's quickstart, -O2"
 
@@ -67,26 +68,32 @@ def version_of(compiler):
     return f"{'clang++' if 'clang' in said[0] else 'g++'} {said[1].split('.')[0].strip()}"
 
 
-def ratios_of(rows):
-    return {f"{row['what']}, {row['way']}": row["ratio"] for row in rows if row["what"] != "Eigen/Dense"}
+def allocated(compiler, subject, way, eigen, folder):
+    """MiB that the compiler allocates for a unit of that include."""
+    unit = pathlib.Path(folder, "unit.cpp")
+    unit.write_text(text_of(subject), encoding="utf-8")
+    include = [f"-I{ROOT / 'include'}", "-isystem", eigen]
+    command = [compiler, "-std=c++20", "-O0", "-fsyntax-only", "-ftime-report", *WAYS[way], *include, str(unit)]
+    report = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
+    total = re.search(r"^ TOTAL .*?(\d+)M$", report.stderr, re.MULTILINE)
+    if report.returncode or not total:
+        sys.exit(f"compile_time: {' '.join(command)} gave no total; is it g++, and are Eigen and nlohmann-json installed?\n{report.stderr[-2000:]}")
+    return int(total[1])
 
 
-def hold(compiler, stored, runs, eigen, folder):
-    """Sentences on what has grown. A busy machine only ever adds, so what seems too slow is measured again, the reference with it."""
-    limits, best = stored["ratios"][version_of(compiler)], {}
-    headers = sorted({what.split(",")[0] for what in limits}, key=HELD.index)
-    for _ in range(2):
-        for what, ratio in ratios_of(measure(compiler, ["Eigen/Dense", *headers], runs, eigen, folder)).items():
-            best[what] = min(ratio, best.get(what, ratio))
-        grown = [what for what in limits if best[what] > limits[what] * stored["margin"]]
-        if not grown:
-            break
-        headers = [header for header in headers if any(what.startswith(header) for what in grown)]
-    for what, limit in limits.items():
-        print(f"{what:34}{best[what]:6.2f} times <Eigen/Dense>, stored {limit:.2f}")
-    return [f"<{what.replace(',', '>,')}: {best[what]:.2f} times the compile time of <Eigen/Dense>, but {limits[what]:.2f} are stored "
-            f"and {stored['margin']:.2f} times that is the margin; find the include or body that is new, or store the new ratio with --store"
-            for what in grown]
+def ratios(compiler, eigen, folder):
+    reference = allocated(compiler, "Eigen/Dense", "header-only", eigen, folder)
+    return {f"{header}, {way}": round(allocated(compiler, header, way, eigen, folder) / reference, 2) for header in HELD for way in WAYS}
+
+
+def hold(compiler, stored, eigen, folder):
+    """Sentences on what has grown."""
+    limits, found = stored["ratios"][version_of(compiler)], ratios(compiler, eigen, folder)
+    for what, ratio in found.items():
+        print(f"{what:34}{ratio:6.2f} times <Eigen/Dense>, stored {limits[what]:.2f}")
+    return [f"<{what.replace(',', '>,')}: g++ allocates {ratio:.2f} times what <Eigen/Dense> needs, but {limits[what]:.2f} are stored and "
+            f"{stored['margin']:.2f} times that is the margin; find the include or body that is new, or store the new ratio with --store"
+            for what, ratio in found.items() if ratio > limits[what] * stored["margin"]]
 
 
 def print_table(compiler, rows):
@@ -103,34 +110,39 @@ def hold_all(arguments):
         print(f"skipped: {arguments.hold} has no ratios of {', '.join(arguments.compilers)} as installed here")
         return 77
     with tempfile.TemporaryDirectory() as folder:
-        faults = [fault for c in compilers for fault in hold(c, stored, arguments.runs or 2, arguments.eigen, folder)]
+        faults = [fault for c in compilers for fault in hold(c, stored, arguments.eigen, folder)]
     print("\n".join(faults))
     return 1 if faults else 0
+
+
+def store_all(arguments):
+    with tempfile.TemporaryDirectory() as folder:
+        compilers = [c for c in arguments.compilers if shutil.which(c) and version_of(c).startswith("g++")]
+        of_version = {version_of(c): ratios(c, arguments.eigen, folder) for c in compilers}
+    arguments.store.write_text(json.dumps({"reference": "Eigen/Dense", "margin": MARGIN, "ratios": of_version}, indent=2, sort_keys=True) + "\n")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("headers", nargs="*", metavar="HEADER", help="what to include; default: Eigen's, each module, some parts, the quickstart")
-    parser.add_argument("--runs", type=int, help="default: 3, with --hold 2")
+    parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--compilers", nargs="+", default=["g++", "clang++"], help="those that are missing are left out")
     parser.add_argument("--eigen", default="/usr/include/eigen3", help="folder that holds Eigen/Core")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE")
     parser.add_argument("--hold", type=pathlib.Path, metavar="FILE", help="exit 1 where a stored ratio is exceeded, 77 where no compiler has one")
-    parser.add_argument("--store", type=pathlib.Path, metavar="FILE", help="write the ratios of the umbrella headers")
+    parser.add_argument("--store", type=pathlib.Path, metavar="FILE", help="write the ratios of the umbrella headers and exit")
     arguments = parser.parse_args()
     if arguments.hold:
         sys.exit(hold_all(arguments))
-    arguments.runs = arguments.runs or 3
-    subjects = arguments.headers or (["Eigen/Dense", *HELD] if arguments.store else HEADERS + [QUICKSTART])
+    if arguments.store:
+        sys.exit(store_all(arguments))
+    subjects = arguments.headers or HEADERS + [QUICKSTART]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for compiler in filter(shutil.which, arguments.compilers):
             table = measure(compiler, subjects, arguments.runs, arguments.eigen, folder)
             rows += table
             print_table(compiler, table)
-    if arguments.store:
-        of_version = {version_of(compiler): ratios_of(row for row in rows if row["compiler"] == compiler) for compiler in {row["compiler"] for row in rows}}
-        arguments.store.write_text(json.dumps({"reference": "Eigen/Dense", "margin": MARGIN, "ratios": of_version}, indent=2, sort_keys=True) + "\n")
     if arguments.json:
         arguments.json.write_text(json.dumps({"runs": arguments.runs, "rows": rows}, indent=2) + "\n")
 

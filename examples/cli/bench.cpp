@@ -91,8 +91,7 @@ std::string seconds_text(double seconds) { return seconds < 1 ? format("%.2f ms"
 void add_row(Table& table, const std::string& name, const Times& times, Index tokens, Index runs) {
   const double parts = static_cast<double>(runs);
   table.add({name, seconds_text(times.median() / parts),
-             seconds_text(times.fastest() / parts) + " to " + seconds_text(times.slowest() / parts),
-             format("%.1f", static_cast<double>(tokens) / times.median())});
+             seconds_text(times.fastest() / parts) + " to " + seconds_text(times.slowest() / parts), format("%.1f", times.rate(tokens))});
 }
 
 void print_table(const Options& o, const Results& results) {
@@ -145,21 +144,20 @@ void print_explanation(const Options& o, const Session& session, const LoraSet* 
 
 /// The speeds, null for what was skipped.
 void add_speeds(Json& json, const Options& o, const Results& results) {
-  const auto rate = [](const Times& times, Index tokens) { return static_cast<double>(tokens) / times.median(); };
   const Generation& main = results.has_adapter ? results.adapted : results.bare;
   json["prompt_tokens_per_second"] = nullptr;
   json["decode_tokens_per_second"] = nullptr;
   json["step_seconds_median"] = nullptr;
   if (!o.skip_generation) {
-    json["prompt_tokens_per_second"] = rate(main.prompt, o.prompt);
-    json["decode_tokens_per_second"] = rate(main.decode, o.tokens);
+    json["prompt_tokens_per_second"] = main.prompt.rate(o.prompt);
+    json["decode_tokens_per_second"] = main.decode.rate(o.tokens);
     json["prompt_tokens"] = o.prompt;
     json["decode_tokens"] = o.tokens;
     json["generation_compute"] = compute_name(resolve_compute(o.common, "generate"));
   }
   if (results.has_adapter) {
-    json["prompt_tokens_per_second_without_adapter"] = rate(results.bare.prompt, o.prompt);
-    json["decode_tokens_per_second_without_adapter"] = rate(results.bare.decode, o.tokens);
+    json["prompt_tokens_per_second_without_adapter"] = results.bare.prompt.rate(o.prompt);
+    json["decode_tokens_per_second_without_adapter"] = results.bare.decode.rate(o.tokens);
   }
   if (o.skip_training) return;
   json["step_seconds_median"] = results.training.median();

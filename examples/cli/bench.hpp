@@ -37,6 +37,8 @@ struct Times {
     std::sort(sorted.begin(), sorted.end());
     return (sorted[(sorted.size() - 1) / 2] + sorted[sorted.size() / 2]) / 2;
   }
+  /// Of `tokens` tokens a run, a second.
+  double rate(Index tokens) const { return static_cast<double>(tokens) / median(); }
   double fastest() const { return *std::min_element(seconds.begin(), seconds.end()); }
   double slowest() const { return *std::max_element(seconds.begin(), seconds.end()); }
 };

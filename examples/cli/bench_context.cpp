@@ -76,8 +76,6 @@ std::vector<ContextSpeed> measure(Llama& model, LoraSet* adapter, const ContextO
   return speeds;
 }
 
-double rate(const Times& times, Index tokens) { return static_cast<double>(tokens) / times.median(); }
-
 }  // namespace
 
 ContextSpeeds measure_contexts(Session& session, LoraSet* adapter, const ContextOptions& options) {
@@ -113,7 +111,7 @@ void print_contexts(const ContextSpeeds& speeds) {
   for (const ContextSpeed& speed : speeds.at) {
     const double bytes = speeds.bytes(speed.context);
     std::printf("    after %5ld tokens %s, %.0f %%\n", static_cast<long>(speed.context), human_bytes(static_cast<long long>(bytes)).c_str(),
-                100 * bytes * rate(speed.bare, speeds.tokens) / speeds.bandwidth);
+                100 * bytes * speed.bare.rate(speeds.tokens) / speeds.bandwidth);
   }
 }
 
@@ -123,16 +121,16 @@ void add_contexts(Json& json, const ContextSpeeds& speeds) {
   for (const ContextSpeed& speed : speeds.at) {
     const bool has_adapter = !speed.adapted.seconds.empty();
     Json entry{{"context", speed.context},
-               {"tokens_per_second", rate(has_adapter ? speed.adapted : speed.bare, speeds.tokens)},
+               {"tokens_per_second", (has_adapter ? speed.adapted : speed.bare).rate(speeds.tokens)},
                {"bytes_per_token", speeds.bytes(speed.context)}};
-    if (has_adapter) entry["tokens_per_second_without_adapter"] = rate(speed.bare, speeds.tokens);
+    if (has_adapter) entry["tokens_per_second_without_adapter"] = speed.bare.rate(speeds.tokens);
     list.push_back(entry);
   }
   json["decode_by_context"] = list;
   if (speeds.bandwidth == 0) return;
   const ContextSpeed& shortest = speeds.at.front();
   json["memory_gb_per_second"] = speeds.bandwidth * 1e-9;
-  json["memory_share"] = speeds.bytes(shortest.context) * rate(shortest.bare, speeds.tokens) / speeds.bandwidth;
+  json["memory_share"] = speeds.bytes(shortest.context) * shortest.bare.rate(speeds.tokens) / speeds.bandwidth;
 }
 
 void plot_contexts(const std::string& path, const Session& session, const ContextSpeeds& speeds) {
@@ -140,8 +138,8 @@ void plot_contexts(const std::string& path, const Session& session, const Contex
   std::vector<double> contexts, bare, adapted, theory;
   for (const ContextSpeed& speed : speeds.at) {
     contexts.push_back(static_cast<double>(speed.context));
-    bare.push_back(rate(speed.bare, speeds.tokens));
-    if (!speed.adapted.seconds.empty()) adapted.push_back(rate(speed.adapted, speeds.tokens));
+    bare.push_back(speed.bare.rate(speeds.tokens));
+    if (!speed.adapted.seconds.empty()) adapted.push_back(speed.adapted.rate(speeds.tokens));
     theory.push_back(speeds.bandwidth / speeds.bytes(speed.context));
   }
   support::Plot plot("Decoding against context: " + lowrank::path_text(std::filesystem::path(session.name).filename()), "tokens of context",

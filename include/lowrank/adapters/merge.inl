@@ -59,7 +59,7 @@ LOWRANK_INLINE void add_to_sums(const float* w, const float* v, const float* q, 
     table.add(w, -1, count, kept);   // Q - W
     const auto dot = [&](const float* x, const float* y) {
       float result;
-      table.dots(x, count, 1, y, count, &result);
+      table.float_rows.dots(x, count, 1, y, 1, count, &result, 1);
       return static_cast<double>(result);
     };
     sums.update += dot(delta, delta);
@@ -108,7 +108,7 @@ LOWRANK_INLINE void MergedSource::add_factors(Index row, Index count, Index col,
     for (Index k = 0; k < rank; ++k) std::copy_n(a() + k * cols() + col + begin, n, columns + k * n);
     for (Index i = 0; i < count; ++i) {  // w + s Σ b a
       alignas(64) float product[max_width] = {};
-      table.add_weighted_rows(columns, n, rank, plan_.b.data + (row + i) * rank, n, product);
+      table.float_rows.add_weighted(columns, n, rank, plan_.b.data + (row + i) * rank, rank, 1, n, product);
       table.add(product, plan_.scale, n, out + i * stride + begin);
     }
   }

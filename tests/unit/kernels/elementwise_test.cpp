@@ -73,8 +73,8 @@ TEST_CASE("sums, largest, dots and weighted rows agree with double") {
     const Index rows = 7, stride = n + 3;
     const auto matrix = numbers(rows * stride, 5), weights = numbers(rows, 6);
     std::vector<float> out(static_cast<std::size_t>(rows)), y = g;
-    e.dots(matrix.data(), stride, rows, x.data(), n, out.data());
-    e.add_weighted_rows(matrix.data(), stride, rows, weights.data(), n, y.data());
+    e.float_rows.dots(matrix.data(), stride, rows, x.data(), 1, n, out.data(), rows);
+    e.float_rows.add_weighted(matrix.data(), stride, rows, weights.data(), rows, 1, n, y.data());
     for (Index j = 0; j < rows; ++j) {
       double dot = 0;
       for (Index i = 0; i < n; ++i) dot += at(matrix, j * stride + i) * at(x, i);
@@ -98,8 +98,8 @@ TEST_CASE("rows times columns have the bits of one column at a time, and bfloat1
       const auto x = numbers(columns * n, 12), weights = numbers(columns * (rows + 1), 13), begin = numbers(columns * n, 14);
       std::vector<float> expected(static_cast<std::size_t>(columns * (rows + 2))), sums = begin;
       for (Index c = 0; c < columns; ++c) {
-        e.dots(matrix.data(), stride, rows, x.data() + c * n, n, expected.data() + c * (rows + 2));
-        e.add_weighted_rows(matrix.data(), stride, rows, weights.data() + c * (rows + 1), n, sums.data() + c * n);
+        e.float_rows.dots(matrix.data(), stride, rows, x.data() + c * n, 1, n, expected.data() + c * (rows + 2), rows);
+        e.float_rows.add_weighted(matrix.data(), stride, rows, weights.data() + c * (rows + 1), rows, 1, n, sums.data() + c * n);
       }
       const auto check = [&](const auto& loops, const auto* from) {
         std::vector<float> out(expected.size()), y = begin;

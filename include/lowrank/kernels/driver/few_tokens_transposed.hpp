@@ -42,7 +42,7 @@ inline void add_transposed(const Target& target, const Piece& piece, Index row, 
     for (Index t = 0; t < tokens; ++t) {
       alignas(64) float weights[height];
       for (Index j = 0; j < count; ++j) weights[j] = piece.scale * x[t * depth + piece.depth + k + j];
-      target.elementwise.add_weighted_rows(stored, in_place ? stride : rows, count, weights, rows, y + t * ldy + row);
+      target.elementwise.float_rows.add_weighted(stored, in_place ? stride : rows, count, weights, count, 1, rows, y + t * ldy + row);
     }
   }
 }

@@ -31,12 +31,12 @@ struct AdamWStep {
 };
 
 /// Rows of numbers, `stride` apart, against a few columns at a time: what a query does with keys and values. Element is float or BFloat16,
-/// which is a float once it is read.
+/// which is a float once it is read. A number's bits do not depend on what is computed beside it.
 template <class Element>
 struct RowLoops {
-  /// out[c out_stride + j] = Σ rows[j stride + i] x[c n + i], j < count, c < columns, i < n: each the bits of `dots`.
+  /// out[c out_stride + j] = Σ rows[j stride + i] x[c n + i], j < count, c < columns, i < n.
   void (*dots)(const Element* rows, Index stride, Index count, const float* x, Index columns, Index n, float* out, Index out_stride);
-  /// y[c n + i] += Σ weights[c weight_stride + j] rows[j stride + i]: each the bits of `add_weighted_rows`.
+  /// y[c n + i] += Σ weights[c weight_stride + j] rows[j stride + i].
   void (*add_weighted)(const Element* rows, Index stride, Index count, const float* weights, Index weight_stride, Index columns, Index n,
                        float* y);
 };
@@ -66,10 +66,6 @@ struct Elementwise {
   void (*swiglu_backward)(const float* gate, const float* up, const float* g, Index n, float* dgate, float* dup);
   /// y = e^(x − shift), d = y ∘ (d − along): probabilities and the gradient of the scores they came from.
   void (*softmax_backward)(const float* x, float shift, float along, Index n, float* y, float* d);
-  /// out[j] = Σ rows[j stride + i] x[i], j < count, i < n: the scores of one query.
-  void (*dots)(const float* rows, Index stride, Index count, const float* x, Index n, float* out);
-  /// y[i] += Σ weights[j] rows[j stride + i]: the values that one query sees.
-  void (*add_weighted_rows)(const float* rows, Index stride, Index count, const float* weights, Index n, float* y);
   /// Turns the pairs (x[2 j], x[2 j + 1]) by the angles, j < half; direction −1 turns back.
   void (*rotate_neighbours)(const float* x, const float* cos, const float* sin, Index half, float direction, float* y);
   /// The same for the pairs (x[j], x[j + half]).

@@ -57,9 +57,6 @@ void dots_of_columns(const Element* rows, Index stride, Index count, const float
     columns -= width, x += width * n, out += width * out_stride;
   }
 }
-inline void dots(const float* rows, Index stride, Index count, const float* x, Index n, float* out) {
-  dots_beside<1>(rows, stride, count, x, n, out, count);
-}
 
 /// Vectors side by side hide each other's latency.
 template <Index Vectors, Index Columns, class Element, class Part>
@@ -111,7 +108,4 @@ void add_weighted_rows_to_columns(const Element* rows, Index stride, Index count
     run(rows, stride, count, weights, weight_stride, n, y, n);
     columns -= width, weights += width * weight_stride, y += width * n;
   }
-}
-inline void add_weighted_rows(const float* rows, Index stride, Index count, const float* weights, Index n, float* y) {
-  add_weighted_beside<1>(rows, stride, count, weights, count, n, y, n);
 }

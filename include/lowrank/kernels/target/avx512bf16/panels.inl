@@ -145,8 +145,8 @@ class RowScales {
     if (has_halves) halves_ = s.data + row * row_bytes_ + col / s.block * s.block_bytes + s.scale_at;
     mask_ = _mm_setr_epi32(-1, s.offset_at < 0 ? 0 : -1, 0, 0);
   }
-  /// Of row i of the run; rows are asked for in order.
-  [[gnu::always_inline]] __m128 operator()(Index i) {
+  /// Of row i of the run.
+  [[gnu::always_inline]] __m128 operator()(Index i) const {
     if (halves_ != nullptr) {  // codes follow a block's numbers, so that 4 bytes can be read
       const __m128 both = _mm_cvtph_ps(_mm_loadu_si32(halves_ + i * row_bytes_));
       return _mm_mul_ps(_mm_and_ps(both, _mm_castsi128_ps(mask_)), factor_);
@@ -189,7 +189,7 @@ void pack_transposed_codes(const BlockSource& s, Index row, Index count, Index c
   const CodePlace place(s, row * s.pitch + col);
   const bool is_pairs = Order == CodeOrder::nibble_pairs;  // even lanes by 4, odd ones by 0
   const __m512i shift = is_pairs ? _mm512_set1_epi64(4) : _mm512_set1_epi32(static_cast<int>(place.shift));
-  RowScales scales(s, row, col, scale);
+  const RowScales scales(s, row, col, scale);
   const std::byte* at = place.bytes;
   Index k = 0;
   for (; k + 2 <= count; k += 2, at += 2 * row_bytes, panel += step) {

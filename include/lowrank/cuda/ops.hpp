@@ -66,7 +66,7 @@ struct DeviceAttentionForward {
   DeviceActivation y, log_sum_exp;
 };
 /// Causal attention; see attention_forward of ops/attention.hpp. Heads are even, at most 256 wide here and 128 in the backward pass. Throws
-/// ShapeError.
+/// ShapeError, and ValueError for a window, a scale or a cap.
 DeviceAttentionForward attention_forward(const DeviceActivation& q, const DeviceActivation& k, const DeviceActivation& v,
                                          const AttentionShape& shape, Compute = Compute::bf16);
 struct DeviceAttentionGradients {

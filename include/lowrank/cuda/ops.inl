@@ -62,7 +62,7 @@ namespace detail {
 /// cos and sin of a table, one after the other.
 LOWRANK_INLINE const float* angles_on_device(const RopeTable<float>& table) {
   const auto make = [&] {
-    const Index half = table.head_size() / 2, count = half * table.tokens();
+    const Index half = table.turned_pairs(), count = half * table.tokens();
     std::vector<float> both(table.cos(0), table.cos(0) + count);
     both.insert(both.end(), table.sin(0), table.sin(0) + count);
     return std::make_unique<ConstantCopy>(Machine::current(), both.data(), 2 * count);
@@ -71,7 +71,9 @@ LOWRANK_INLINE const float* angles_on_device(const RopeTable<float>& table) {
 }
 
 LOWRANK_INLINE DeviceActivation rotate(const char* operation, const DeviceActivation& x, const RopeTable<float>& table, float direction) {
-  const Index half = table.head_size() / 2, heads = x.rows() / table.head_size();
+  const Index half = table.turned_pairs(), heads = x.rows() / table.head_size();
+  check<ValueError>(2 * half == table.head_size(), operation, 2 * half, " of ", table.head_size(),
+                    " numbers of a head turn; a GPU turns all of them: run this model on the CPU");
   check<ShapeError>(heads * table.head_size() == x.rows() && x.cols() == table.tokens(), operation, "x is [", x.rows(), ", ", x.cols(),
                     "] but the table is for heads of ", table.head_size(), " numbers and ", table.tokens(), " tokens");
   DeviceActivation y(x.rows(), x.cols());
@@ -95,7 +97,10 @@ namespace detail {
 
 LOWRANK_INLINE AttentionArrays attention_arrays(const char* operation, const DeviceActivation& q, const DeviceActivation& k,
                                                 const DeviceActivation& v, const AttentionShape& shape) {
-  const auto [heads, kv_heads, size, batch] = shape;
+  const Index heads = shape.heads, kv_heads = shape.kv_heads, size = shape.head_size, batch = shape.batch;
+  check<ValueError>(shape.window == 0 && shape.scale == 0 && shape.cap == 0, operation, "window = ", shape.window,
+                    ", scale = ", shape.scale, ", cap = ", shape.cap,
+                    "; a GPU's attention has none of the three: run this model on the CPU");
   check<ShapeError>(heads > 0 && kv_heads > 0 && size > 0 && batch > 0 && q.rows() == heads * size && k.rows() == kv_heads * size &&
                         v.rows() == k.rows() && v.cols() == k.cols() && q.cols() % batch == 0 && k.cols() % batch == 0 &&
                         k.cols() >= q.cols(),

@@ -36,7 +36,8 @@ AttentionForward<S> attend(const AttentionGrid<S>& grid, const ActivationView<S>
 
 }  // namespace detail
 
-/// Causal attention: Y = V softmax(Kᵀ Q / √head_size) in each head, where query i of a sequence sees the keys j ≤ i + Tk − Tq.
+/// Causal attention: Y = V softmax(scale · Kᵀ Q) in each head, where query i of a sequence sees the keys j ≤ i + Tk − Tq, of a window the
+/// last ones only; a cap bends the scores before the softmax.
 ///
 /// Q [heads · head_size, batch · Tq], K and V [kv_heads · head_size, batch · Tk], Tq ≤ Tk; with a cache Tq is the new tokens' number. Keys
 /// are taken a block at a time with a running maximum and sum; no [Tq, Tk] array exists and masked blocks are skipped. Many queries go

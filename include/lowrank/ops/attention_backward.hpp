@@ -20,15 +20,22 @@ struct AttentionGradients {
 
 namespace detail {
 
-/// Scores to probabilities p = e^(p − shift), and their gradient d = p ∘ (d − along).
+/// Scores to probabilities p = e^(p − shift), and their gradient d = p ∘ (d − along); with a cap c, p is c · tanh(p / c) before, whose
+/// derivative is 1 − (p / c)².
 template <class S>
-void softmax_backward(S* p, S shift, S along, Index n, S* d) {
+void softmax_backward(S* p, S shift, S along, Index n, S* d, S cap) {
+  S slope[attention_block];
+  if (cap > 0) {
+    cap_scores(p, cap, n);
+    array(slope, n) = S(1) - (array(p, n) / cap).square();
+  }
   if constexpr (std::is_same_v<S, float>) {
     elementwise().softmax_backward(p, shift, along, n, p, d);
   } else {
     array(p, n) = (array(p, n) - shift).exp();
     array(d, n) = array(p, n) * (array(d, n) - along);
   }
+  if (cap > 0) array(d, n) *= array(static_cast<const S*>(slope), n);
 }
 
 /// What the backward pass of an attention reads.
@@ -97,7 +104,7 @@ class AttentionBackward {
     for (Index i = begin; i < end; ++i) {
       const QueryBlock block = query_block_at(grid_, sequence, kv_head, i);
       gather(block, at, y);
-      for (Index key = 0; key < grid_.end(block); key += attention_block)
+      for (Index key = grid_.begin(block) / attention_block * attention_block; key < grid_.end(block); key += attention_block)
         attend_keys(block, key, std::min(attention_block, grid_.end(block) - key), at, dk, dv);
       array(at.dq, size() * at.count) *= grid_.scale();
       grid_.scatter(at.dq, block, out_.dq);
@@ -128,10 +135,11 @@ class AttentionBackward {
     multiply_keys<S>(strided(at.ds, count, columns, attention_block), v, g, grid_.compute);  // Vᵀ G   [count, size] · [size, columns]
     for (Index c = 0; c < columns; ++c) {
       S *const p = at.p + c * attention_block, *const ds = at.ds + c * attention_block;
-      const Index visible = grid_.visible(block, c, key, count);
-      softmax_backward(p, at.log_sum_exp[c], at.projection[c], visible, ds);
-      std::fill_n(p + visible, count - visible, S(0));
-      std::fill_n(ds + visible, count - visible, S(0));
+      const KeyRange visible = grid_.visible(block, c, key, count);
+      softmax_backward(p + visible.first, at.log_sum_exp[c], at.projection[c], visible.count(), ds + visible.first,
+                       static_cast<S>(grid_.shape.cap));
+      visible.mask(p, count);
+      visible.mask(ds, count);
     }
     const ConstStrided<S> p = const_strided<S>(at.p, count, columns, attention_block);
     const ConstStrided<S> ds = const_strided<S>(at.ds, count, columns, attention_block);

@@ -82,10 +82,11 @@ void add_values(Strided<S> c, const KvBlock<Element>& v, ConstStrided<S> p, Comp
   }
 }
 
-/// Adds a block of keys to a running softmax, or begins it: turns scores into e^(score − max) and returns the factor for what was summed
-/// before.
+/// Adds a block of keys to a running softmax, or begins it where nothing was summed: turns scores into e^(score − max) and returns the
+/// factor for what was summed before.
 template <class S>
-S online_softmax(S* scores, Index visible, bool is_first, S& max, S& sum) {
+S online_softmax(S* scores, Index visible, S& max, S& sum) {
+  const bool is_first = sum == 0;
   const S most = max_of(scores, visible), new_max = is_first ? most : std::max(max, most);
   const S correction = is_first ? S(0) : std::exp(max - new_max);
   sum = sum * correction + exponential(scores, new_max, visible, scores);
@@ -98,22 +99,24 @@ template <class S, class Element>
 void attend_block(const AttentionGrid<S>& grid, const ActivationView<S>& q, const KvView<Element>& k, const KvView<Element>& v,
                   const QueryBlock& block, AttentionForward<S>& out) {
   const Index size = grid.shape.head_size, columns = grid.columns(block), end = grid.end(block), first = block.sequence * grid.keys;
+  const Index begin = grid.begin(block) / attention_block * attention_block;
   AttentionScratch<S> scratch((2 * size + attention_block + 2) * columns);
   S *const qs = scratch.take(size * columns), *const y = scratch.take(size * columns), *const max = scratch.take(columns);
   S *const sum = scratch.take(columns), *const scores = scratch.take(attention_block * columns);
   grid.gather(q, block, qs, grid.scale());
   std::fill_n(y, size * columns, S(0));
   std::fill_n(max, 2 * columns, S(0));  // and sum
-  for (Index key = 0; key < end; key += attention_block) {
+  for (Index key = begin; key < end; key += attention_block) {
     const Index count = std::min(attention_block, end - key);
     multiply_keys<S>(strided(scores, count, columns, attention_block), KvBlock(k, block.kv_head, first + key, count),
                      const_strided<S>(qs, size, columns, size), grid.compute);
     for (Index c = 0; c < columns; ++c) {
       S* const column = scores + c * attention_block;
-      const Index visible = grid.visible(block, c, key, count);
-      const S correction = visible > 0 ? online_softmax(column, visible, key == 0, max[c], sum[c]) : S(1);
-      if (key > 0) scale(correction, size, y + c * size);
-      std::fill_n(column + visible, count - visible, S(0));
+      const KeyRange visible = grid.visible(block, c, key, count);
+      if (grid.shape.cap > 0) cap_scores(column + visible.first, static_cast<S>(grid.shape.cap), visible.count());
+      const S correction = visible.count() > 0 ? online_softmax(column + visible.first, visible.count(), max[c], sum[c]) : S(1);
+      if (key > begin) scale(correction, size, y + c * size);
+      visible.mask(column, count);
     }
     add_values<S>(strided(y, size, columns, size), KvBlock(v, block.kv_head, first + key, count),
                   const_strided<S>(scores, count, columns, attention_block), grid.compute);

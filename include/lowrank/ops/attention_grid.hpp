@@ -13,6 +13,9 @@ namespace lowrank::inline LOWRANK_ABI {
 /// length lie one after the other along the tokens.
 struct AttentionShape {
   Index heads = 1, kv_heads = 1, head_size = 0, batch = 1;
+  Index window = 0;  ///< keys that a query sees at most, the last ones up to itself (a sliding window); 0: all
+  double scale = 0;  ///< of the scores Kᵀ Q; 0: 1 / √head_size
+  double cap = 0;    ///< scores s become cap · tanh(s / cap) (Gemma 2's soft cap); 0: they stay
 
   Index group() const { return heads / kv_heads; }
 };
@@ -30,6 +33,25 @@ struct QueryBlock {
   Index sequence, kv_head, query, count;
 };
 
+/// Keys [first, end) of a block of keys.
+struct KeyRange {
+  Index first, end;
+
+  Index count() const { return end - first; }
+  /// Sets what is outside of it to 0.
+  template <class S>
+  void mask(S* column, Index keys) const {
+    std::fill_n(column, first, S(0));
+    std::fill_n(column + end, keys - end, S(0));
+  }
+};
+
+/// s → cap · tanh(s / cap).
+template <class S>
+void cap_scores(S* scores, S cap, Index n) {
+  array(scores, n) = cap * (array(scores, n) / cap).tanh();
+}
+
 /// One attention's geometry.
 ///
 /// The heads of a group read the same keys, and in memory they follow each other within a token; so n tokens of a group are one matrix
@@ -42,15 +64,20 @@ struct AttentionGrid {
 
   Index group() const { return shape.group(); }
   Index offset() const { return keys - queries; }
-  S scale() const { return S(1) / std::sqrt(static_cast<S>(shape.head_size)); }
+  S scale() const { return shape.scale > 0 ? static_cast<S>(shape.scale) : S(1) / std::sqrt(static_cast<S>(shape.head_size)); }
   Index columns(const QueryBlock& block) const { return group() * block.count; }
 
-  /// Keys that column c of a block sees from `key` on; at most count.
-  Index visible(const QueryBlock& block, Index c, Index key, Index count) const {
-    return std::clamp<Index>(block.query + c / group() + offset() - key + 1, 0, count);
+  /// Of `count` keys from `key` on, those that column c of a block sees.
+  KeyRange visible(const QueryBlock& block, Index c, Index key, Index count) const {
+    const Index own = block.query + c / group() + offset();
+    const Index end = std::clamp<Index>(own - key + 1, 0, count);
+    return {std::clamp<Index>(first(own) - key, 0, end), end};
   }
-  /// Keys past it are masked for the whole block.
+  /// Keys before it and past end() are masked for the whole block.
+  Index begin(const QueryBlock& block) const { return first(block.query + offset()); }
   Index end(const QueryBlock& block) const { return block.query + block.count + offset(); }
+  /// The first key that the query beside key `own` sees.
+  Index first(Index own) const { return shape.window > 0 ? std::max<Index>(0, own - shape.window + 1) : 0; }
   /// Head and token that column c of a block is.
   Index head(const QueryBlock& block, Index c) const { return block.kv_head * group() + c % group(); }
   Index token(const QueryBlock& block, Index c) const { return block.sequence * queries + block.query + c / group(); }
@@ -69,10 +96,12 @@ struct AttentionGrid {
 /// Throws ShapeError unless q, k and v have the shapes that AttentionShape says, [rows, tokens] each.
 inline void check_attention(const char* operation, const AttentionShape& shape, const Index (&q)[2], const Index (&k)[2],
                             const Index (&v)[2]) {
-  const auto [heads, kv_heads, size, batch] = shape;
+  const Index heads = shape.heads, kv_heads = shape.kv_heads, size = shape.head_size, batch = shape.batch;
   check<ShapeError>(heads > 0 && kv_heads > 0 && size > 0 && batch > 0 && heads % kv_heads == 0, operation, "heads = ", heads,
                     ", kv_heads = ", kv_heads, ", head_size = ", size, ", batch = ", batch,
                     "; all must be positive and kv_heads must divide heads");
+  check<ValueError>(shape.window >= 0 && shape.scale >= 0 && shape.cap >= 0 && is_finite(shape.scale) && is_finite(shape.cap), operation,
+                    "window = ", shape.window, ", scale = ", shape.scale, ", cap = ", shape.cap, "; each must be positive, or 0 for none");
   element_count(operation, "the shape [batch, heads, head_size]", {batch, heads, size});
   const bool fits = q[0] == heads * size && k[0] == kv_heads * size && v[0] == k[0] && v[1] == k[1] && q[1] % batch == 0 &&
                     k[1] % batch == 0 && q[1] <= k[1];

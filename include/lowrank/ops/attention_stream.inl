@@ -44,14 +44,16 @@ class AttentionStream {
       return QueryBlock{i / per_head / grid_.shape.kv_heads, head, query, std::min(queries(), grid_.queries - query)};
     };
     if (grid_.queries > few_queries) return parallel_for(blocks, [&](Index i) { attend(block_at(blocks - 1 - i)); });  // the longest first
-    const Index chunks = ceil_div(grid_.keys, kv_chunk), part = part_numbers(queries());
+    const Index first = grid_.begin(block_at(0)) / kv_chunk, chunks = ceil_div(grid_.keys, kv_chunk) - first,
+                part = part_numbers(queries());
     float* const parts = kernels::Scratch<Parts>::template get<float>(blocks * chunks * part);
     const auto attend_piece = [&](Index piece) {
       const QueryBlock block = block_at(piece % blocks);
       const Index chunk = piece / blocks, columns = grid_.columns(block);
       float* const memory = kernels::Scratch<Columns>::template get<float>((size() + kv_chunk) * columns);
       grid_.gather(q_, block, memory, grid_.scale());
-      attend_chunk(block, chunk, memory, memory + size() * columns, part_at(parts + (piece % blocks * chunks + chunk) * part, block));
+      attend_chunk(block, first + chunk, memory, memory + size() * columns,
+                   part_at(parts + (piece % blocks * chunks + chunk) * part, block));
     };
     for_each_piece(blocks * chunks, attend_piece);
     for (Index i = 0; i < blocks; ++i) {
@@ -93,11 +95,13 @@ class AttentionStream {
     loops().dots(k_.at(block.kv_head, first), k_.token_stride, count, q, columns, size(), scores, kv_chunk);  // Kᵀ q
     for (Index c = 0; c < columns; ++c) {
       float* const weights = scores + c * kv_chunk;
-      const Index visible = grid_.visible(block, c, key, count);
-      part.max[c] = max_of(weights, visible);
-      part.sum[c] = visible > 0 ? exponential(weights, part.max[c], visible, weights) : 0.0f;
-      if (visible > 0) scale(1 / part.sum[c], visible, weights);
-      std::fill_n(weights + visible, count - visible, 0.0f);
+      const KeyRange visible = grid_.visible(block, c, key, count);
+      float* const seen = weights + visible.first;
+      if (grid_.shape.cap > 0) cap_scores(seen, static_cast<float>(grid_.shape.cap), visible.count());
+      part.max[c] = max_of(seen, visible.count());
+      part.sum[c] = visible.count() > 0 ? exponential(seen, part.max[c], visible.count(), seen) : 0.0f;
+      if (visible.count() > 0) scale(1 / part.sum[c], visible.count(), seen);
+      visible.mask(weights, count);
     }
     loops().add_weighted(v_.at(block.kv_head, first), v_.token_stride, count, scores, kv_chunk, columns, size(), part.means);  // V p
   }
@@ -109,9 +113,10 @@ class AttentionStream {
     float* const parts = memory + (size() + kv_chunk) * columns;
     grid_.gather(q_, block, memory, grid_.scale());
     AttentionPart all = part_at(parts, block), next = part_at(parts + part, block);
-    for (Index chunk = 0; chunk * kv_chunk < grid_.end(block); ++chunk) {
-      attend_chunk(block, chunk, memory, memory + size() * columns, chunk == 0 ? all : next);
-      if (chunk > 0) all.add(next, size(), columns);
+    const Index first = grid_.begin(block) / kv_chunk;
+    for (Index chunk = first; chunk * kv_chunk < grid_.end(block); ++chunk) {
+      attend_chunk(block, chunk, memory, memory + size() * columns, chunk == first ? all : next);
+      if (chunk > first) all.add(next, size(), columns);
     }
     finish(block, all);
   }

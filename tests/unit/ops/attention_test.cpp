@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <lowrank/core/batch_invariant.hpp>
 #include <lowrank/ops/attention.hpp>
 
 #include "ops_support.hpp"
@@ -15,12 +16,16 @@ Activation<double> naive_attention(const Activation<double>& q, const Activation
   const Index size = shape.head_size, queries = q.cols() / shape.batch, keys = k.cols() / shape.batch;
   Activation<double> y(q.rows(), q.cols());
   for (Index t = 0; t < q.cols(); ++t) {
-    const Index first = t / queries * keys, seen = t % queries + keys - queries + 1;
+    const Index all = t % queries + keys - queries + 1, seen = shape.window > 0 ? std::min(shape.window, all) : all;
+    const Index first = t / queries * keys + all - seen;
+    const double scale = shape.scale > 0 ? shape.scale : 1 / std::sqrt(static_cast<double>(size));
     for (Index h = 0; h < shape.heads; ++h) {
       const Index kv = h / shape.group() * size;
       Column<double> p(seen);
       for (Index j = 0; j < seen; ++j) p[j] = k.col(first + j).segment(kv, size).dot(q.col(t).segment(h * size, size));
-      p = ((p.array() - p.maxCoeff()) / std::sqrt(static_cast<double>(size))).exp();
+      p *= scale;
+      for (double& score : p) score = shape.cap > 0 ? shape.cap * std::tanh(score / shape.cap) : score;
+      p = (p.array() - p.maxCoeff()).exp();
       y.col(t).segment(h * size, size).setZero();
       for (Index j = 0; j < seen; ++j) y.col(t).segment(h * size, size) += p[j] / p.sum() * v.col(first + j).segment(kv, size);
     }
@@ -73,6 +78,63 @@ TEST_CASE("attention_backward equals finite differences") {
   check_backward({4, 2, 2, 2}, 3, 5);
   check_backward({32, 1, 2, 1}, 3, 66);
   check_backward({1, 1, 2, 1}, 66, 66);
+}
+
+namespace {
+
+constexpr AttentionShape windowed{.heads = 4, .kv_heads = 2, .head_size = 4, .window = 3};
+constexpr AttentionShape capped{.heads = 4, .kv_heads = 2, .head_size = 4, .scale = 0.7, .cap = 1.5};
+constexpr AttentionShape both{.heads = 6, .kv_heads = 2, .head_size = 3, .batch = 2, .window = 100, .scale = 0.3, .cap = 2};
+
+/// fp32 against the formula in double, by blocks, by chunks of keys, and of a cache.
+void check_float(const AttentionShape& shape, Index queries, Index keys) {
+  CAPTURE(queries);
+  CAPTURE(keys);
+  CAPTURE(shape.window);
+  const Inputs in(shape, queries, keys);
+  const Activation<float> q = in.q.cast<float>(), k = in.k.cast<float>(), v = in.v.cast<float>();
+  const Activation<double> right = naive_attention(in.q, in.k, in.v, shape);
+  CHECK(largest_difference(attention_forward(q, k, v, shape).y.cast<double>().eval(), right) < 2e-6);
+  {
+    const BatchInvariant invariant;
+    CHECK(largest_difference(attention_forward(q, k, v, shape).y.cast<double>().eval(), right) < 2e-6);
+  }
+  if (shape.batch > 1) return;
+  KvCache cache(shape.kv_heads, shape.head_size, CachePrecision::fp32);
+  cache.append(k, v);
+  CHECK(largest_difference(attention_forward(q, cache, shape).y.cast<double>().eval(), right) < 2e-6);
+}
+
+}  // namespace
+
+TEST_CASE("a window, a scale and a soft cap follow their formulas") {
+  for (const AttentionShape& shape : {windowed, capped, both})
+    for (const Index tokens : {1, 2, 3, 4, 47, 48, 49, 95, 96, 97, 200}) check_forward(shape, tokens, tokens);
+  check_forward(windowed, 1, 300);
+  check_forward(both, 7, 300);
+  for (AttentionShape shape : {windowed, capped, both})
+    for (const Index window : {1, 2, 96, 97, 256, 257, 300, 1000}) {
+      if (shape.window > 0) shape.window = window;
+      for (const Index queries : {1, 2, 9, 17, 60}) check_float(shape, queries, 600);
+    }
+}
+
+TEST_CASE("attention_backward of a window, a scale and a soft cap equals finite differences") {
+  for (AttentionShape shape : {windowed, capped, both}) {
+    check_backward(shape, 5, 5);
+    check_backward(shape, 3, 8);
+    if (shape.window > 0) shape.window = 60;
+    check_backward({.heads = 1, .kv_heads = 1, .head_size = 2, .window = shape.window, .scale = shape.scale, .cap = shape.cap}, 130, 130);
+  }
+}
+
+TEST_CASE("a window of all keys has the bits of none") {
+  AttentionShape shape{4, 2, 8, 1};
+  const Inputs in(shape, 150, 150);
+  const Activation<float> q = in.q.cast<float>(), k = in.k.cast<float>(), v = in.v.cast<float>();
+  const auto whole = attention_forward(q, k, v, shape).y;
+  shape.window = 150;
+  CHECK(attention_forward(q, k, v, shape).y == whole);
 }
 
 TEST_CASE(

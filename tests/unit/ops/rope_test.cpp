@@ -47,6 +47,23 @@ TEST_CASE("the first pair turns by the position, factors divide the frequency, p
   CHECK(slowed(2, 0) == std::sin(1.5));
 }
 
+TEST_CASE("a part of a head turns as a head of that size, the rest stays; a magnitude multiplies what turns") {
+  const std::vector<Index> positions{0, 3, 17};
+  for (const RopePairs pairs : {RopePairs::halves, RopePairs::interleaved}) {
+    const auto x = random_matrix<Activation<double>>(20, 3, 11), g = random_matrix<Activation<double>>(20, 3, 12);
+    const RopeOptions part{.head_size = 10, .pairs = pairs, .frequency_factors = {1, 2, 3}, .turned = 6, .magnitude = 1.25};
+    const Activation<double> y = rope_forward(x, positions, part);
+    for (const Index head : {0, 10}) {
+      CHECK(y.middleRows(head + 6, 4) == x.middleRows(head + 6, 4));
+      const RopeOptions whole{.head_size = 6, .pairs = pairs, .frequency_factors = {1, 2, 3}};
+      const Activation<double> turned = rope_forward(Activation<double>(x.middleRows(head, 6)), positions, whole);
+      CHECK(largest_difference(Activation<double>(y.middleRows(head, 6)), Activation<double>(1.25 * turned)) < 1e-15);
+    }
+    const double forward = y.cwiseProduct(g).sum(), backward = rope_backward(g, positions, part).cwiseProduct(x).sum();
+    CHECK(std::abs(forward - backward) < 1e-13);
+  }
+}
+
 TEST_CASE("rope refuses what does not fit") {
   const Activation<float> x = Activation<float>::Zero(12, 2);
   const std::vector<Index> one{0}, two{0, 1};
@@ -56,6 +73,9 @@ TEST_CASE("rope refuses what does not fit") {
   CHECK_THROWS_AS(RopeTable<float>(two, {.head_size = -2}), ShapeError);
   CHECK_THROWS_AS(RopeTable<float>(two, {.head_size = Index{1} << 62}), ShapeError);
   CHECK_THROWS_AS(RopeTable<float>(two, {.head_size = 6, .base = std::nan("")}), ValueError);
+  CHECK_THROWS_AS(RopeTable<float>(two, {.head_size = 6, .turned = 8}), ShapeError);
+  CHECK_THROWS_AS(RopeTable<float>(two, {.head_size = 6, .turned = 3}), ShapeError);
+  CHECK_THROWS_AS(RopeTable<float>(two, {.head_size = 6, .magnitude = 0}), ValueError);
   CHECK_THROWS_AS(rope_forward(x, two, {.head_size = 8}), ShapeError);
   CHECK_THROWS_AS(rope_forward(x, two, {.head_size = 6, .frequency_factors = {1}}), ShapeError);
   CHECK(rope_forward(Activation<float>(12, 0), {}, {.head_size = 6}).cols() == 0);

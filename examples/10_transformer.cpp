@@ -14,7 +14,7 @@
 #include <support/chapter.hpp>
 
 using lowrank::Index;
-using transformer::Llama;
+using transformer::Transformer;
 using transformer::LoraSet;
 
 constexpr Index steps = 20, batch = 8, sequence = 128;
@@ -30,7 +30,7 @@ struct Outcome {
 };
 
 // Trains what is trainable, and measures the loss on text that was not read.
-Outcome train(Llama& model, LoraSet* lora, const Data& data, double learning_rate) {
+Outcome train(Transformer& model, LoraSet* lora, const Data& data, double learning_rate) {
   const auto parameters = lora ? transformer::parameters(model, *lora) : lowrank::parameters(model);
   lowrank::AdamW<float> optimizer(parameters, {.learning_rate = learning_rate, .weight_decay = 0});
   Outcome outcome;
@@ -44,7 +44,7 @@ Outcome train(Llama& model, LoraSet* lora, const Data& data, double learning_rat
   return outcome;
 }
 
-LoraSet fresh(const Llama& model, Index rank, bool dora, std::uint64_t seed) {
+LoraSet fresh(const Transformer& model, Index rank, bool dora, std::uint64_t seed) {
   lowrank::LoraConfig config;
   config.rank = rank;
   config.alpha = 2.0 * static_cast<double>(rank);
@@ -77,7 +77,7 @@ int main(int argc, char** argv) {
   support::Chapter chapter("10. DoRA and a small transformer", argc, argv);
   const std::filesystem::path folder = std::filesystem::path(LOWRANK_EXAMPLES_DIR) / "data";
   const auto file = lowrank::gguf::File::open(folder / "demo.gguf");
-  Llama model = transformer::load_gguf(file);
+  Transformer model = transformer::load_gguf(file);
   const auto tokenizer = transformer::Tokenizer::from_gguf(file);
   const auto read = [&](const char* name) {
     return transformer::windows(tokenizer.encode(transformer::read_text(folder / "domains" / name)), sequence);
@@ -120,7 +120,7 @@ int main(int argc, char** argv) {
   const bool frozen = transformer::fingerprint(model) == before;
   chapter.claim("checksum of the 4-bit base after four trainings", "unchanged", frozen ? "unchanged" : "changed", frozen);
 
-  Llama full = transformer::load_gguf(file);
+  Transformer full = transformer::load_gguf(file);
   transformer::convert_base(full, transformer::Base::fp32);
   full.set_trainable(true);
   show("full, dense fp32", train(full, nullptr, data, 1e-3));

@@ -93,7 +93,7 @@ void combine(const Options& o) {
 lowrank::FittedAdapter as_lora(const Options& o, const lowrank::Adapter& adapter, const RankChoice& choice) {
   lowrank::check<lowrank::ValueError>(!o.model.empty(), "adapter resize", "an adapter of type ", adapter.config.peft_type,
                                       " becomes LoRA over its base; give it with --model");
-  const Llama model = transformer::load_model(model_path(o.model));
+  const Transformer model = transformer::load_model(model_path(o.model));
   lowrank::FittedAdapter result = transformer::to_lora(model, transformer::bind(model, adapter), choice);
   result.adapter.config.base_model = adapter.config.base_model;
   result.adapter.config.task_type = adapter.config.task_type;
@@ -108,18 +108,19 @@ void resize(const Options& o) {
 }
 
 /// W of a slot in the Hugging Face layout, whatever the file's.
-lowrank::Weight<float> weight_of(const Llama& model, Index slot) {
+lowrank::Weight<float> weight_of(const Transformer& model, Index slot) {
   lowrank::Weight<float> w = transformer::dense_weight(model.layer(slot));
   if (!transformer::detail::has_interleaved_rows(model, slot)) return w;
   return transformer::detail::reorder_rows(w, model.config.head_size, true);
 }
 
 /// What differs between the models but is no linear map, and so is not in the adapter.
-void note_other_differences(const Llama& base, const Llama& tuned, lowrank::Adapter& adapter) {
-  bool norms = base.final_norm.value != tuned.final_norm.value;
-  for (std::size_t i = 0; i < base.blocks.size(); ++i)
-    norms = norms || base.blocks[i].attention_norm.value != tuned.blocks[i].attention_norm.value ||
-            base.blocks[i].mlp_norm.value != tuned.blocks[i].mlp_norm.value;
+void note_other_differences(const Transformer& base, const Transformer& tuned, lowrank::Adapter& adapter) {
+  std::vector<const lowrank::Parameter<float>*> before, after;
+  base.visit_norms([&](const auto& norm) { before.push_back(&norm); });
+  tuned.visit_norms([&](const auto& norm) { after.push_back(&norm); });
+  const bool norms = !std::equal(before.begin(), before.end(), after.begin(), after.end(),
+                                 [](const auto* a, const auto* b) { return a->value == b->value; });
   if (norms) adapter.notes.push_back("the norms of the models differ, too; an adapter cannot hold that");
   if (transformer::dense_weight(base.embedding) != transformer::dense_weight(tuned.embedding))
     adapter.notes.push_back("the embeddings of the models differ, too; they are not in the adapter");
@@ -128,7 +129,7 @@ void note_other_differences(const Llama& base, const Llama& tuned, lowrank::Adap
 void extract(const Options& o) {
   const auto choice = rank_choice(o);
   lowrank::check<lowrank::ValueError>(choice.has_value(), "adapter extract", "give --rank r, or --energy share");
-  const Llama base = transformer::load_model(model_path(o.base)), tuned = transformer::load_model(model_path(o.tuned));
+  const Transformer base = transformer::load_model(model_path(o.base)), tuned = transformer::load_model(model_path(o.tuned));
   lowrank::check<lowrank::ShapeError>(base.slots() == tuned.slots() && base.config.vocabulary == tuned.config.vocabulary, "adapter extract",
                                       o.base, " has ", base.config.layers, " layers and ", base.config.vocabulary, " tokens, ", o.tuned,
                                       " has ", tuned.config.layers, " and ", tuned.config.vocabulary,
@@ -146,7 +147,7 @@ void extract(const Options& o) {
   });
   std::map<std::string, lowrank::FittedUpdate> by_path;
   for (std::size_t i = 0; i < slots.size(); ++i)
-    if (updates[i]) by_path[transformer::slot_path(base.config, slots[i])] = std::move(*updates[i]);
+    if (updates[i]) by_path[base.config.path(slots[i])] = std::move(*updates[i]);
   lowrank::check<lowrank::ValueError>(!by_path.empty(), "adapter extract", "the models do not differ in any linear map of --targets");
   lowrank::FittedAdapter result = lowrank::to_adapter(by_path);
   result.adapter.config.base_model = o.base;

@@ -24,7 +24,7 @@ void run(const Options& o) {
   if (o.model.empty()) {
     adapter = transformer::open_adapter(o.in);
   } else {
-    const transformer::LlamaConfig config = open_config(o.model);
+    const transformer::ModelConfig config = open_config(o.model);
     adapter = transformer::open_adapter(config, o.in);
     if (to_gguf) transformer::save_gguf_adapter(config, adapter, o.out);
     if (!adapter.config.base_model) adapter.config.base_model = o.model;

@@ -24,7 +24,7 @@ struct Results {
   bool has_adapter = false;
 };
 
-std::vector<std::int32_t> random_ids(const Llama& model, Index count, std::uint64_t seed) {
+std::vector<std::int32_t> random_ids(const Transformer& model, Index count, std::uint64_t seed) {
   lowrank::Random random(seed);
   std::vector<std::int32_t> ids(static_cast<std::size_t>(count));
   for (auto& id : ids) id = static_cast<std::int32_t>(random.below(model.config.vocabulary));
@@ -33,7 +33,7 @@ std::vector<std::int32_t> random_ids(const Llama& model, Index count, std::uint6
 
 /// Runs both once; where it is a warm-up, nothing is kept. Reading the logits waits for the device.
 template <class Device>
-void generate_once(Llama& model, LoraSet* lora, const Options& o, bool keep, Generation& into) {
+void generate_once(Transformer& model, LoraSet* lora, const Options& o, bool keep, Generation& into) {
   const auto ids = random_ids(model, std::max({o.prompt, o.tokens, decode_prompt}), o.common.seed);
   const std::span all(ids);
   const auto cache = parse_cache(o.cache);
@@ -49,7 +49,7 @@ void generate_once(Llama& model, LoraSet* lora, const Options& o, bool keep, Gen
 
 /// With and without the adapter in turn, so that a slow moment of the machine meets both.
 template <class Device>
-void measure_generation(Llama& model, LoraSet* lora, const Options& o, Results& results) {
+void measure_generation(Transformer& model, LoraSet* lora, const Options& o, Results& results) {
   results.has_adapter = lora != nullptr;
   for (Index i = 0; i <= o.repetitions; ++i) {
     if (lora) generate_once<Device>(model, lora, o, i > 0, results.adapted);
@@ -60,7 +60,7 @@ void measure_generation(Llama& model, LoraSet* lora, const Options& o, Results& 
 }
 
 template <class Device>
-void train_steps(Llama& model, LoraSet& lora, const Options& o, const std::function<void(const transformer::StepReport&)>& done) {
+void train_steps(Transformer& model, LoraSet& lora, const Options& o, const std::function<void(const transformer::StepReport&)>& done) {
   std::vector<transformer::Example> examples;
   for (Index i = 0; i < o.batch; ++i)
     examples.push_back({random_ids(model, o.sequence + 1, o.common.seed + static_cast<std::uint64_t>(i)), 1});
@@ -74,11 +74,11 @@ void train_steps(Llama& model, LoraSet& lora, const Options& o, const std::funct
                                           .seed = o.common.seed};
   transformer::train<Device>(model, &lora, optimizer, parameters, examples, options, done);
 }
-template void train_steps<lowrank::Cpu>(Llama&, LoraSet&, const Options&, const std::function<void(const transformer::StepReport&)>&);
+template void train_steps<lowrank::Cpu>(Transformer&, LoraSet&, const Options&, const std::function<void(const transformer::StepReport&)>&);
 
 /// Steps on the same random batch; the first one warms up.
 template <class Device>
-void measure_training(Llama& model, LoraSet& lora, const Options& o, Results& results) {
+void measure_training(Transformer& model, LoraSet& lora, const Options& o, Results& results) {
   Progress progress(o.steps + 1, "training: step");
   train_steps<Device>(model, lora, o, [&](const transformer::StepReport& step) {
     if (step.step > 0) results.training.seconds.push_back(step.seconds);
@@ -117,7 +117,7 @@ void print_table(const Options& o, const Results& results) {
 }
 
 /// Numbers of the model that a token is multiplied with: all but an embedding table that is not the head as well.
-Index multiplied_parameters(const Llama& model) {
+Index multiplied_parameters(const Transformer& model) {
   const Index table = model.embedding.in_features() * model.embedding.out_features();
   return model.parameter_count() - (model.separate_head ? table : 0);
 }

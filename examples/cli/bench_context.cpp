@@ -33,7 +33,7 @@ double read_bandwidth() {
 template <class Device>
 class Decoder {
  public:
-  Decoder(Llama& model, LoraSet* lora, const ContextOptions& o, std::span<const std::int32_t> ids)
+  Decoder(Transformer& model, LoraSet* lora, const ContextOptions& o, std::span<const std::int32_t> ids)
       : read_(model, lora, o.cache), tokens_(o.tokens), ids_(ids) {}
 
   void read_to(Index context) {
@@ -57,7 +57,7 @@ class Decoder {
 
 /// With and without the adapter in turn, so that a slow moment of the machine meets both; the first run warms up.
 template <class Device>
-std::vector<ContextSpeed> measure(Llama& model, LoraSet* adapter, const ContextOptions& o) {
+std::vector<ContextSpeed> measure(Transformer& model, LoraSet* adapter, const ContextOptions& o) {
   const auto ids = random_ids(model, o.contexts.back() + o.tokens, o.seed);
   std::vector<ContextSpeed> speeds;
   Decoder<Device> bare(model, nullptr, o, ids), adapted(model, adapter, o, ids);
@@ -79,7 +79,7 @@ std::vector<ContextSpeed> measure(Llama& model, LoraSet* adapter, const ContextO
 }  // namespace
 
 ContextSpeeds measure_contexts(Session& session, LoraSet* adapter, const ContextOptions& options) {
-  const transformer::LlamaConfig& config = session.model.config;
+  const transformer::ModelConfig& config = session.model.config;
   ContextOptions o = options;
   std::sort(o.contexts.begin(), o.contexts.end());
   ContextSpeeds speeds;

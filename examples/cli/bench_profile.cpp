@@ -31,7 +31,7 @@ Budget budget_of(std::string name, Index count, const Body& body) {
   return budget;
 }
 
-void add_generation(Llama& model, LoraSet* adapter, const Options& o, std::vector<Budget>& budgets) {
+void add_generation(Transformer& model, LoraSet* adapter, const Options& o, std::vector<Budget>& budgets) {
   const auto ids = random_ids(model, std::max(o.prompt, decode_prompt), o.common.seed);
   const std::span all(ids);
   const auto read = [&](transformer::Reader<>& reader, std::size_t begin, Index count) {
@@ -46,7 +46,7 @@ void add_generation(Llama& model, LoraSet* adapter, const Options& o, std::vecto
   budgets.push_back(budget_of("token", std::min(o.tokens, profiled_tokens), [&](Index) { read(reader, 0, 1); }));
 }
 
-void add_training(Llama& model, LoraSet& trained, Options o, std::vector<Budget>& budgets) {
+void add_training(Transformer& model, LoraSet& trained, Options o, std::vector<Budget>& budgets) {
   o.steps = profiled_steps;
   std::optional<lowrank::Profile> profile;
   PhaseSeconds seconds{};

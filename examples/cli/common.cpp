@@ -68,7 +68,7 @@ std::filesystem::path model_path(const std::string& name) {
   return path;
 }
 
-transformer::LlamaConfig open_config(const std::string& name) {
+transformer::ModelConfig open_config(const std::string& name) {
   const std::filesystem::path path = model_path(name);
   if (std::filesystem::is_directory(path)) return transformer::folder_config(path);
   return transformer::gguf_config(lowrank::gguf::File::open(path));
@@ -119,7 +119,7 @@ std::pair<std::string, double> split_weight(const std::string& spec, const char*
   return {spec.substr(0, colon), weight};
 }
 
-std::unique_ptr<LoraSet> open_adapters(const Llama& model, const std::vector<std::string>& specs) {
+std::unique_ptr<LoraSet> open_adapters(const Transformer& model, const std::vector<std::string>& specs) {
   if (specs.empty()) return nullptr;
   std::vector<LoraSet> sets;
   for (const std::string& spec : specs) {

@@ -17,7 +17,7 @@
 
 namespace cli {
 
-using transformer::Llama;
+using transformer::Transformer;
 using transformer::LoraSet;
 using transformer::Tokenizer;
 
@@ -37,7 +37,7 @@ void add_common(Command command, Common& options, Devices devices = Devices::cpu
 /// A model with what is needed to use it.
 struct Session {
   std::string name;
-  Llama model;
+  Transformer model;
   lowrank::Compute compute = lowrank::Compute::fp32;
   std::shared_ptr<void> gpu = {};  ///< with --device cuda: the GPU, in use while this lives
 
@@ -79,7 +79,7 @@ std::string target_name(const Session& session);
 std::filesystem::path model_path(const std::string& name);
 
 /// The sizes of the model that a --model means, without its weights. Throws IoError, FormatError.
-transformer::LlamaConfig open_config(const std::string& name);
+transformer::ModelConfig open_config(const std::string& name);
 
 /// Opens `demo`, a .gguf file or a Hugging Face folder and applies the common options to it.
 Session open_session(const std::string& name, const Common& common, transformer::Base base, const char* purpose);
@@ -88,7 +88,7 @@ Session open_session(const std::string& name, const Common& common, transformer:
 std::pair<std::string, double> split_weight(const std::string& spec, const char* meaning);
 
 /// Adapters of any format given as PATH or PATH:scale, summed; null when there are none.
-std::unique_ptr<LoraSet> open_adapters(const Llama& model, const std::vector<std::string>& specs);
+std::unique_ptr<LoraSet> open_adapters(const Transformer& model, const std::vector<std::string>& specs);
 
 /// Fields that every report has.
 Json common_report(const Session& session, const LoraSet* lora);

@@ -46,7 +46,7 @@ struct Outcome {
   std::size_t state_bytes = 0;
 };
 
-Outcome train_on(Llama& model, LoraSet* lora, const Domain& domain, const Options& o, double learning_rate, const std::string& label) {
+Outcome train_on(Transformer& model, LoraSet* lora, const Domain& domain, const Options& o, double learning_rate, const std::string& label) {
   const auto parameters = lora ? transformer::parameters(model, *lora) : lowrank::parameters(model);
   lowrank::AdamW<float> optimizer(parameters, {.learning_rate = learning_rate, .weight_decay = 0});
   transformer::TrainOptions options{
@@ -142,7 +142,7 @@ bool show_merge(Session& session, LoraSet& lora, const Domain& domain) {
   const auto& ids = domain.held_out.front().ids;
   session.model.set_compute(lowrank::Compute::fp32);  // bf16 would round the merged weight and its parts differently
   lowrank::Activation<float> unmerged = session.model.logits(ids, 1, {.lora = &lora}).value();
-  Llama merged = transformer::merged(session.model, lora);
+  Transformer merged = transformer::merged(session.model, lora);
   merged.set_compute(lowrank::Compute::fp32);
   const lowrank::Activation<float> logits = merged.logits(ids).value();
   const float largest = logits.cwiseAbs().maxCoeff(), difference = (logits - unmerged).cwiseAbs().maxCoeff();

@@ -15,7 +15,7 @@ struct Options {
   Common common;
   std::string data = std::string(LOWRANK_EXAMPLES_DIR) + "/data/pretrain", out, name = "lowrank demo";
   Index sequence = 128;
-  transformer::LlamaConfig sizes{.vocabulary = 257,
+  transformer::ModelConfig sizes{.vocabulary = 257,
                                  .hidden = 192,
                                  .layers = 6,
                                  .heads = 6,
@@ -50,7 +50,7 @@ void run(Options o) {
   o.train.schedule = transformer::Schedule::cosine;
   o.sizes.rope = {o.sizes.head_size, 10000, lowrank::RopePairs::interleaved, {}};
   const transformer::Dataset data = transformer::split_stream(read_corpus(o.data), o.sequence, o.data);
-  Session session{o.name, transformer::random_llama(o.sizes, o.common.seed), resolve_compute(o.common, "train")};
+  Session session{o.name, transformer::random_model(o.sizes, o.common.seed), resolve_compute(o.common, "train")};
   session.model.set_compute(session.compute);
   std::fprintf(stderr, "pretraining %ld parameters on %zu sequences of %ld bytes\n", static_cast<long>(session.model.parameter_count()),
                data.train.size(), static_cast<long>(o.sequence));
@@ -62,7 +62,7 @@ void run(Options o) {
     progress.show(step.step + 1, step.loss, static_cast<double>(step.tokens) / step.seconds);
   });
   transformer::save_byte_model(session.model, o.name, o.out);
-  Llama saved = transformer::load_model(o.out);
+  Transformer saved = transformer::load_model(o.out);
   const double dense = transformer::evaluate(session.model, nullptr, data.held_out).mean_nll,
                quantized = transformer::evaluate(saved, nullptr, data.held_out).mean_nll;
   std::printf("held-out loss %.4f nats a byte, %.4f in 4 bits; %s, %s\n", dense, quantized, o.out.c_str(),

@@ -25,9 +25,9 @@ struct Options {
 };
 
 /// The weights that transformers replaces: every linear map but the head.
-std::set<std::string> quantized_names(const transformer::LlamaConfig& config) {
+std::set<std::string> quantized_names(const transformer::ModelConfig& config) {
   std::set<std::string> names;
-  for (Index s = 0; s < config.layers * transformer::projections; ++s) names.insert(transformer::slot_path(config, s) + ".weight");
+  for (Index s = 0; s < config.head_slot(); ++s) names.insert(config.path(s) + ".weight");
   return names;
 }
 
@@ -110,7 +110,7 @@ void run(const Options& o) {
                                    " is not a folder; give a Hugging Face folder with config.json and model.safetensors");
   lowrank::check<lowrank::ValueError>(!fs::equivalent(from, to, failure), "quantize", "--out is the folder of --model; choose another");
   refuse_quantized(from);
-  const transformer::LlamaConfig config = transformer::load_folder(from).config;  // names, shapes and numbers are checked
+  const transformer::ModelConfig config = transformer::load_folder(from).config;  // names, shapes and numbers are checked
   fs::create_directories(to, failure);
   lowrank::check<lowrank::IoError>(!failure, "quantize", "cannot create the folder ", lowrank::path_text(to), ": ", failure.message(),
                                    "; choose another --out");

@@ -20,6 +20,7 @@ Json::Json(std::initializer_list<Member> members) : kind_(Kind::object), members
 void Json::push_back(Json item) { members_.emplace_back(std::string(), std::move(item)); }
 
 Json& Json::operator[](const std::string& name) {
+  if (kind_ == Kind::null) kind_ = Kind::object;
   for (auto& [known, value] : members_)
     if (known == name) return value;
   return members_.emplace_back(name, nullptr).second;

@@ -40,7 +40,7 @@ class Json {
 
   /// Appends to a list.
   void push_back(Json item);
-  /// The member of an object, null at first.
+  /// The member of an object, null at first; null itself becomes an object.
   Json& operator[](const std::string& name);
   /// Adds an object's members to another's.
   void update(const Json& other);

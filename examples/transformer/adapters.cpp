@@ -18,7 +18,7 @@ lowrank::ModuleNames parse_targets(const std::string& text) {
   return names;
 }
 
-std::vector<Index> target_slots(const Llama& model, const LoraConfig& config) {
+std::vector<Index> target_slots(const Transformer& model, const LoraConfig& config) {
   std::vector<Index> slots = lowrank::target_slots(model, config);
   std::erase(slots, model.embedding_slot());
   return slots;
@@ -45,11 +45,11 @@ lowrank::StoredTensor reordered(const lowrank::StoredTensor& tensor, Outputs out
 }
 
 /// The adapter with the rows of interleaved layers in the order of the model's weights, or in that of files.
-Adapter with_rows(const Llama& model, Adapter adapter, bool to_halves) {
+Adapter with_rows(const Transformer& model, Adapter adapter, bool to_halves) {
   const lowrank::Method& method = lowrank::method_of(adapter.config);
   for (Index s = 0; s < model.head_slot(); ++s) {
     if (!detail::has_interleaved_rows(model, s)) continue;
-    const std::string path = slot_path(model.config, s);
+    const std::string path = model.config.path(s);
     if (const auto module = adapter.layers.find(path); module != adapter.layers.end())
       for (auto& [name, tensor] : module->second.tensors) {
         const lowrank::MethodTensor* const own = method.find(name);
@@ -66,7 +66,7 @@ Adapter with_rows(const Llama& model, Adapter adapter, bool to_halves) {
 }
 
 /// Throws ValueError where the modules share a matrix with a row for each output, which cannot follow the rows of q and k in a GGUF file.
-void check_shared_rows(const Llama& model, const std::vector<Index>& slots, const LoraConfig& config) {
+void check_shared_rows(const Transformer& model, const std::vector<Index>& slots, const LoraConfig& config) {
   const bool is_turned = std::any_of(slots.begin(), slots.end(), [&](Index s) { return detail::has_interleaved_rows(model, s); });
   lowrank::check<lowrank::ValueError>(
       !is_turned || lowrank::method_of(config).shared.empty(), "adapter", "the layers of a ", lowrank::method_of(config).name,
@@ -76,14 +76,14 @@ void check_shared_rows(const Llama& model, const std::vector<Index>& slots, cons
 
 }  // namespace
 
-LoraSet new_lora(const Llama& model, const LoraConfig& config, lowrank::LoraInit init, std::uint64_t seed) {
+LoraSet new_lora(const Transformer& model, const LoraConfig& config, lowrank::LoraInit init, std::uint64_t seed) {
   check_shared_rows(model, target_slots(model, config), config);
   LoraSet set = lowrank::new_updates(model, config, init, seed);
   static_cast<void>(to_adapter(model, set, config));  // what could not be saved is not trained
   return set;
 }
 
-LoraSet bind(const Llama& model, const Adapter& adapter, double weight) {
+LoraSet bind(const Transformer& model, const Adapter& adapter, double weight) {
   const auto layers = model.named_layers();
   lowrank::check_fits(adapter, lowrank::module_shapes(layers));  // before rows are moved
   std::vector<Index> changed;
@@ -95,13 +95,13 @@ LoraSet bind(const Llama& model, const Adapter& adapter, double weight) {
   return set;
 }
 
-lowrank::FittedAdapter to_lora(const Llama& model, const LoraSet& set, const lowrank::RankChoice& choice) {
+lowrank::FittedAdapter to_lora(const Transformer& model, const LoraSet& set, const lowrank::RankChoice& choice) {
   lowrank::FittedAdapter result = lowrank::to_lora(set, model, choice);
   result.adapter = with_rows(model, std::move(result.adapter), true);
   return result;
 }
 
-Adapter to_adapter(const Llama& model, const LoraSet& set, LoraConfig config) {
+Adapter to_adapter(const Transformer& model, const LoraSet& set, LoraConfig config) {
   return with_rows(model, lowrank::adapter_of(set, model, std::move(config)), true);
 }
 

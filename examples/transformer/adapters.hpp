@@ -23,7 +23,7 @@ using lowrank::ParameterRef;
 lowrank::ModuleNames parse_targets(const std::string& text);
 
 /// Slots of linear layers that a configuration names. all-linear means those of the blocks; the head only where it is named.
-std::vector<Index> target_slots(const Llama& model, const LoraConfig& config);
+std::vector<Index> target_slots(const Transformer& model, const LoraConfig& config);
 
 namespace detail {
 
@@ -39,27 +39,28 @@ inline lowrank::Weight<float> reorder_rows(const lowrank::Weight<float>& b, Inde
   return out;
 }
 
-inline bool has_interleaved_rows(const Llama& model, Index slot) {
-  const bool turned = slot < model.head_slot() && slot % projections <= static_cast<Index>(Projection::key);
-  return turned && model.config.rope.pairs == lowrank::RopePairs::interleaved;
+inline bool has_interleaved_rows(const Transformer& model, Index slot) {
+  if (slot >= model.head_slot() || model.config.rope.pairs != lowrank::RopePairs::interleaved) return false;
+  const Projection projection = model.config.projection_of(slot);
+  return projection == Projection::query || projection == Projection::key;
 }
 
 }  // namespace detail
 
 /// Fresh updates of what the configuration names, by its method; A drawn from the seed.
-LoraSet new_lora(const Llama& model, const LoraConfig& config, lowrank::LoraInit init, std::uint64_t seed);
+LoraSet new_lora(const Transformer& model, const LoraConfig& config, lowrank::LoraInit init, std::uint64_t seed);
 
 /// A loaded adapter in the order of the model's slots, its rows in that of the model's weights; times a number, where that has a meaning.
-LoraSet bind(const Llama& model, const Adapter& adapter, double weight = 1);
+LoraSet bind(const Transformer& model, const Adapter& adapter, double weight = 1);
 
 /// The set as an adapter in the Hugging Face layout, ready to be saved.
-Adapter to_adapter(const Llama& model, const LoraSet& set, LoraConfig config);
+Adapter to_adapter(const Transformer& model, const LoraSet& set, LoraConfig config);
 
 /// The set as LoRA at a rank or with a share of the energy, in the Hugging Face layout (lowrank::to_lora).
-lowrank::FittedAdapter to_lora(const Llama& model, const LoraSet& set, const lowrank::RankChoice& choice);
+lowrank::FittedAdapter to_lora(const Transformer& model, const LoraSet& set, const lowrank::RankChoice& choice);
 
 /// What training an adapter changes.
-inline std::vector<ParameterRef<float>> parameters(Llama&, LoraSet& set) { return lowrank::parameters(set); }
+inline std::vector<ParameterRef<float>> parameters(Transformer&, LoraSet& set) { return lowrank::parameters(set); }
 
 inline Index bytes(const LoraSet& set) { return parameter_count(set) * static_cast<Index>(sizeof(float)); }
 

@@ -42,7 +42,7 @@ DeviceActivation attend(Cache<Cuda>& cache, Index layers, Index i, const DeviceA
 template <>
 class Steps<Cuda> {
  public:
-  Steps(Llama& model, LoraSet* lora, lowrank::AdamW<float>& optimizer, const std::vector<ParameterRef<float>>&, const TrainOptions& options)
+  Steps(Transformer& model, LoraSet* lora, lowrank::AdamW<float>& optimizer, const std::vector<ParameterRef<float>>&, const TrainOptions& options)
       : model_(model), lora_(lora), options_(options), optimizer_(optimizer) {
     lowrank::check<lowrank::ValueError>(!lora || !has_penalties(*lora), "train",
                                         "the adapter's method adds a term to the loss, which GPUs do not compute; train it on the CPU");
@@ -88,7 +88,7 @@ class Steps<Cuda> {
     return loss;
   }
 
-  Llama& model_;
+  Transformer& model_;
   LoraSet* lora_;
   const TrainOptions& options_;
   lowrank::cuda::DeviceAdamW optimizer_;
@@ -96,17 +96,17 @@ class Steps<Cuda> {
   std::map<std::pair<std::size_t, Index>, std::unique_ptr<RecordedStep>> recorded_;
 };
 
-template Var<float, Cuda> Llama::hidden(std::span<const std::int32_t>, Index, Pass<Cuda>);
-template Var<float, Cuda> Llama::logits(std::span<const std::int32_t>, Index, Pass<Cuda>);
-template Var<float, Cuda> Llama::next_logits(std::span<const std::int32_t>, Pass<Cuda>);
-template Var<float, Cuda> Llama::loss(std::span<const std::int32_t>, std::span<const std::int32_t>, Index, Pass<Cuda>);
+template Var<float, Cuda> Transformer::hidden(std::span<const std::int32_t>, Index, Pass<Cuda>);
+template Var<float, Cuda> Transformer::logits(std::span<const std::int32_t>, Index, Pass<Cuda>);
+template Var<float, Cuda> Transformer::next_logits(std::span<const std::int32_t>, Pass<Cuda>);
+template Var<float, Cuda> Transformer::loss(std::span<const std::int32_t>, std::span<const std::int32_t>, Index, Pass<Cuda>);
 template class Reader<Cuda>;
-template Activation<float> read_logits<Cuda>(Llama&, LoraSet*, std::span<const std::int32_t>);
-template Generation generate<Cuda>(Llama&, LoraSet*, const Tokenizer&, std::span<const std::int32_t>, const GenerateOptions&,
+template Activation<float> read_logits<Cuda>(Transformer&, LoraSet*, std::span<const std::int32_t>);
+template Generation generate<Cuda>(Transformer&, LoraSet*, const Tokenizer&, std::span<const std::int32_t>, const GenerateOptions&,
                                    const std::function<void(std::string_view)>&);
 
-template void train<Cuda>(Llama&, LoraSet*, lowrank::AdamW<float>&, const std::vector<ParameterRef<float>>&, const std::vector<Example>&,
+template void train<Cuda>(Transformer&, LoraSet*, lowrank::AdamW<float>&, const std::vector<ParameterRef<float>>&, const std::vector<Example>&,
                           const TrainOptions&, const std::function<void(const StepReport&)>&, Index);
-template Evaluation evaluate<Cuda>(Llama&, LoraSet*, const std::vector<Example>&, Index);
+template Evaluation evaluate<Cuda>(Transformer&, LoraSet*, const std::vector<Example>&, Index);
 
 }  // namespace transformer

@@ -17,7 +17,7 @@ FolderTensors::FolderTensors(const std::filesystem::path& folder)
 const lowrank::safetensors::File& FolderTensors::file_of(const std::string& name) const {
   const auto found = where_.find(name);
   lowrank::check<lowrank::FormatError>(found != where_.end(), "load_folder", folder_.string(), ": no tensor ", name,
-                                       "; the model is incomplete or not a Llama");
+                                       "; the model is incomplete, or not of the type that config.json says");
   return files_[found->second];
 }
 
@@ -37,7 +37,7 @@ void FolderTensors::mark(const std::string& name) {
 void FolderTensors::finish() const {
   for (const auto& [name, file] : where_)
     lowrank::check<lowrank::FormatError>(taken_.contains(name) || name.ends_with("rotary_emb.inv_freq"), "load_folder", folder_.string(),
-                                         ": unexpected tensor ", lowrank::name_text(name), "; this is not the plain Llama architecture");
+                                         ": unexpected tensor ", lowrank::name_text(name), "; the model_type that config.json names has no such tensor");
 }
 
 void copy_whole(const std::filesystem::path& from, const std::filesystem::path& to) {

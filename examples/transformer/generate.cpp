@@ -3,8 +3,8 @@
 namespace transformer {
 
 template class Reader<Cpu>;
-template Activation<float> read_logits<Cpu>(Llama&, LoraSet*, std::span<const std::int32_t>);
-template Generation generate<Cpu>(Llama&, LoraSet*, const Tokenizer&, std::span<const std::int32_t>, const GenerateOptions&,
+template Activation<float> read_logits<Cpu>(Transformer&, LoraSet*, std::span<const std::int32_t>);
+template Generation generate<Cpu>(Transformer&, LoraSet*, const Tokenizer&, std::span<const std::int32_t>, const GenerateOptions&,
                                   const std::function<void(std::string_view)>&);
 
 }  // namespace transformer

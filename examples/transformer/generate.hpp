@@ -32,7 +32,7 @@ template <class Device = Cpu>
 class Reader {
  public:
   /// precision: of the cache; a GPU's is fp32.
-  Reader(Llama& model, LoraSet* lora, CachePrecision precision = {});
+  Reader(Transformer& model, LoraSet* lora, CachePrecision precision = {});
   ~Reader();
 
   /// Logits [vocabulary, 1] that follow the last of the ids, in host memory.
@@ -43,21 +43,21 @@ class Reader {
   void rewind(Index tokens);
 
  private:
-  Llama& model_;
+  Transformer& model_;
   LoraSet* lora_;
   std::unique_ptr<Cache<Device>> cache_;
 };
 
 /// Logits [vocabulary, T] of every token of one sequence, in host memory.
 template <class Device = Cpu>
-Activation<float> read_logits(Llama& model, LoraSet* lora, std::span<const std::int32_t> ids);
+Activation<float> read_logits(Transformer& model, LoraSet* lora, std::span<const std::int32_t> ids);
 
 /// Continues a prompt token by token; show gets the text as it becomes whole characters.
 ///
 /// Stops after options.tokens, at an end-of-text token, or when the context is full. Throws ValueError for an empty prompt or one that
 /// leaves no room in the context.
 template <class Device = Cpu>
-Generation generate(Llama& model, LoraSet* lora, const Tokenizer& tokenizer, std::span<const std::int32_t> prompt,
+Generation generate(Transformer& model, LoraSet* lora, const Tokenizer& tokenizer, std::span<const std::int32_t> prompt,
                     const GenerateOptions& options, const std::function<void(std::string_view)>& show = {});
 
 }  // namespace transformer

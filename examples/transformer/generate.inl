@@ -9,7 +9,7 @@
 namespace transformer {
 
 template <class Device>
-Reader<Device>::Reader(Llama& model, LoraSet* lora, CachePrecision precision)
+Reader<Device>::Reader(Transformer& model, LoraSet* lora, CachePrecision precision)
     : model_(model), lora_(lora), cache_(std::make_unique<Cache<Device>>()) {
   if constexpr (std::is_same_v<Device, Cpu>)
     cache_->precision = precision;
@@ -38,12 +38,12 @@ void Reader<Device>::rewind(Index tokens) {
 }
 
 template <class Device>
-Activation<float> read_logits(Llama& model, LoraSet* lora, std::span<const std::int32_t> ids) {
+Activation<float> read_logits(Transformer& model, LoraSet* lora, std::span<const std::int32_t> ids) {
   return to_host(model.logits<Device>(ids, 1, {.lora = lora}).value());
 }
 
 template <class Device>
-Generation generate(Llama& model, LoraSet* lora, const Tokenizer& tokenizer, std::span<const std::int32_t> prompt,
+Generation generate(Transformer& model, LoraSet* lora, const Tokenizer& tokenizer, std::span<const std::int32_t> prompt,
                     const GenerateOptions& options, const std::function<void(std::string_view)>& show) {
   lowrank::check<lowrank::ValueError>(!prompt.empty(), "generate", "the prompt holds no token; give at least one character");
   lowrank::check<lowrank::ValueError>(static_cast<Index>(prompt.size()) < model.config.context, "generate", "the prompt has ",

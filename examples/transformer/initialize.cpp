@@ -23,23 +23,22 @@ Parameter<float> ones(Index size) {
 
 }  // namespace
 
-Llama random_llama(const LlamaConfig& config, std::uint64_t seed) {
+Transformer random_model(const ModelConfig& config, std::uint64_t seed) {
   config.validate();
-  Llama model;
+  Transformer model;
   model.config = config;
   std::uint64_t stream = 0;
   const double deviation = 0.02, residual = deviation / std::sqrt(2.0 * static_cast<double>(config.layers));
   const auto matrix = [&](Index out, Index in, double sigma) { return normal_matrix(out, in, sigma, seed, stream++); };
   model.embedding = matrix(config.vocabulary, config.hidden, deviation);
   for (Index i = 0; i < config.layers; ++i) {
-    Block block{ones(config.hidden), ones(config.hidden), {}, {}, {}, {}, {}, {}, {}};
-    block.query = matrix(config.query_width(), config.hidden, deviation);
-    block.key = matrix(config.kv_width(), config.hidden, deviation);
-    block.value = matrix(config.kv_width(), config.hidden, deviation);
-    block.output = matrix(config.hidden, config.query_width(), residual);
-    block.gate = matrix(config.intermediate, config.hidden, deviation);
-    block.up = matrix(config.intermediate, config.hidden, deviation);
-    block.down = matrix(config.hidden, config.intermediate, residual);
+    Block block;
+    for (const NormPlace place : all_norm_places)
+      if (config.has(place)) block.norm(place) = ones(config.norm_size(place));
+    for (const Projection p : config.projections()) {
+      const bool ends_part = p == Projection::output || p == Projection::down;
+      block.maps.push_back(matrix(config.out_features(p), config.in_features(p), ends_part ? residual : deviation));
+    }
     model.blocks.push_back(std::move(block));
   }
   model.final_norm = ones(config.hidden);

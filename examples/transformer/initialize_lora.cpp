@@ -32,7 +32,7 @@ LoraStart parse_start(const std::string& name) {
 
 namespace {
 
-void set_base(Llama& model, Index slot, AnyLinear base) {
+void set_base(Transformer& model, Index slot, AnyLinear base) {
   base.set_compute(model.layer(slot).base.compute());
   base.set_trainable(false);
   // A tied embedding stays as it is when the head changes.
@@ -68,7 +68,7 @@ Factors update_from_weight(const AdaptedLinear& layer, Index rank, double scale,
   return update;
 }
 
-void start_from_weights(Llama& model, StartedLora& started, const std::vector<Index>& slots, const StartOptions& options) {
+void start_from_weights(Transformer& model, StartedLora& started, const std::vector<Index>& slots, const StartOptions& options) {
   const std::vector<double> scales = [&] {
     std::vector<double> all;
     for (const Index s : slots) all.push_back(static_cast<double>(weights_of(started.lora, s).scale));
@@ -86,7 +86,7 @@ void start_from_weights(Llama& model, StartedLora& started, const std::vector<In
   started.moved = started.lora;
 }
 
-void start_loftq(Llama& model, LoraSet& lora, const std::vector<Index>& slots) {
+void start_loftq(Transformer& model, LoraSet& lora, const std::vector<Index>& slots) {
   std::vector<lowrank::LoftQ<lowrank::Nf4<64>>> made(slots.size());
   lowrank::parallel_for(static_cast<Index>(slots.size()), [&](Index i) {
     const auto at = static_cast<std::size_t>(i);
@@ -102,23 +102,14 @@ void start_loftq(Llama& model, LoraSet& lora, const std::vector<Index>& slots) {
   }
 }
 
-/// The slot under which Pass::observe sees a slot's input.
-Index input_slot(const Llama& model, Index slot) {
-  if (slot == model.head_slot()) return slot;
-  const Index first = slot / projections * projections;
-  const auto projection = static_cast<Projection>(slot % projections);
-  if (projection <= Projection::value) return first + static_cast<Index>(Projection::query);
-  return projection == Projection::up ? first + static_cast<Index>(Projection::gate) : slot;
-}
-
 using Directions = std::map<Index, lowrank::IncrementalDirections>;
 
 /// Inputs of the targets over some batches, by input_slot.
-Directions input_directions(Llama& model, LoraSet& lora, const std::vector<Index>& slots, Index kept, const StartOptions& options,
+Directions input_directions(Transformer& model, LoraSet& lora, const std::vector<Index>& slots, Index kept, const StartOptions& options,
                             const std::vector<Example>& examples) {
   Directions directions;
   for (const Index s : slots)
-    directions.try_emplace(input_slot(model, s), model.layer(s).in_features(), std::min(kept, model.layer(s).in_features()));
+    directions.try_emplace(model.config.input_slot(s), model.layer(s).in_features(), std::min(kept, model.layer(s).in_features()));
   BatchStream batches(examples, options.batch, options.seed);
   const auto observe = [&](Index slot, const Activation<float>& x) {
     const auto found = directions.find(slot);
@@ -132,7 +123,7 @@ Directions input_directions(Llama& model, LoraSet& lora, const std::vector<Index
 }
 
 /// Gives each target's rank to where the inputs vary most; each scale stays what it was.
-void redistribute(const Llama& model, LoraConfig& config, const LoraSet& lora, const std::vector<Index>& slots,
+void redistribute(const Transformer& model, LoraConfig& config, const LoraSet& lora, const std::vector<Index>& slots,
                   const Directions& directions, double spread) {
   std::vector<Eigen::VectorXd> shares;
   Index budget = 0, most = 0;
@@ -141,14 +132,14 @@ void redistribute(const Llama& model, LoraConfig& config, const LoraSet& lora, c
     const auto widest = static_cast<Index>(spread * static_cast<double>(rank));
     budget += rank;
     most = std::max(most, widest);
-    const Eigen::VectorXd all = directions.at(input_slot(model, s)).shares();
+    const Eigen::VectorXd all = directions.at(model.config.input_slot(s)).shares();
     shares.push_back(all.head(std::min({all.size(), model.layer(s).out_features(), widest})));
   }
   const std::vector<Index> ranks = lowrank::redistribute_ranks(shares, budget, most);
   config.rank_pattern.clear();
   config.alpha_pattern.clear();
   for (std::size_t i = 0; i < slots.size(); ++i) {
-    const std::string path = slot_path(model.config, slots[i]);
+    const std::string path = model.config.path(slots[i]);
     const auto r = static_cast<double>(ranks[i]);
     const double scale = static_cast<double>(lora.slots[static_cast<std::size_t>(slots[i])].lora()->scale);
     config.rank_pattern.emplace_back(path, ranks[i]);
@@ -156,7 +147,7 @@ void redistribute(const Llama& model, LoraConfig& config, const LoraSet& lora, c
   }
 }
 
-void start_eva(Llama& model, LoraConfig& config, LoraSet& lora, const std::vector<Index>& slots, const StartOptions& options,
+void start_eva(Transformer& model, LoraConfig& config, LoraSet& lora, const std::vector<Index>& slots, const StartOptions& options,
                const std::vector<Example>& examples) {
   Index widest = 0;
   for (const Index s : slots) widest = std::max(widest, weights_of(lora, s).rank());
@@ -167,10 +158,10 @@ void start_eva(Llama& model, LoraConfig& config, LoraSet& lora, const std::vecto
     lora = new_lora(model, config, lowrank::LoraInit::kaiming, options.seed);
   }
   for (const Index s : slots)
-    set_update(lora, s, lowrank::init_eva(directions.at(input_slot(model, s)), model.layer(s).out_features(), weights_of(lora, s).rank()));
+    set_update(lora, s, lowrank::init_eva(directions.at(model.config.input_slot(s)), model.layer(s).out_features(), weights_of(lora, s).rank()));
 }
 
-void start_lora_ga(Llama& model, StartedLora& started, const std::vector<Index>& slots, const StartOptions& options,
+void start_lora_ga(Transformer& model, StartedLora& started, const std::vector<Index>& slots, const StartOptions& options,
                    const std::vector<Example>& examples) {
   Index widest = 0;
   for (const Index s : slots) widest = std::max(widest, weights_of(started.lora, s).rank());
@@ -185,7 +176,7 @@ void start_lora_ga(Llama& model, StartedLora& started, const std::vector<Index>&
 }
 
 /// Gradients of the probes' A and B, summed over the batches.
-void probe(Llama& model, LoraSet& probes, const StartOptions& options, const std::vector<Example>& examples) {
+void probe(Transformer& model, LoraSet& probes, const StartOptions& options, const std::vector<Example>& examples) {
   for (auto& weights : probes.slots)
     if (weights) weights.lora()->a.gradient().setZero(), weights.lora()->b.gradient().setZero();
   BatchStream batches(examples, options.batch, options.seed);
@@ -216,7 +207,7 @@ void turn(LoraSet& probes, const std::vector<Index>& slots, bool to_b) {
 
 }  // namespace
 
-std::vector<lowrank::Svd> gradient_directions(Llama& model, const std::vector<Index>& slots, Index rank, const StartOptions& options,
+std::vector<lowrank::Svd> gradient_directions(Transformer& model, const std::vector<Index>& slots, Index rank, const StartOptions& options,
                                               const std::vector<Example>& examples) {
   constexpr Index oversampling = 8;
   LoraSet probes{std::vector<lowrank::AnyUpdate>(static_cast<std::size_t>(model.slots()))};
@@ -245,7 +236,7 @@ std::vector<lowrank::Svd> gradient_directions(Llama& model, const std::vector<In
   return directions;
 }
 
-StartedLora start_lora(Llama& model, LoraConfig& config, const StartOptions& options, const std::vector<Example>& examples) {
+StartedLora start_lora(Transformer& model, LoraConfig& config, const StartOptions& options, const std::vector<Example>& examples) {
   const auto init = options.start == LoraStart::gaussian ? lowrank::LoraInit::gaussian : lowrank::LoraInit::kaiming;
   StartedLora started{new_lora(model, config, init, options.seed)};
   const std::vector<Index> slots = target_slots(model, config);

@@ -33,7 +33,7 @@ struct StartedLora {
 
 /// Makes a fresh set for a configuration. pissa, olora and lora_ga change the model's layers to W - s B A, in place and without a dense
 /// copy of a quantized weight; loftq quantizes them to NF4. eva may change the ranks in the configuration. Throws ValueError.
-StartedLora start_lora(Llama& model, LoraConfig& config, const StartOptions& options, const std::vector<Example>& examples);
+StartedLora start_lora(Transformer& model, LoraConfig& config, const StartOptions& options, const std::vector<Example>& examples);
 
 /// The trained set for the model as it was before start_lora: s [B, -B₀] [A; A₀], of twice the rank, where something was moved; `config`
 /// becomes that set's.
@@ -42,7 +42,7 @@ LoraSet plain_lora(const StartedLora& started, LoraConfig& config);
 /// The leading singular directions of dL/dW of each target, summed over some batches, from gradients of low-rank probes: dL/dW, as large as
 /// the model, is never made. An update with A = Ω, B = 0 leaves the model as it is and has dL/dB = dL/dW Ωᵀ, one with A = 0, B = Q has
 /// dL/dA = Qᵀ dL/dW: the two products of a randomized SVD. Cost: four times forward and backward over the batches.
-std::vector<lowrank::Svd> gradient_directions(Llama& model, const std::vector<Index>& slots, Index rank, const StartOptions& options,
+std::vector<lowrank::Svd> gradient_directions(Transformer& model, const std::vector<Index>& slots, Index rank, const StartOptions& options,
                                               const std::vector<Example>& examples);
 
 }  // namespace transformer

@@ -27,7 +27,7 @@ lowrank::Weight<float> dense_weight(const AdaptedLinear& layer) {
   return w;
 }
 
-std::uint64_t fingerprint(const Llama& model) {
+std::uint64_t fingerprint(const Transformer& model) {
   std::uint64_t hash = 0xcbf29ce484222325u;
   const auto add = [&](const float* values, Index count) {
     for (Index i = 0; i < count; ++i) hash = (hash ^ std::bit_cast<std::uint32_t>(values[i])) * 0x100000001b3u;
@@ -36,24 +36,22 @@ std::uint64_t fingerprint(const Llama& model) {
     const lowrank::Weight<float> w = dense_weight(layer);
     add(w.data(), w.size());
   });
-  for (const Block& block : model.blocks)
-    add(block.attention_norm.value.data(), model.config.hidden), add(block.mlp_norm.value.data(), model.config.hidden);
-  add(model.final_norm.value.data(), model.config.hidden);
+  model.visit_norms([&](const Parameter<float>& norm) { add(norm.value.data(), norm.size()); });
   return hash;
 }
 
-std::string not_finite_reason(const Llama& model, const LoraSet* lora) {
+std::string not_finite_reason(const Transformer& model, const LoraSet* lora) {
   const auto found = [](const std::string& name) { return "; " + name + " holds numbers that are not finite"; };
   for (Index s = 0; lora && s < model.slots(); ++s) {
     lowrank::AnyUpdate update = lora->at(s) ? *lora->at(s) : lowrank::AnyUpdate();
     bool finite = !update.lora() || std::isfinite(update.lora()->scale);
     if (update) update.visit_parameters([&](const Parameter<float>& p) { finite = finite && p.value.allFinite(); });
     if (!finite)
-      return found("the update of " + slot_path(model.config, s)) + ": use another adapter, or train with a lower --learning-rate";
+      return found("the update of " + model.config.path(s)) + ": use another adapter, or train with a lower --learning-rate";
   }
   if (!dense_weight(model.embedding).allFinite()) return found("the embedding table") + "; the model's file is damaged";
   for (Index s = 0; s < model.slots(); ++s)
-    if (!dense_weight(model.layer(s)).allFinite()) return found(slot_path(model.config, s)) + "; the model's file is damaged";
+    if (!dense_weight(model.layer(s)).allFinite()) return found(model.config.path(s)) + "; the model's file is damaged";
   return std::string("; every weight is finite, so sums overflow: the model's file is damaged") +
          (lora ? ", or the update is too large: lower the adapter's scale or --learning-rate" : "");
 }
@@ -74,7 +72,7 @@ AdaptedLinear converted(const AdaptedLinear& layer, Base base) {
   return full;
 }
 
-void convert_base(Llama& model, Base base) {
+void convert_base(Transformer& model, Base base) {
   if (base == Base::native) return;
   for (Index s = 0; s < model.head_slot(); ++s) model.layer(s) = converted(model.layer(s), base);
   if (base == Base::nf4) return;
@@ -82,8 +80,8 @@ void convert_base(Llama& model, Base base) {
   if (model.separate_head) *model.separate_head = converted(*model.separate_head, base);
 }
 
-Llama load_model(const std::filesystem::path& path, Base base) {
-  Llama model = std::filesystem::is_directory(path) ? load_folder(path) : load_gguf(path);
+Transformer load_model(const std::filesystem::path& path, Base base) {
+  Transformer model = std::filesystem::is_directory(path) ? load_folder(path) : load_gguf(path);
   convert_base(model, base);
   return model;
 }

@@ -1,9 +1,10 @@
 #include <transformer/load_folder.hpp>
 
-#include <cmath>
+#include <algorithm>
 #include <filesystem>
-#include <numbers>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <lowrank/io/bitsandbytes.hpp>
@@ -12,6 +13,7 @@
 #include <lowrank/io/safetensors_matrix.hpp>
 #include <lowrank/nn/any_linear.hpp>
 
+#include <transformer/architecture.hpp>
 #include <transformer/data.hpp>
 #include <transformer/folder.hpp>
 
@@ -19,86 +21,18 @@ namespace transformer {
 
 namespace {
 
-using Json = lowrank::json::Json;
+using lowrank::StoredTensor;
 
-/// A JSON object whose members are read by name and type.
-class JsonReader {
- public:
-  JsonReader(const Json& object, std::string file) : object_(object), file_(std::move(file)) {
-    lowrank::check<lowrank::FormatError>(object.is_object(), "load_folder", file_, " is not a JSON object");
-  }
-
-  /// The member, or null when it is absent or null.
-  const Json* find(const char* key) const {
-    const auto member = object_.find(key);
-    return member == object_.end() || member->is_null() ? nullptr : &*member;
-  }
-  Index size(const char* key) const {
-    const Json* value = find(key);
-    const auto number = value ? lowrank::json::as_index(*value) : std::nullopt;
-    lowrank::check<lowrank::FormatError>(number.has_value(), "load_folder", file_, ": ", key, " must be a whole number");
-    return *number;
-  }
-  Index size_or(const char* key, Index fallback) const { return find(key) ? size(key) : fallback; }
-  double number_or(const char* key, double fallback) const {
-    const Json* value = find(key);
-    if (!value) return fallback;
-    lowrank::check<lowrank::FormatError>(value->is_number(), "load_folder", file_, ": ", key, " must be a number");
-    return value->get<double>();
-  }
-  std::string text_or(const char* key, const char* fallback) const {
-    const Json* value = find(key);
-    if (!value) return fallback;
-    lowrank::check<lowrank::FormatError>(value->is_string(), "load_folder", file_, ": ", key, " must be a string");
-    return value->get<std::string>();
-  }
-  bool flag(const char* key) const {
-    const Json* value = find(key);
-    return value && value->is_boolean() && value->get<bool>();
-  }
-  const std::string& file() const { return file_; }
-
- private:
-  const Json& object_;
-  std::string file_;
-};
-
-/// The llama 3 stretching of long waves: factor 1 for short ones, `factor` for long ones, a blend between.
-std::vector<double> llama3_factors(const JsonReader& scaling, Index head_size, double base) {
-  const double factor = scaling.number_or("factor", 8), low = scaling.number_or("low_freq_factor", 1),
-               high = scaling.number_or("high_freq_factor", 4);
-  const double context = scaling.number_or("original_max_position_embeddings", 8192);
-  lowrank::check<lowrank::FormatError>(factor > 0 && context > 0 && high > low, "load_folder", scaling.file(),
-                                       ": the llama3 RoPE scaling is not well formed");
-  std::vector<double> factors;
-  for (Index j = 0; j < head_size / 2; ++j) {
-    const double wave = 2 * std::numbers::pi * std::pow(base, 2.0 * static_cast<double>(j) / static_cast<double>(head_size));
-    const double blend = std::clamp((context / wave - low) / (high - low), 0.0, 1.0);
-    factors.push_back(1 / ((1 - blend) / factor + blend));
-  }
-  return factors;
-}
-
-lowrank::RopeOptions folder_rope(const JsonReader& config, Index head_size) {
-  using lowrank::FormatError;
-  lowrank::RopeOptions rope{head_size, config.number_or("rope_theta", 10000), lowrank::RopePairs::halves, {}};
-  const Json none = Json::object(), *nested = config.find("rope_parameters") ? config.find("rope_parameters") : config.find("rope_scaling");
-  const JsonReader scaling(nested ? *nested : none, config.file());
-  rope.base = scaling.number_or("rope_theta", rope.base);
-  lowrank::check<FormatError>(rope.base > 0 && std::isfinite(rope.base), "load_folder", config.file(), ": rope_theta is ", rope.base,
-                              "; it must be positive");
-  const std::string kind = scaling.text_or("rope_type", scaling.text_or("type", "default").c_str());
-  if (kind == "llama3") {
-    rope.frequency_factors = llama3_factors(scaling, head_size, rope.base);
-  } else if (kind == "linear") {
-    const double factor = scaling.number_or("factor", 1);
-    lowrank::check<FormatError>(factor > 0, "load_folder", config.file(), ": the RoPE factor is ", factor, "; it must be positive");
-    rope.frequency_factors.assign(static_cast<std::size_t>(head_size / 2), factor);
-  } else {
-    lowrank::check<FormatError>(kind == "default", "load_folder", config.file(), ": RoPE scaling ", lowrank::name_text(kind),
-                                "; default, linear and llama3 are supported");
-  }
-  return rope;
+/// Fields of config.json that change no logits.
+bool is_harmless(const std::string& key) {
+  static const std::set<std::string> keys = {
+      "architectures", "_name_or_path", "transformers_version", "torch_dtype", "dtype", "initializer_range", "use_cache",
+      "cache_implementation", "attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "bos_token_id", "eos_token_id", "pad_token_id",
+      "pretraining_tp", "_attn_implementation", "attn_implementation", "auto_map", "return_dict", "output_attentions", "output_hidden_states",
+      "quantization_config", "unsloth_version", "unsloth_fixed", "rope_interleaved", "task_specific_params", "tokenizer_class", "max_length",
+      "temperature", "top_k", "top_p", "repetition_penalty", "do_sample", "id2label", "label2id", "problem_type", "torchscript", "use_bfloat16",
+      "chunk_size_feed_forward", "finetuning_task", "is_decoder", "cross_attention_hidden_size", "tie_encoder_decoder"};
+  return keys.contains(key);
 }
 
 lowrank::Column<float> folder_vector(FolderTensors& tensors, const std::string& name, Index size) {
@@ -130,67 +64,91 @@ lowrank::AnyLinear folder_linear(FolderTensors& tensors, const std::string& name
   return AnyLinear(safetensors::matrix(tensor, "load_folder"), std::move(bias));
 }
 
-Parameter<float> folder_norm(FolderTensors& tensors, const std::string& name, Index size) {
+/// A norm's weight; families that store w − 1 get the 1 back.
+Parameter<float> folder_norm(FolderTensors& tensors, const std::string& name, Index size, bool adds_one) {
   Parameter<float> weight;
   weight.name = name;
   weight.value = folder_vector(tensors, name, size);
+  if (adds_one) weight.value.array() += 1.0f;
   weight.trainable = false;
   return weight;
 }
 
-}  // namespace
+/// Throws FormatError where config.json and the tensors do not agree on the bias of a map.
+void check_bias(const Fields& fields, const Architecture& family, Projection p, const std::string& name, bool has_bias) {
+  const bool is_mlp = p >= Projection::gate;
+  const char* const key = is_mlp ? "mlp_bias" : "attention_bias";
+  const Biases rule = is_mlp ? family.mlp_bias : family.attention_bias;
+  const bool by_key = rule == Biases::by_key && fields.flag(key).value_or(false);
+  const bool wanted = rule == Biases::query_key_value ? p <= Projection::value : by_key;
+  if (has_bias == wanted) return;
+  const std::string says = rule == Biases::by_key ? lowrank::concat(key, ' ', wanted ? "true" : "false")
+                                                  : lowrank::concat("the model_type ", family.type, ", whose ", module_name(p), wanted ? " has a bias" : " has none");
+  lowrank::fail<lowrank::FormatError>("load_folder", fields.file(), " says ", says, ", but the weights have ", has_bias ? "a " : "no ",
+                                      lowrank::name_text(name + ".bias"), "; the two must agree");
+}
 
-LlamaConfig folder_config(const std::filesystem::path& folder) {
-  using lowrank::FormatError;
+/// Fields of config.json.
+Fields folder_fields(const std::filesystem::path& folder) {
   const std::string path = (folder / "config.json").string();
-  const Json json = lowrank::json::parse(read_text(path), "load_folder", path);
-  const JsonReader reader(json, path);
-  const std::string type = reader.text_or("model_type", "");
-  lowrank::check<FormatError>(type == "llama" || type == "mistral", "load_folder", path, " describes a model of type ",
-                              lowrank::name_text(type), "; llama is supported");
-  lowrank::check<FormatError>(reader.text_or("hidden_act", "silu") == "silu", "load_folder", path, ": hidden_act must be silu");
-  lowrank::check<FormatError>(!reader.find("sliding_window"), "load_folder", path, ": sliding_window is not supported");
-  LlamaConfig config;
-  config.vocabulary = reader.size("vocab_size");
-  config.hidden = reader.size("hidden_size");
-  config.layers = reader.size("num_hidden_layers");
-  config.heads = reader.size("num_attention_heads");
-  lowrank::check<FormatError>(config.heads > 0, "load_folder", path, ": num_attention_heads is 0; it must be positive");
-  config.kv_heads = reader.size_or("num_key_value_heads", config.heads);
-  config.head_size = reader.size_or("head_dim", config.hidden / config.heads);
-  config.intermediate = reader.size("intermediate_size");
-  config.context = reader.size_or("max_position_embeddings", 2048);
-  config.norm_epsilon = static_cast<float>(reader.number_or("rms_norm_eps", 1e-6));
-  config.tied_head = reader.flag("tie_word_embeddings");
-  config.validate();
-  config.rope = folder_rope(reader, config.head_size);
+  return Fields(lowrank::json::parse(read_text(path), "load_folder", path), "load_folder", path);
+}
+
+ModelConfig config_of(const Fields& fields) {
+  ModelConfig config = read_config(find_architecture(fields, fields.text("model_type").value_or("")), fields);
+  for (const char* flag : {"attention_bias", "mlp_bias"}) static_cast<void>(fields.find(flag));  // see check_bias
+  for (const std::string& key : fields.unread())
+    if (!is_harmless(key)) config.unread.push_back(key);
   return config;
 }
 
-Llama load_folder(const std::filesystem::path& folder) {
-  Llama model;
-  model.config = folder_config(folder);
-  const LlamaConfig& c = model.config;
+/// Whether two tables of a folder are the same bytes.
+bool are_equal(const FolderTensors& tensors, const std::string& a, const std::string& b) {
+  const StoredTensor &left = tensors.file_of(a).at(a), &right = tensors.file_of(b).at(b);
+  const auto x = left.bytes.bytes(), y = right.bytes.bytes();
+  return left.dtype == right.dtype && left.shape == right.shape && std::equal(x.begin(), x.end(), y.begin(), y.end());
+}
+
+/// The token table and the head. A head that config.json calls tied may be there a second time; one that is another is the head, as in
+/// transformers; and where it is there alone, it is the token table, too.
+void load_tables(FolderTensors& tensors, Transformer& model) {
+  ModelConfig& c = model.config;
+  const std::string table = "model.embed_tokens", head = "lm_head";
+  const bool has_table = tensors.has(table + ".weight"), has_head = tensors.has(head + ".weight");
+  const bool head_serves = c.tied_head && !has_table && has_head;
+  model.embedding = AdaptedLinear(folder_linear(tensors, head_serves ? head : table, c.vocabulary, c.hidden));
+  if (head_serves) return;
+  if (c.tied_head && has_head && are_equal(tensors, table + ".weight", head + ".weight")) return tensors.mark(head + ".weight");
+  if (c.tied_head && !has_head) return;
+  c.tied_head = false;
+  model.separate_head = AdaptedLinear(folder_linear(tensors, head, c.vocabulary, c.hidden));
+}
+
+}  // namespace
+
+ModelConfig folder_config(const std::filesystem::path& folder) { return config_of(folder_fields(folder)); }
+
+Transformer load_folder(const std::filesystem::path& folder) {
+  const Fields fields = folder_fields(folder);
+  Transformer model;
+  model.config = config_of(fields);
+  const ModelConfig& c = model.config;
+  const Architecture& family = architecture_of(c);
   FolderTensors tensors(folder);
-  model.embedding = AdaptedLinear(folder_linear(tensors, "model.embed_tokens", c.vocabulary, c.hidden));
+  load_tables(tensors, model);
   for (Index i = 0; i < c.layers; ++i) {
-    const std::string layer = lowrank::concat("model.layers.", i, '.');
-    const auto map = [&](Projection p, Index out, Index in) {
-      return AdaptedLinear(folder_linear(tensors, layer + module_name(p), out, in));
-    };
-    model.blocks.push_back({folder_norm(tensors, layer + "input_layernorm.weight", c.hidden),
-                            folder_norm(tensors, layer + "post_attention_layernorm.weight", c.hidden),
-                            map(Projection::query, c.query_width(), c.hidden), map(Projection::key, c.kv_width(), c.hidden),
-                            map(Projection::value, c.kv_width(), c.hidden), map(Projection::output, c.hidden, c.query_width()),
-                            map(Projection::gate, c.intermediate, c.hidden), map(Projection::up, c.intermediate, c.hidden),
-                            map(Projection::down, c.hidden, c.intermediate)});
+    const std::string prefix = lowrank::concat("model.layers.", i, '.');
+    Block block;
+    for (const NormName& norm : family.norms)
+      block.norm(norm.place) = folder_norm(tensors, prefix + norm.folder + ".weight", c.norm_size(norm.place), family.norms_add_one);
+    for (const Projection p : c.projections()) {
+      const std::string name = prefix + module_name(p);
+      check_bias(fields, family, p, name, tensors.has(name + ".bias"));
+      block.maps.emplace_back(folder_linear(tensors, name, c.out_features(p), c.in_features(p)));
+    }
+    model.blocks.push_back(std::move(block));
   }
-  model.final_norm = folder_norm(tensors, "model.norm.weight", c.hidden);
-  if (c.tied_head) {
-    tensors.mark("lm_head.weight");  // some files hold the table twice
-  } else {
-    model.separate_head = AdaptedLinear(folder_linear(tensors, "lm_head", c.vocabulary, c.hidden));
-  }
+  model.final_norm = folder_norm(tensors, "model.norm.weight", c.hidden, family.norms_add_one);
   tensors.finish();
   return model;
 }

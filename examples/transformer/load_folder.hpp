@@ -7,10 +7,10 @@
 namespace transformer {
 
 /// Sizes from config.json.
-LlamaConfig folder_config(const std::filesystem::path& folder);
+ModelConfig folder_config(const std::filesystem::path& folder);
 
-/// A Llama from a Hugging Face folder (config.json, model.safetensors or its shards): weights stay mapped in the format they have.
+/// A Transformer from a Hugging Face folder (config.json, model.safetensors or its shards): weights stay mapped in the format they have.
 /// Throws IoError, or FormatError for anything missing, left over or wrongly shaped.
-Llama load_folder(const std::filesystem::path& folder);
+Transformer load_folder(const std::filesystem::path& folder);
 
 }  // namespace transformer

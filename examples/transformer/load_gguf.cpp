@@ -1,15 +1,18 @@
 #include <transformer/load_gguf.hpp>
 
-#include <cmath>
 #include <filesystem>
 #include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <lowrank/io/finite.hpp>
 #include <lowrank/io/gguf.hpp>
 #include <lowrank/io/gguf_matrix.hpp>
 #include <lowrank/nn/any_linear.hpp>
 #include <lowrank/nn/frozen_linear.hpp>
+
+#include <transformer/architecture.hpp>
 
 namespace transformer {
 
@@ -20,6 +23,7 @@ class GgufReader {
  public:
   explicit GgufReader(const lowrank::gguf::File& file) : file_(file) {}
 
+  std::string path() const { return file_.path().string(); }
   bool has(const std::string& name) const { return file_.find_tensor(name) != nullptr; }
 
   /// name.weight [rows, cols], with name.bias [rows] where the file has one.
@@ -52,8 +56,8 @@ class GgufReader {
   /// Throws FormatError if the file has a tensor that nobody asked for.
   void finish() const {
     for (const auto& tensor : file_.tensors())
-      lowrank::check<lowrank::FormatError>(taken_.contains(tensor.name), "load_gguf", file_.path().string(), ": unexpected tensor ",
-                                           lowrank::name_text(tensor.name), "; this is not the plain Llama architecture");
+      lowrank::check<lowrank::FormatError>(taken_.contains(tensor.name) || tensor.name.ends_with(".attn_rot_embd"), "load_gguf", file_.path().string(), ": unexpected tensor ",
+                                           lowrank::name_text(tensor.name), "; the architecture that the file names has no such tensor");
   }
 
  private:
@@ -72,71 +76,55 @@ class GgufReader {
   std::set<std::string> taken_;
 };
 
+/// RoPE factors that a file has as tensors: of all texts, or of short and of long ones.
+void read_rope_factors(GgufReader& reader, ModelConfig& config) {
+  const auto factors = [&](const char* name) {
+    const auto values = reader.vector(name, config.rope.turned_size() / 2);
+    lowrank::check<lowrank::FormatError>((values.array() > 0).all(), "load_gguf", reader.path(), ": ", name, " must be positive");
+    return std::vector<double>(values.begin(), values.end());
+  };
+  if (reader.has("rope_freqs.weight")) {
+    lowrank::check<lowrank::FormatError>(config.rope.frequency_factors.empty(), "load_gguf", reader.path(),
+                                         ": rope_freqs.weight and ", config.architecture, ".rope.scaling.type both stretch the positions; "
+                                         "which of the two counts is not known");
+    config.rope.frequency_factors = factors("rope_freqs.weight");
+  }
+  if (!reader.has("rope_factors_long.weight")) return;
+  config.rope.frequency_factors = factors("rope_factors_short.weight");
+  config.growth.kind = RopeGrowth::Kind::long_factors;
+  config.growth.long_factors = factors("rope_factors_long.weight");
+}
+
 }  // namespace
 
-LlamaConfig gguf_config(const lowrank::gguf::File& file) {
+ModelConfig gguf_config(const lowrank::gguf::File& file) {
   using lowrank::FormatError;
-  const auto architecture = file.get<std::string>("general.architecture");
-  lowrank::check<FormatError>(architecture == "llama", "load_gguf", file.path().string(), " has the architecture ",
-                              lowrank::name_text(architecture), "; llama is supported");
   const auto kind = file.get_or<std::string>("general.type", "model");
   lowrank::check<FormatError>(kind == "model", "load_gguf", file.path().string(), " is of the type ", lowrank::name_text(kind),
                               "; give a model");
-  lowrank::check<FormatError>(file.get_or<Index>("llama.expert_count", 0) == 0, "load_gguf", file.path().string(),
-                              " is a mixture of experts; dense models are supported");
-  LlamaConfig config;
-  config.hidden = file.get<Index>("llama.embedding_length");
-  config.layers = file.get<Index>("llama.block_count");
-  config.heads = file.get<Index>("llama.attention.head_count");
-  config.kv_heads = file.get_or<Index>("llama.attention.head_count_kv", config.heads);
-  lowrank::check<FormatError>(config.heads > 0, "load_gguf", file.path().string(), ": llama.attention.head_count is ", config.heads,
-                              "; it must be positive");
-  config.head_size = file.get_or<Index>("llama.attention.key_length", config.hidden / config.heads);
-  config.intermediate = file.get<Index>("llama.feed_forward_length");
-  config.context = file.get<Index>("llama.context_length");
-  config.norm_epsilon = file.get<float>("llama.attention.layer_norm_rms_epsilon");
-  config.vocabulary = file.tensor("token_embd.weight").rows();
+  const auto architecture = file.get<std::string>("general.architecture");
+  const Fields fields = Fields::of_gguf(file, architecture);
+  ModelConfig config = read_config(find_architecture(fields, architecture), fields, file.tensor("token_embd.weight").rows());
   config.tied_head = file.find_tensor("output.weight") == nullptr;
-  config.rope = {config.head_size, file.get_or<float>("llama.rope.freq_base", 10000.0f), lowrank::RopePairs::interleaved, {}};
-  config.validate();
-  lowrank::check<FormatError>(config.rope.base > 0 && std::isfinite(config.rope.base), "load_gguf", file.path().string(),
-                              ": llama.rope.freq_base is ", config.rope.base, "; it must be positive");
-
-  const Index turned = file.get_or<Index>("llama.rope.dimension_count", config.head_size);
-  lowrank::check<FormatError>(turned == config.head_size, "load_gguf", file.path().string(), ": RoPE turns ", turned, " of ",
-                              config.head_size, " numbers of a head; all are supported");
-  const auto scaling = file.get_or<std::string>("llama.rope.scaling.type", "none");
-  lowrank::check<FormatError>(scaling == "none" || scaling == "linear", "load_gguf", file.path().string(), ": RoPE scaling ",
-                              lowrank::name_text(scaling), "; none and linear are supported");
-  if (scaling == "linear") {
-    const auto factor = file.get<float>("llama.rope.scaling.factor");
-    lowrank::check<FormatError>(factor > 0 && std::isfinite(factor), "load_gguf", file.path().string(), ": llama.rope.scaling.factor is ",
-                                factor, "; it must be positive");
-    config.rope.frequency_factors.assign(static_cast<std::size_t>(config.head_size / 2), factor);
-  }
+  config.unread = fields.unread();
   return config;
 }
 
-Llama load_gguf(const lowrank::gguf::File& file) {
-  Llama model;
+Transformer load_gguf(const lowrank::gguf::File& file) {
+  Transformer model;
   model.config = gguf_config(file);
-  LlamaConfig& c = model.config;
+  ModelConfig& c = model.config;
   GgufReader reader(file);
-  if (reader.has("rope_freqs.weight")) {
-    const auto factors = reader.vector("rope_freqs.weight", c.head_size / 2);
-    lowrank::check<lowrank::FormatError>((factors.array() > 0).all(), "load_gguf", file.path().string(),
-                                         ": rope_freqs.weight must be positive");
-    c.rope.frequency_factors.assign(factors.begin(), factors.end());
-  }
+  read_rope_factors(reader, c);
   model.embedding = AdaptedLinear(reader.linear("token_embd", c.vocabulary, c.hidden));
   for (Index i = 0; i < c.layers; ++i) {
-    const std::string block = lowrank::concat("blk.", i, '.');
-    const auto map = [&](Projection p, Index out, Index in) { return AdaptedLinear(reader.linear(block + gguf_name(p), out, in)); };
-    model.blocks.push_back({reader.norm(block + "attn_norm.weight", c.hidden), reader.norm(block + "ffn_norm.weight", c.hidden),
-                            map(Projection::query, c.query_width(), c.hidden), map(Projection::key, c.kv_width(), c.hidden),
-                            map(Projection::value, c.kv_width(), c.hidden), map(Projection::output, c.hidden, c.query_width()),
-                            map(Projection::gate, c.intermediate, c.hidden), map(Projection::up, c.intermediate, c.hidden),
-                            map(Projection::down, c.hidden, c.intermediate)});
+    const std::string prefix = lowrank::concat("blk.", i, '.');
+    Block block;
+    for (const NormName& norm : architecture_of(c).norms)
+      block.norm(norm.place) = reader.norm(prefix + norm.gguf + ".weight", c.norm_size(norm.place));
+    for (const Projection p : c.projections())
+      block.maps.emplace_back(reader.linear(prefix + gguf_name(p), c.out_features(p), c.in_features(p)));
+    model.blocks.push_back(std::move(block));
   }
   model.final_norm = reader.norm("output_norm.weight", c.hidden);
   if (!c.tied_head) model.separate_head = AdaptedLinear(reader.linear("output", c.vocabulary, c.hidden));
@@ -144,6 +132,6 @@ Llama load_gguf(const lowrank::gguf::File& file) {
   return model;
 }
 
-Llama load_gguf(const std::filesystem::path& path) { return load_gguf(lowrank::gguf::File::open(path)); }
+Transformer load_gguf(const std::filesystem::path& path) { return load_gguf(lowrank::gguf::File::open(path)); }
 
 }  // namespace transformer

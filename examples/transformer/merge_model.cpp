@@ -11,6 +11,7 @@
 #include <lowrank/io/json.hpp>
 #include <lowrank/ops/decompose.hpp>
 
+#include <transformer/architecture.hpp>
 #include <transformer/data.hpp>
 #include <transformer/folder.hpp>
 #include <transformer/merged_weight.hpp>
@@ -27,7 +28,7 @@ using lowrank::StoredTensor;
 /// Every layer that a set changes, with what to store and how it went.
 class Merger {
  public:
-  Merger(const Llama& model, const LoraSet& set, const MergeOptions& options)
+  Merger(const Transformer& model, const LoraSet& set, const MergeOptions& options)
       : model_(model), set_(set), options_(options), bare_{std::vector<lowrank::AnyUpdate>(set.slots.size())} {
     if (options.residual_rank > 0) result_.residual.slots.resize(set.slots.size());
   }
@@ -45,10 +46,10 @@ class Merger {
   void check_biases() const {
     const Index head = model_.head_slot();
     lowrank::check<lowrank::ValueError>(!bias(head) || !model_.head().base.bias().empty(), "merge", path(head),
-                                        ": the update has a bias, and no format of a Llama has one there");
+                                        ": the update has a bias, and no format of a Transformer has one there");
   }
 
-  std::string path(Index slot) const { return slot == model_.embedding_slot() ? "model.embed_tokens" : slot_path(model_.config, slot); }
+  std::string path(Index slot) const { return model_.config.path(slot); }
 
   /// Notes how a slot went.
   void note(Index slot, const AnyMatrix& merged, const AnyMatrix& stored) {
@@ -62,7 +63,7 @@ class Merger {
     keep_residual(slot, lowrank::leading_svd(rest, std::min({options_.residual_rank, rest.rows(), rest.cols()})));
   }
 
-  const Llama& model() const { return model_; }
+  const Transformer& model() const { return model_; }
   const MergeOptions& options() const { return options_; }
   MergedModel& result() { return result_; }
 
@@ -78,7 +79,7 @@ class Merger {
     result_.residual.slots[static_cast<std::size_t>(slot)] = std::move(update);
   }
 
-  const Llama& model_;
+  const Transformer& model_;
   const LoraSet& set_;
   const MergeOptions& options_;
   const LoraSet bare_;  // no update, no copy
@@ -107,10 +108,10 @@ lowrank::gguf::Tensor merged_tensor(Merger& merger, Index slot, const std::strin
 }
 
 /// Slots by the names of their tensors, without ".weight" and ".bias".
-std::map<std::string, Index> gguf_slots(const Llama& model) {
+std::map<std::string, Index> gguf_slots(const Transformer& model) {
   std::map<std::string, Index> slots{{"output", model.head_slot()}, {"token_embd", model.embedding_slot()}};
-  for (Index s = 0; s < model.head_slot(); ++s)
-    slots[lowrank::concat("blk.", s / projections, '.', gguf_name(static_cast<Projection>(s % projections)))] = s;
+  const ModelConfig& c = model.config;
+  for (Index i = 0; i < c.head_slot(); ++i) slots[lowrank::concat("blk.", c.layer_of(i), '.', gguf_name(c.projection_of(i)))] = i;
   return slots;
 }
 
@@ -214,20 +215,29 @@ void append_merged(Merger& merger, const std::map<std::string, Index>& slots, co
   for (StoredTensor& made : merged_parts(merger, slot->second, file, path, path)) tensors.push_back(std::move(made));
 }
 
-/// Biases where the base has none. A Llama of transformers has them in all projections of attention, or of the MLP, or in none of them.
+/// Biases where the base has none. config.json asks for them in all projections of attention, or of the MLP, or in none of them.
 struct NewBiases {
   bool attention = false, mlp = false;
 
-  static bool is_attention(Index slot) { return slot % projections <= static_cast<Index>(Projection::output); }
+  static bool is_attention(const ModelConfig& config, Index slot) { return config.projection_of(slot) <= Projection::output; }
+  /// Throws ValueError for a family whose config.json cannot say that there are biases.
   NewBiases(const Merger& merger, const FolderTensors& folder) {
-    for (Index s = 0; s < merger.model().head_slot(); ++s)
-      if (merger.bias(s) && !folder.has(merger.path(s) + ".bias")) (is_attention(s) ? attention : mlp) = true;
+    const ModelConfig& config = merger.model().config;
+    const Architecture& family = architecture_of(config);
+    for (Index s = 0; s < config.head_slot(); ++s) {
+      if (!merger.bias(s) || folder.has(merger.path(s) + ".bias")) continue;
+      const bool in_attention = is_attention(config, s);
+      lowrank::check<lowrank::ValueError>((in_attention ? family.attention_bias : family.mlp_bias) == Biases::by_key, "merge", merger.path(s),
+                                          ": the update has a bias, and models of the type ", family.type,
+                                          " have none there; use the adapter without merging it");
+      (in_attention ? attention : mlp) = true;
+    }
   }
   void append(const Merger& merger, const FolderTensors& folder, std::vector<StoredTensor>& tensors) const {
     const auto dtype = folder.file_of("model.norm.weight").at("model.norm.weight").dtype;
     for (Index s = 0; s < merger.model().head_slot(); ++s) {
       const std::string name = merger.path(s) + ".bias";
-      if (!(is_attention(s) ? attention : mlp) || folder.has(name)) continue;
+      if (!(is_attention(merger.model().config, s) ? attention : mlp) || folder.has(name)) continue;
       const auto bias = merger.bias(s).value_or(lowrank::Column<float>::Zero(merger.model().layer(s).out_features()));
       tensors.push_back(lowrank::detail::to_tensor(name, bias, dtype, true));
     }
@@ -283,7 +293,7 @@ void merge_folder(Merger& merger, const fs::path& source, const fs::path& out) {
 
 }  // namespace
 
-MergedModel merge_model(const Llama& model, const LoraSet& set, const fs::path& source, const fs::path& out, const MergeOptions& options) {
+MergedModel merge_model(const Transformer& model, const LoraSet& set, const fs::path& source, const fs::path& out, const MergeOptions& options) {
   std::error_code failure;
   lowrank::check<lowrank::ValueError>(!fs::equivalent(source, out, failure), "merge", "--out is the model itself; choose another");
   Merger merger(model, set, options);

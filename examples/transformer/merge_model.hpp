@@ -34,7 +34,7 @@ struct MergedModel {
 ///
 /// Throws ValueError for a format that cannot be written, for a bias of lm_head's update, for a search without 4-bit weights of
 /// bitsandbytes, and where a result is not finite; then nothing is written.
-MergedModel merge_model(const Llama& model, const LoraSet& set, const std::filesystem::path& source, const std::filesystem::path& out,
+MergedModel merge_model(const Transformer& model, const LoraSet& set, const std::filesystem::path& source, const std::filesystem::path& out,
                         const MergeOptions& options);
 
 }  // namespace transformer

@@ -54,7 +54,7 @@ class MergedTable {
 };
 
 /// The layer that the forward pass runs in a slot: a copy of the set, or the model's own.
-const AdaptedLinear& layer_used(const Llama& model, const LoraSet& set, Index slot) {
+const AdaptedLinear& layer_used(const Transformer& model, const LoraSet& set, Index slot) {
   const auto copy = set.copies.find(slot);
   if (copy != set.copies.end()) return copy->second;
   return slot == model.embedding_slot() ? model.embedding : model.layer(slot);
@@ -75,7 +75,7 @@ lowrank::Plan<float> plan_of(const LoraSet& set, Index slot, const AdaptedLinear
 
 bool changes_weight(const LoraSet& set, Index slot) { return set.copies.contains(slot) || set.at(slot) != nullptr; }
 
-AnyMatrix merged_weight(const Llama& model, const LoraSet& set, Index slot) {
+AnyMatrix merged_weight(const Transformer& model, const LoraSet& set, Index slot) {
   const AdaptedLinear& layer = layer_used(model, set, slot);
   const lowrank::AnyUpdate* update = set.at(slot);
   if (!update) return weight_of(layer);
@@ -83,21 +83,21 @@ AnyMatrix merged_weight(const Llama& model, const LoraSet& set, Index slot) {
   return AnyMatrix(MergedMatrix(weight_of(layer), plan_of(set, slot, layer)));
 }
 
-bool changes_bias(const Llama& model, const LoraSet& set, Index slot) {
+bool changes_bias(const Transformer& model, const LoraSet& set, Index slot) {
   if (!set.at(slot) || slot == model.embedding_slot()) return false;
   const AdaptedLinear& layer = layer_used(model, set, slot);
   const lowrank::Plan<float> plan = plan_of(set, slot, layer);
   return !plan.bias.empty() || (plan.gain.scales_bias && !layer.base.bias().empty());
 }
 
-lowrank::Column<float> merged_bias(const Llama& model, const LoraSet& set, Index slot) {
+lowrank::Column<float> merged_bias(const Transformer& model, const LoraSet& set, Index slot) {
   const AdaptedLinear& layer = layer_used(model, set, slot);
   const lowrank::Column<float> bias = layer.base.bias().value;
   return set.at(slot) && slot != model.embedding_slot() ? lowrank::merged_bias(plan_of(set, slot, layer), bias) : bias;
 }
 
-Llama merged(const Llama& model, const LoraSet& set) {
-  Llama result = model;
+Transformer merged(const Transformer& model, const LoraSet& set) {
+  Transformer result = model;
   const bool parts = changes_weight(set, model.head_slot()) || changes_weight(set, model.embedding_slot());
   if (parts && !result.separate_head) result.separate_head = model.embedding;
   for (Index s = 0; s <= model.embedding_slot(); ++s) {

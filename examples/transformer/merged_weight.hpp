@@ -12,16 +12,16 @@ bool changes_weight(const LoraSet& set, Index slot);
 /// W' of a slot: the model's own W, or the copy that the set brings, with s B A added (DoRA: its rows scaled; the token table: (s B A)ᵀ).
 ///
 /// Decoded while it is read, in no dense copy of W or of the update; model and set must outlive it. Throws ShapeError.
-lowrank::AnyMatrix merged_weight(const Llama& model, const LoraSet& set, Index slot);
+lowrank::AnyMatrix merged_weight(const Transformer& model, const LoraSet& set, Index slot);
 
 /// Whether a set changes the bias of a slot.
-bool changes_bias(const Llama& model, const LoraSet& set, Index slot);
+bool changes_bias(const Transformer& model, const LoraSet& set, Index slot);
 
 /// b + s b_B of a slot [out], or nothing where neither the base nor the update has a bias.
-lowrank::Column<float> merged_bias(const Llama& model, const LoraSet& set, Index slot);
+lowrank::Column<float> merged_bias(const Transformer& model, const LoraSet& set, Index slot);
 
 /// The model with W' in place of every W that the set changes, dense and in fp32: for comparison. A tied head becomes one of its own where
 /// it and the token table part.
-Llama merged(const Llama& model, const LoraSet& set);
+Transformer merged(const Transformer& model, const LoraSet& set);
 
 }  // namespace transformer

@@ -1,17 +1,19 @@
 #pragma once
 
-/// A Llama in the order of its papers: Vaswani et al. 2017 (attention), Touvron et al. 2023 (this arrangement).
+/// A transformer in the order of its papers: Vaswani et al. 2017 (attention), Touvron et al. 2023 (Llama's arrangement).
 ///
 ///   x₀      = E[ids]
 ///   x'      = x + Wo · attention(rope(Wq·n), rope(Wk·n), Wv·n),   n = rms_norm(x)
 ///   x_next  = x' + Wdown · (silu(Wgate·m) ⊙ Wup·m),               m = rms_norm(x')
 ///   logits  = Whead · rms_norm(x_last)
 ///
-/// Each W is frozen in whatever format its file has, and may carry a low-rank update: W·x + s·B·(A·x).
+/// Each W is frozen in whatever format its file has, and may carry a low-rank update: W·x + s·B·(A·x). Where a family differs from
+/// Llama, ModelConfig says so: more norms or other places for them, windows, scales, caps, fused maps.
 ///
 /// One source for both devices: a pass with Device = Cuda runs on the GPU in use (lowrank/cuda.hpp), where each weight and update
 /// keeps a copy from its first use on. Who reads the numbers of such a pass includes that header; others need not.
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -44,9 +46,11 @@ using lowrank::Var;
 using LoraSet = lowrank::UpdateSet;
 
 struct Block {
-  Parameter<float> attention_norm, mlp_norm;
-  AdaptedLinear query, key, value, output;
-  AdaptedLinear gate, up, down;
+  std::array<Parameter<float>, norm_places> norms;  // by NormPlace; empty where the family has none
+  std::vector<AdaptedLinear> maps;                  // in the order of ModelConfig::projections
+
+  Parameter<float>& norm(NormPlace place) { return norms[static_cast<std::size_t>(place)]; }
+  const Parameter<float>& norm(NormPlace place) const { return norms[static_cast<std::size_t>(place)]; }
 };
 
 /// How a forward pass is run; everything is optional.
@@ -61,11 +65,11 @@ struct Pass {
   std::function<void(Index slot, const Activation<float>& x)> observe = {};
 };
 
-class Llama {
+class Transformer {
  public:
   using Scalar = float;
 
-  LlamaConfig config;
+  ModelConfig config;
   AdaptedLinear embedding;  // E [vocabulary, hidden], a column of the residual stream a token
   std::vector<Block> blocks;
   Parameter<float> final_norm;
@@ -74,18 +78,18 @@ class Llama {
   /// Output head Whead [vocabulary, hidden].
   const AdaptedLinear& head() const { return separate_head ? *separate_head : embedding; }
 
-  Index slots() const { return config.layers * projections + 1; }
-  Index head_slot() const { return config.layers * projections; }
+  Index slots() const { return head_slot() + 1; }
+  Index head_slot() const { return config.head_slot(); }
   Index embedding_slot() const { return slots(); }
+  Index slot(Index layer, Projection projection) const { return config.slot(layer, projection); }
 
   /// The layer of a slot.
   const AdaptedLinear& layer(Index slot) const {
     if (slot == head_slot()) return head();
-    const Block& block = blocks[static_cast<std::size_t>(slot / projections)];
-    const AdaptedLinear* maps[] = {&block.query, &block.key, &block.value, &block.output, &block.gate, &block.up, &block.down};
-    return *maps[slot % projections];
+    const Block& block = blocks[static_cast<std::size_t>(config.layer_of(slot))];
+    return block.maps[static_cast<std::size_t>(slot % config.block_slots())];
   }
-  AdaptedLinear& layer(Index slot) { return const_cast<AdaptedLinear&>(static_cast<const Llama&>(*this).layer(slot)); }
+  AdaptedLinear& layer(Index slot) { return const_cast<AdaptedLinear&>(static_cast<const Transformer&>(*this).layer(slot)); }
 
   /// All of them by their Hugging Face paths, slot by slot; last the token table.
   std::vector<lowrank::NamedLayer> named_layers() const;
@@ -114,10 +118,10 @@ class Llama {
   template <class Visitor>
   void visit_parameters(const Visitor& visitor) {
     embedding.visit_parameters(visitor);
-    for (Index i = 0; i < config.layers; ++i) {
-      Block& block = blocks[static_cast<std::size_t>(i)];
-      visitor(block.attention_norm), visitor(block.mlp_norm);
-      for (Index p = 0; p < projections; ++p) layer(slot(i, static_cast<Projection>(p))).visit_parameters(visitor);
+    for (Block& block : blocks) {
+      for (Parameter<float>& norm : block.norms)
+        if (norm.size() > 0) visitor(norm);
+      for (AdaptedLinear& map : block.maps) map.visit_parameters(visitor);
     }
     visitor(final_norm);
     if (separate_head) separate_head->visit_parameters(visitor);
@@ -129,6 +133,15 @@ class Llama {
     visitor(embedding);
     for (Index s = 0; s < slots(); ++s)
       if (s != head_slot() || separate_head) visitor(layer(s));
+  }
+
+  /// Calls visitor(Parameter) for every norm, the last one too.
+  template <class Visitor>
+  void visit_norms(const Visitor& visitor) const {
+    for (const Block& block : blocks)
+      for (const Parameter<float>& norm : block.norms)
+        if (norm.size() > 0) visitor(norm);
+    visitor(final_norm);
   }
 
   /// Numbers of the model, trainable or not, and the bytes that they take.
@@ -161,7 +174,16 @@ class Llama {
   template <class Device>
   std::vector<Var<float, Device>> apply_each(Index first_slot, Index count, const Var<float, Device>& x, const Pass<Device>& pass);
 
-  using Angles = std::shared_ptr<const lowrank::RopeTable<float>>;
+  /// How far each token's pairs turn: its position in its sequence decides; one table serves all heads, and all layers of a kind.
+  struct Angles {
+    std::shared_ptr<const lowrank::RopeTable<float>> all, windowed;
+  };
+  template <class Device>
+  Angles rope_angles(Index tokens, Index sequences, const Pass<Device>& pass) const;
+
+  /// The norm of a block at that place, of each head's part or of all; x itself where the family has none.
+  template <class Device>
+  Var<float, Device> normed(Index i, NormPlace place, Var<float, Device> x);
 
   template <class Device>
   Var<float, Device> add_attention(Index i, Var<float, Device> x, Index sequences, const Angles& angles, const Pass<Device>& pass);
@@ -169,14 +191,23 @@ class Llama {
   template <class Device>
   Var<float, Device> add_mlp(Index i, Var<float, Device> x, const Pass<Device>& pass);
 
-  /// Attention of the new queries to all keys so far, the new ones included.
+  /// x + scale · y of a block's part.
   template <class Device>
-  Var<float, Device> cached_attention(Cache<Device>& cache, Index i, const Var<float, Device>& q, const Var<float, Device>& k,
-                                      const Var<float, Device>& v, const lowrank::AttentionShape& shape) const;
+  Var<float, Device> add_part(Var<float, Device> x, Var<float, Device> y) const;
 
-  /// How far each token's pairs turn: its position in its sequence decides; one table serves all heads and layers.
+  /// What several maps make of one x: each map's own, or the rows of the one that they are fused to.
   template <class Device>
-  Angles rope_angles(Index tokens, Index sequences, const Pass<Device>& pass) const;
+  std::vector<Var<float, Device>> maps(Index i, std::span<const Projection> wanted, const Var<float, Device>& x, const Pass<Device>& pass);
+
+  /// Attention of the queries to all keys so far, the new ones included, as layer i sees them.
+  template <class Device>
+  Var<float, Device> attend_layer(Index i, const Var<float, Device>& q, const Var<float, Device>& k, const Var<float, Device>& v,
+                                  Index sequences, const Pass<Device>& pass) const;
+
+  /// Logits of states: the head, and what scales or caps them.
+  template <class Device>
+  Var<float, Device> head_logits(Var<float, Device> states, const Pass<Device>& pass);
 };
+
 
 }  // namespace transformer

@@ -3,6 +3,10 @@
 /// The forward pass, once for all devices: model.cpp compiles it for the CPU, cuda.cpp for a GPU.
 
 #include <algorithm>
+#include <type_traits>
+
+#include <lowrank/autograd/elementwise.hpp>
+#include <lowrank/autograd/shape.hpp>
 
 #include <transformer/model.hpp>
 
@@ -14,19 +18,40 @@ template <class Device>
 void check_rows(const Pass<Device>& pass, Index sequences) {
   using lowrank::ValueError;
   if (pass.row_loras.empty()) return;
-  lowrank::check<ValueError>(pass.lora == nullptr && static_cast<Index>(pass.row_loras.size()) == sequences, "llama", pass.row_loras.size(),
-                             " adapters for ", sequences, " sequences; give one for each, null for the bare base, and no other");
+  lowrank::check<ValueError>(pass.lora == nullptr && static_cast<Index>(pass.row_loras.size()) == sequences, "transformer",
+                             pass.row_loras.size(), " adapters for ", sequences,
+                             " sequences; give one for each, null for the bare base, and no other");
   for (LoraSet* set : pass.row_loras)
-    lowrank::check<ValueError>(!set || set->copies.empty(), "llama",
+    lowrank::check<ValueError>(!set || set->copies.empty(), "transformer",
                                "an adapter that replaces whole layers (modules_to_save) cannot serve single rows of a batch");
+}
+
+/// A step that GPUs do not have: f(x, …), or on a GPU an error that names the step.
+template <class Step, class Device, class... Others>
+Var<float, Device> on_cpu_only(const char* step, const Step& f, const Var<float, Device>& x, const Others&... others) {
+  if constexpr (std::is_same_v<Device, Cpu>) return f(x, others...);
+  lowrank::fail<lowrank::ValueError>("transformer", step, " is not there on GPUs; run this model with --device cpu");
+}
+
+/// factor · x.
+template <class Device>
+Var<float, Device> times(double factor, Var<float, Device> x) {
+  return factor == 1 ? x : scale(std::move(x), static_cast<float>(factor));
+}
+
+/// f(gate) ⊙ up.
+template <class Device>
+Var<float, Device> gated(Gate gate, const Var<float, Device>& g, const Var<float, Device>& up) {
+  if (gate == Gate::silu) return swiglu(g, up);
+  return on_cpu_only("a GELU gate", [](const auto& a, const auto& b) { return gelu_tanh(a) * b; }, g, up);
 }
 }  // namespace detail
 
 template <class Device>
-Var<float, Device> Llama::hidden(std::span<const std::int32_t> ids, Index sequences, Pass<Device> pass) {
+Var<float, Device> Transformer::hidden(std::span<const std::int32_t> ids, Index sequences, Pass<Device> pass) {
   const auto angles = rope_angles(static_cast<Index>(ids.size()), sequences, pass);
   detail::check_rows(pass, sequences);
-  Var<float, Device> x = embed(ids, sequences, pass);  // [hidden, T]
+  Var<float, Device> x = detail::times(config.embedding_scale, embed(ids, sequences, pass));  // [hidden, T]
   for (Index i = 0; i < config.layers; ++i) {
     const auto block = [this, i, sequences, angles, pass](Var<float, Device> in) {
       return add_mlp(i, add_attention(i, std::move(in), sequences, angles, pass), pass);
@@ -38,32 +63,40 @@ Var<float, Device> Llama::hidden(std::span<const std::int32_t> ids, Index sequen
 }
 
 template <class Device>
-Var<float, Device> Llama::logits(std::span<const std::int32_t> ids, Index sequences, Pass<Device> pass) {
-  return apply(head_slot(), hidden(ids, sequences, pass), pass);
+Var<float, Device> Transformer::logits(std::span<const std::int32_t> ids, Index sequences, Pass<Device> pass) {
+  return head_logits(hidden(ids, sequences, pass), pass);
 }
 
 template <class Device>
-Var<float, Device> Llama::next_logits(std::span<const std::int32_t> ids, Pass<Device> pass) {
+Var<float, Device> Transformer::next_logits(std::span<const std::int32_t> ids, Pass<Device> pass) {
   const Var<float, Device> states = hidden(ids, 1, pass);
-  return apply(head_slot(), Var<float, Device>(lowrank::ArrayOn<float, Device>(states.value().rightCols(1))), pass);
+  return head_logits(Var<float, Device>(lowrank::ArrayOn<float, Device>(states.value().rightCols(1))), pass);
 }
 
 template <class Device>
-Var<float, Device> Llama::loss(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets, Index sequences,
-                               Pass<Device> pass) {
+Var<float, Device> Transformer::loss(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets, Index sequences,
+                                     Pass<Device> pass) {
   Var<float, Device> states = hidden(ids, sequences, pass);
-  if (updates_head(pass)) return cross_entropy(apply(head_slot(), std::move(states), pass), targets);
-  return linear_cross_entropy(used(head_slot(), pass).base, states, targets);
+  if (updates_head(pass) || config.logit_cap > 0) return cross_entropy(head_logits(std::move(states), pass), targets);
+  return linear_cross_entropy(used(head_slot(), pass).base, detail::times(config.logit_scale, std::move(states)), targets);
 }
 
 template <class Device>
-bool Llama::updates_head(const Pass<Device>& pass) const {
+Var<float, Device> Transformer::head_logits(Var<float, Device> states, const Pass<Device>& pass) {
+  const Var<float, Device> y = apply(head_slot(), detail::times(config.logit_scale, std::move(states)), pass);
+  if (config.logit_cap == 0) return y;
+  const auto cap = static_cast<float>(config.logit_cap);
+  return detail::on_cpu_only("a cap of logits", [cap](const auto& x) { return scale(tanh(scale(x, 1 / cap)), cap); }, y);
+}
+
+template <class Device>
+bool Transformer::updates_head(const Pass<Device>& pass) const {
   const auto has_update = [&](LoraSet* set) { return set && set->at(head_slot()); };
   return has_update(pass.lora) || std::any_of(pass.row_loras.begin(), pass.row_loras.end(), has_update);
 }
 
 template <class Device>
-Var<float, Device> Llama::embed(std::span<const std::int32_t> ids, Index sequences, const Pass<Device>& pass) {
+Var<float, Device> Transformer::embed(std::span<const std::int32_t> ids, Index sequences, const Pass<Device>& pass) {
   Var<float, Device> x = lowrank::embed(used(embedding_slot(), pass).base, pass.tape, ids);
   const auto update = [this](LoraSet* set) { return set && set->at(embedding_slot()) ? set->at(embedding_slot())->lora() : nullptr; };
   if (auto* own = update(pass.lora)) x = add_embedding_update(std::move(x), ids, 0, *own);
@@ -77,12 +110,13 @@ Var<float, Device> Llama::embed(std::span<const std::int32_t> ids, Index sequenc
 }
 
 template <class Device>
-Var<float, Device> Llama::apply(Index slot, Var<float, Device> x, const Pass<Device>& pass) {
+Var<float, Device> Transformer::apply(Index slot, Var<float, Device> x, const Pass<Device>& pass) {
   return apply_each(slot, 1, x, pass).front();
 }
 
 template <class Device>
-std::vector<Var<float, Device>> Llama::apply_each(Index first_slot, Index count, const Var<float, Device>& x, const Pass<Device>& pass) {
+std::vector<Var<float, Device>> Transformer::apply_each(Index first_slot, Index count, const Var<float, Device>& x,
+                                                        const Pass<Device>& pass) {
   if (pass.observe) pass.observe(first_slot, to_host(x.value()));
   const auto rows = static_cast<Index>(pass.row_loras.size()), length = rows > 0 ? x.cols() / rows : 0;
   std::vector<lowrank::LayerUse> uses;
@@ -95,46 +129,94 @@ std::vector<Var<float, Device>> Llama::apply_each(Index first_slot, Index count,
 }
 
 template <class Device>
-Var<float, Device> Llama::add_attention(Index i, Var<float, Device> x, Index sequences, const Angles& angles, const Pass<Device>& pass) {
-  const Var<float, Device> n = rms_norm(x, blocks[static_cast<std::size_t>(i)].attention_norm, config.norm_epsilon);
-  const auto qkv = apply_each(slot(i, Projection::query), 3, n, pass);
-  const Var<float, Device> q = rope(qkv[0], angles);  // [heads · head_size, T]
-  const Var<float, Device> k = rope(qkv[1], angles);  // [kv_heads · head_size, T]
-  const Var<float, Device>& v = qkv[2];
-  const lowrank::AttentionShape shape{config.heads, config.kv_heads, config.head_size, sequences};
-  Var<float, Device> y = pass.cache ? cached_attention(*pass.cache, i, q, k, v, shape)
-                                    : attention(q, k, v, shape, layer(slot(i, Projection::query)).base.compute());
-  return std::move(x) + apply(slot(i, Projection::output), std::move(y), pass);
+std::vector<Var<float, Device>> Transformer::maps(Index i, std::span<const Projection> wanted, const Var<float, Device>& x,
+                                                  const Pass<Device>& pass) {
+  const bool is_mlp = wanted.front() == Projection::gate;
+  if (!config.fused) return apply_each(slot(i, wanted.front()), static_cast<Index>(wanted.size()), x, pass);
+  const Var<float, Device> all = apply(slot(i, is_mlp ? Projection::gate_up : Projection::query_key_value), x, pass);
+  std::vector<Var<float, Device>> parts;
+  Index row = 0;
+  for (const Projection projection : wanted) {
+    const Index rows = config.out_features(projection);
+    parts.push_back(detail::on_cpu_only("a fused map", [&](const auto& whole) { return slice_rows(whole, row, rows); }, all));
+    row += rows;
+  }
+  return parts;
 }
 
 template <class Device>
-Var<float, Device> Llama::add_mlp(Index i, Var<float, Device> x, const Pass<Device>& pass) {
-  const Var<float, Device> m = rms_norm(x, blocks[static_cast<std::size_t>(i)].mlp_norm, config.norm_epsilon);
-  auto gate_up = apply_each(slot(i, Projection::gate), 2, m, pass);
-  Var<float, Device> y = swiglu(gate_up[0], gate_up[1]);  // [intermediate, T]
+Var<float, Device> Transformer::normed(Index i, NormPlace place, Var<float, Device> x) {
+  if (!config.has(place)) return x;
+  Parameter<float>& weight = blocks[static_cast<std::size_t>(i)].norm(place);
+  const Index rows = x.rows(), cols = x.cols(), size = config.norm_size(place);
+  if (rows == size) return rms_norm(x, weight, config.norm_epsilon);
+  const auto norm_heads = [&](const auto& all) {  // [heads · size, T] is [size, heads · T]
+    return reshape(rms_norm(reshape(all, size, rows / size * cols), weight, config.norm_epsilon), rows, cols);
+  };
+  return detail::on_cpu_only("a norm of each head", norm_heads, x);
+}
+
+template <class Device>
+Var<float, Device> Transformer::add_part(Var<float, Device> x, Var<float, Device> y) const {
+  return std::move(x) + detail::times(config.residual_scale, std::move(y));
+}
+
+template <class Device>
+Var<float, Device> Transformer::add_attention(Index i, Var<float, Device> x, Index sequences, const Angles& angles,
+                                              const Pass<Device>& pass) {
+  static constexpr Projection wanted[] = {Projection::query, Projection::key, Projection::value};
+  const auto qkv = maps(i, wanted, normed(i, NormPlace::attention_input, x), pass);
+  Var<float, Device> q = normed(i, NormPlace::query, qkv[0]);  // [heads · head_size, T]
+  Var<float, Device> k = normed(i, NormPlace::key, qkv[1]);    // [kv_heads · head_size, T]
+  if (config.kind(i).turns) {
+    const auto& turn = config.kind(i).windowed && angles.windowed ? angles.windowed : angles.all;
+    q = rope(q, turn), k = rope(k, turn);
+  }
+  Var<float, Device> y = attend_layer(i, q, k, qkv[2], sequences, pass);
+  y = apply(slot(i, Projection::output), std::move(y), pass);
+  return add_part(std::move(x), normed(i, NormPlace::attention_output, std::move(y)));
+}
+
+template <class Device>
+Var<float, Device> Transformer::add_mlp(Index i, Var<float, Device> x, const Pass<Device>& pass) {
+  static constexpr Projection wanted[] = {Projection::gate, Projection::up};
+  auto gate_up = maps(i, wanted, normed(i, NormPlace::mlp_input, x), pass);
+  Var<float, Device> y = detail::gated(config.gate, gate_up[0], gate_up[1]);  // [intermediate, T]
   gate_up.clear();
-  return std::move(x) + apply(slot(i, Projection::down), std::move(y), pass);
+  y = apply(slot(i, Projection::down), std::move(y), pass);
+  return add_part(std::move(x), normed(i, NormPlace::mlp_output, std::move(y)));
 }
 
 template <class Device>
-Var<float, Device> Llama::cached_attention(Cache<Device>& cache, Index i, const Var<float, Device>& q, const Var<float, Device>& k,
-                                           const Var<float, Device>& v, const lowrank::AttentionShape& shape) const {
-  return Var<float, Device>(
-      attend(cache, config.layers, i, q.value(), k.value(), v.value(), shape, layer(slot(i, Projection::query)).base.compute()));
+Var<float, Device> Transformer::attend_layer(Index i, const Var<float, Device>& q, const Var<float, Device>& k, const Var<float, Device>& v,
+                                             Index sequences, const Pass<Device>& pass) const {
+  const lowrank::AttentionShape shape{.heads = config.heads,
+                                      .kv_heads = config.kv_heads,
+                                      .head_size = config.head_size,
+                                      .batch = sequences,
+                                      .window = config.kind(i).windowed ? config.window : 0,
+                                      .scale = config.attention_scale,
+                                      .cap = config.attention_cap};
+  const lowrank::Compute compute = layer(config.block_slots() * i).base.compute();
+  if (!pass.cache) return attention(q, k, v, shape, compute);
+  return Var<float, Device>(attend(*pass.cache, config.layers, i, q.value(), k.value(), v.value(), shape, compute));
 }
 
 template <class Device>
-Llama::Angles Llama::rope_angles(Index tokens, Index sequences, const Pass<Device>& pass) const {
+Transformer::Angles Transformer::rope_angles(Index tokens, Index sequences, const Pass<Device>& pass) const {
   using lowrank::ValueError;
-  lowrank::check<ValueError>(sequences > 0 && tokens > 0 && tokens % sequences == 0, "llama", tokens, " tokens do not divide into ",
+  lowrank::check<ValueError>(sequences > 0 && tokens > 0 && tokens % sequences == 0, "transformer", tokens, " tokens do not divide into ",
                              sequences, " sequences of equal, positive length");
-  lowrank::check<ValueError>(!pass.cache || sequences == 1, "llama", "a cache continues one sequence, not ", sequences);
+  lowrank::check<ValueError>(!pass.cache || sequences == 1, "transformer", "a cache continues one sequence, not ", sequences);
   const Index start = pass.cache ? pass.cache->length : 0, length = tokens / sequences;
-  lowrank::check<ValueError>(start + length <= config.context, "llama", "a sequence of ", start + length, " tokens exceeds the context of ",
-                             config.context, "; shorten the text");
+  lowrank::check<ValueError>(start + length <= config.context, "transformer", "a sequence of ", start + length,
+                             " tokens exceeds the context of ", config.context, "; shorten the text");
   std::vector<Index> positions(static_cast<std::size_t>(tokens));
   for (Index t = 0; t < tokens; ++t) positions[static_cast<std::size_t>(t)] = start + t % length;
-  return std::make_shared<const lowrank::RopeTable<float>>(positions, config.rope);
+  const auto table = [&](const lowrank::RopeOptions& options) {
+    return std::make_shared<const lowrank::RopeTable<float>>(positions, options);
+  };
+  return {table(config.rope_of(start + length)), config.local_rope.empty() ? nullptr : table(config.local_rope.front())};
 }
 
 }  // namespace transformer

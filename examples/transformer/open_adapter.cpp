@@ -1,11 +1,14 @@
 #include <transformer/open_adapter.hpp>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <string>
 
 #include <lowrank/io/mlx.hpp>
 #include <lowrank/io/peft.hpp>
+
+#include <transformer/architecture.hpp>
 
 namespace transformer {
 
@@ -17,31 +20,35 @@ bool has_gguf_magic(const std::filesystem::path& path) {
 }
 
 /// "blk.3.attn_q.weight" as "model.layers.3.self_attn.q_proj"; a name of another model as it is.
-std::string module_path(const std::string& tensor) {
+std::string module_path(const std::string& tensor, bool fused) {
   if (tensor == "token_embd.weight") return "model.embed_tokens";
   if (tensor == "output.weight") return "lm_head";
   const std::size_t number = 4, dot = tensor.find('.', number);
   if (!tensor.starts_with("blk.") || dot == std::string::npos) return tensor;
-  for (Index p = 0; p < projections; ++p)
-    if (tensor.substr(dot + 1) == std::string(gguf_name(static_cast<Projection>(p))) + ".weight")
-      return "model.layers." + tensor.substr(number, dot - number + 1) + module_name(static_cast<Projection>(p));
+  const ModelConfig config{.fused = fused};
+  for (const Projection p : config.projections())
+    if (tensor.substr(dot + 1) == std::string(gguf_name(p)) + ".weight")
+      return "model.layers." + tensor.substr(number, dot - number + 1) + module_name(p);
   return tensor;
 }
 
 /// The base that a GGUF adapter describes by its own tensors.
 lowrank::gguf::LoraBase described_base(const lowrank::gguf::File& file) {
   std::map<std::string, lowrank::gguf::LoraModule> modules;
+  const auto architecture = file.get<std::string>("general.architecture");
+  const auto has_name = [&](const Architecture& family) { return family.name == architecture && family.fused; };
+  const bool fused = std::any_of(architectures().begin(), architectures().end(), has_name);
   for (const auto& tensor : file.tensors()) {
     const bool is_a = tensor.name.ends_with(".lora_a");
     if (tensor.shape.size() != 2 || (!is_a && !tensor.name.ends_with(".lora_b"))) continue;
     const std::string base = tensor.name.substr(0, tensor.name.size() - 7);
     auto& module = modules[base];
     module.tensor = base;
-    module.path = module_path(base);
+    module.path = module_path(base, fused);
     module.is_embedding = base == "token_embd.weight";
     (is_a ? module.in : module.out) = is_a && !module.is_embedding ? tensor.cols() : tensor.rows();
   }
-  lowrank::gguf::LoraBase result{file.get<std::string>("general.architecture"), {}};
+  lowrank::gguf::LoraBase result{architecture, {}};
   for (auto& [name, module] : modules) result.modules.push_back(std::move(module));
   return result;
 }
@@ -64,28 +71,27 @@ AdapterFormat adapter_format(const std::filesystem::path& path) {
   return AdapterFormat::gguf;
 }
 
-lowrank::gguf::LoraBase gguf_base(const LlamaConfig& c) {
-  lowrank::gguf::LoraBase base{"llama", {{"token_embd.weight", "model.embed_tokens", c.vocabulary, c.hidden, 0, true}}};
+lowrank::gguf::LoraBase gguf_base(const ModelConfig& c) {
+  lowrank::gguf::LoraBase base{c.architecture, {{"token_embd.weight", "model.embed_tokens", c.vocabulary, c.hidden, 0, true}}};
   if (!c.tied_head) base.modules.push_back({"output.weight", "lm_head", c.hidden, c.vocabulary});
-  const Index q = c.query_width(), kv = c.kv_width(), in[] = {c.hidden, c.hidden, c.hidden, q, c.hidden, c.hidden, c.intermediate},
-              out[] = {q, kv, kv, c.hidden, c.intermediate, c.intermediate, c.hidden}, heads[] = {c.heads, c.kv_heads, 0, 0, 0, 0, 0};
-  for (Index i = 0; i < c.layers; ++i)
-    for (Index p = 0; p < projections; ++p) {
-      const auto projection = static_cast<Projection>(p);
-      base.modules.push_back(
-          {lowrank::concat("blk.", i, '.', gguf_name(projection), ".weight"), slot_path(c, slot(i, projection)), in[p], out[p], heads[p]});
-    }
+  const bool permutes = architecture_of(c).gguf_pairs == lowrank::RopePairs::interleaved;
+  for (Index s = 0; s < c.head_slot(); ++s) {
+    const Projection p = c.projection_of(s);
+    const Index heads = !permutes ? 0 : p == Projection::query ? c.heads : p == Projection::key ? c.kv_heads : 0;
+    base.modules.push_back({lowrank::concat("blk.", c.layer_of(s), '.', gguf_name(p), ".weight"), c.path(s), c.in_features(p),
+                            c.out_features(p), heads});
+  }
   return base;
 }
 
-std::vector<lowrank::ModuleShape> module_shapes(const LlamaConfig& config) {
+std::vector<lowrank::ModuleShape> module_shapes(const ModelConfig& config) {
   std::vector<lowrank::ModuleShape> shapes;
   for (const auto& module : gguf_base(config).modules) shapes.push_back({module.path, module.in, module.out});
   if (config.tied_head) shapes.push_back({"lm_head", config.hidden, config.vocabulary});
   return shapes;
 }
 
-lowrank::Adapter open_adapter(const LlamaConfig& config, const std::filesystem::path& path) {
+lowrank::Adapter open_adapter(const ModelConfig& config, const std::filesystem::path& path) {
   const AdapterFormat format = adapter_format(path);
   if (format == AdapterFormat::gguf) return lowrank::gguf::load_adapter(path, gguf_base(config));
   lowrank::Adapter adapter = open_folder(format, path);
@@ -93,7 +99,7 @@ lowrank::Adapter open_adapter(const LlamaConfig& config, const std::filesystem::
   return adapter;
 }
 
-void check_gguf_adapter(const LlamaConfig& config, const lowrank::Adapter& adapter, const std::filesystem::path& path) {
+void check_gguf_adapter(const ModelConfig& config, const lowrank::Adapter& adapter, const std::filesystem::path& path) {
   for (const char* module : {"lm_head", "model.embed_tokens"})
     lowrank::check<lowrank::ValueError>(!config.tied_head || !adapter.layers.contains(module), "save_gguf_adapter", "the adapter changes ",
                                         module,
@@ -102,7 +108,7 @@ void check_gguf_adapter(const LlamaConfig& config, const lowrank::Adapter& adapt
   lowrank::gguf::check_adapter(adapter, gguf_base(config), path);
 }
 
-void save_gguf_adapter(const LlamaConfig& config, const lowrank::Adapter& adapter, const std::filesystem::path& path) {
+void save_gguf_adapter(const ModelConfig& config, const lowrank::Adapter& adapter, const std::filesystem::path& path) {
   check_gguf_adapter(config, adapter, path);
   lowrank::gguf::save_adapter(adapter, gguf_base(config), path);
 }

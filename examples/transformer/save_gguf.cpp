@@ -6,6 +6,7 @@
 #include <lowrank/io/gguf_matrix.hpp>
 #include <lowrank/io/gguf_write.hpp>
 
+#include <transformer/architecture.hpp>
 #include <transformer/merged_weight.hpp>
 #include <transformer/open_adapter.hpp>
 #include <transformer/tokenizer/utf8.hpp>
@@ -44,7 +45,7 @@ void add_byte_tokenizer(lowrank::gguf::Metadata& metadata) {
                                    {"tokenizer.ggml.add_bos_token", false}});
 }
 
-lowrank::gguf::Metadata llama_metadata(const LlamaConfig& c, const std::string& name) {
+lowrank::gguf::Metadata llama_metadata(const ModelConfig& c, const std::string& name) {
   const auto number = [](Index value) { return lowrank::gguf::Value(static_cast<std::uint32_t>(value)); };
   return {{"general.architecture", std::string("llama")},
           {"general.type", std::string("model")},
@@ -66,9 +67,11 @@ lowrank::gguf::Metadata llama_metadata(const LlamaConfig& c, const std::string& 
 
 }  // namespace
 
-void save_byte_model(const Llama& model, const std::string& name, const std::filesystem::path& path) {
+void save_byte_model(const Transformer& model, const std::string& name, const std::filesystem::path& path) {
   using lowrank::GgmlType;
-  const LlamaConfig& c = model.config;
+  const ModelConfig& c = model.config;
+  lowrank::check<lowrank::ValueError>(c.architecture == "llama", "save_byte_model", "the model is a ", c.architecture,
+                                      "; a model from nothing is written as a llama");
   auto metadata = llama_metadata(c, name);
   add_byte_tokenizer(metadata);
   const auto matrix = [&](const std::string& tensor, GgmlType type, Index slot) {
@@ -78,22 +81,19 @@ void save_byte_model(const Llama& model, const std::string& name, const std::fil
   for (Index i = 0; i < c.layers; ++i) {
     const Block& block = model.blocks[static_cast<std::size_t>(i)];
     const std::string prefix = lowrank::concat("blk.", i, '.');
-    tensors.push_back(gguf_floats(prefix + "attn_norm.weight", {c.hidden}, block.attention_norm.value.data()));
-    tensors.push_back(gguf_floats(prefix + "ffn_norm.weight", {c.hidden}, block.mlp_norm.value.data()));
-    for (Index p = 0; p < projections; ++p) {
-      const auto projection = static_cast<Projection>(p);
-      tensors.push_back(matrix(prefix + gguf_name(projection) + ".weight", GgmlType::q4_1, slot(i, projection)));
-    }
+    for (const NormName& norm : architecture_of(c).norms)
+      tensors.push_back(gguf_floats(prefix + norm.gguf + ".weight", {c.norm_size(norm.place)}, block.norm(norm.place).value.data()));
+    for (const Projection p : c.projections()) tensors.push_back(matrix(prefix + gguf_name(p) + ".weight", GgmlType::q4_1, c.slot(i, p)));
   }
   tensors.push_back(gguf_floats("output_norm.weight", {c.hidden}, model.final_norm.value.data()));
   lowrank::gguf::write(path, metadata, tensors);
 }
 
-void check_gguf_adapter(const Llama& model, const LoraSet& set, const std::filesystem::path& path) {
+void check_gguf_adapter(const Transformer& model, const LoraSet& set, const std::filesystem::path& path) {
   check_gguf_adapter(model.config, to_adapter(model, set, {}), path);
 }
 
-void save_gguf_adapter(const Llama& model, const LoraSet& set, const std::filesystem::path& path) {
+void save_gguf_adapter(const Transformer& model, const LoraSet& set, const std::filesystem::path& path) {
   save_gguf_adapter(model.config, to_adapter(model, set, {}), path);
 }
 

@@ -9,7 +9,7 @@
 namespace transformer {
 
 /// Whether a step keeps a block's input only.
-inline bool recomputes(const Llama& model, const TrainOptions& options, const Batch& batch) {
+inline bool recomputes(const Transformer& model, const TrainOptions& options, const Batch& batch) {
   if (options.recompute != Recompute::automatic) return options.recompute == Recompute::always;
   return model.kept_bytes(static_cast<Index>(batch.ids.size())) > recompute_above;
 }
@@ -21,7 +21,7 @@ class Steps;
 template <>
 class Steps<Cpu> {
  public:
-  Steps(Llama& model, LoraSet* lora, lowrank::AdamW<float>& optimizer, const std::vector<ParameterRef<float>>& parameters,
+  Steps(Transformer& model, LoraSet* lora, lowrank::AdamW<float>& optimizer, const std::vector<ParameterRef<float>>& parameters,
         const TrainOptions& options)
       : model_(model), lora_(lora), optimizer_(optimizer), parameters_(parameters), options_(options) {}
 
@@ -41,7 +41,7 @@ class Steps<Cpu> {
   void download() {}
 
  private:
-  Llama& model_;
+  Transformer& model_;
   LoraSet* lora_;
   lowrank::AdamW<float>& optimizer_;
   const std::vector<ParameterRef<float>>& parameters_;

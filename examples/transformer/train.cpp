@@ -16,8 +16,8 @@ double learning_rate_share(const TrainOptions& options, Index step) {
   return step < options.warmup ? static_cast<double>(step + 1) / static_cast<double>(options.warmup) : 1.0;
 }
 
-template void train<Cpu>(Llama&, LoraSet*, lowrank::AdamW<float>&, const std::vector<ParameterRef<float>>&, const std::vector<Example>&,
+template void train<Cpu>(Transformer&, LoraSet*, lowrank::AdamW<float>&, const std::vector<ParameterRef<float>>&, const std::vector<Example>&,
                          const TrainOptions&, const std::function<void(const StepReport&)>&, Index);
-template Evaluation evaluate<Cpu>(Llama&, LoraSet*, const std::vector<Example>&, Index);
+template Evaluation evaluate<Cpu>(Transformer&, LoraSet*, const std::vector<Example>&, Index);
 
 }  // namespace transformer

@@ -43,7 +43,7 @@ double learning_rate_share(const TrainOptions& options, Index step);
 /// Loss is the mean cross-entropy of a batch, nats a token. With Device = Cuda on the GPU in use, each shape of batch recorded once and run
 /// as a whole. Throws ValueError when the loss stops being finite.
 template <class Device = Cpu>
-void train(Llama& model, LoraSet* lora, lowrank::AdamW<float>& optimizer, const std::vector<ParameterRef<float>>& parameters,
+void train(Transformer& model, LoraSet* lora, lowrank::AdamW<float>& optimizer, const std::vector<ParameterRef<float>>& parameters,
            const std::vector<Example>& examples, const TrainOptions& options, const std::function<void(const StepReport&)>& report,
            Index first = 0);
 
@@ -55,6 +55,6 @@ struct Evaluation {
 };
 
 template <class Device = Cpu>
-Evaluation evaluate(Llama& model, LoraSet* lora, const std::vector<Example>& examples, Index batch_tokens = 512);
+Evaluation evaluate(Transformer& model, LoraSet* lora, const std::vector<Example>& examples, Index batch_tokens = 512);
 
 }  // namespace transformer

@@ -9,7 +9,7 @@
 namespace transformer {
 
 template <class Device>
-void train(Llama& model, LoraSet* lora, lowrank::AdamW<float>& optimizer, const std::vector<ParameterRef<float>>& parameters,
+void train(Transformer& model, LoraSet* lora, lowrank::AdamW<float>& optimizer, const std::vector<ParameterRef<float>>& parameters,
            const std::vector<Example>& examples, const TrainOptions& options, const std::function<void(const StepReport&)>& report,
            Index first) {
   BatchStream batches(examples, options.batch, options.seed);
@@ -29,7 +29,7 @@ void train(Llama& model, LoraSet* lora, lowrank::AdamW<float>& optimizer, const 
 }
 
 template <class Device>
-Evaluation evaluate(Llama& model, LoraSet* lora, const std::vector<Example>& examples, Index batch_tokens) {
+Evaluation evaluate(Transformer& model, LoraSet* lora, const std::vector<Example>& examples, Index batch_tokens) {
   double sum = 0;
   Evaluation result;
   for (std::size_t i = 0; i < examples.size();) {

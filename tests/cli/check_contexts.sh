@@ -1,5 +1,6 @@
 #!/bin/sh
 # Decoding after contexts: a row, a field and a point of the plot each, and what memory allows beside them; one that does not fit is refused.
+# A profile is in the report, too.
 # usage: check_contexts.sh PROGRAM
 set -eu
 program=$1 folder=$(mktemp -d)
@@ -13,6 +14,8 @@ done
 for field in '"decode_by_context"' '"context": 8,' '"context": 40,' '"memory_gb_per_second"' '"memory_share"'; do
   grep -q "$field" "$folder/bench.json" || { echo "no $field"; cat "$folder/bench.json"; exit 1; }
 done
+"$program" bench --model demo --skip-generation --batch 1 --sequence 8 --rank 1 --steps 1 --profile --json "$folder/profile.json" > "$folder/out" 2>&1
+grep -q '"micro-kernels": ' "$folder/profile.json" || { echo "no profile"; cat "$folder/profile.json"; exit 1; }
 grep -q 'what memory allows' "$folder/plot.svg" || { echo "no theory in the plot"; exit 1; }
 
 if bench --context 1000000 > "$folder/out" 2>&1; then

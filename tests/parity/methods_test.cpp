@@ -14,7 +14,7 @@
 // Adapters of PEFT's other methods on the tiny Llama: logits, gradients, and the way back into a file.
 
 using namespace lowrank;
-using transformer::Llama;
+using transformer::Transformer;
 using transformer::LoraSet;
 
 namespace {
@@ -42,7 +42,7 @@ std::string gradient_name(const std::string& name) {
 TEST_CASE("PEFT's methods give PEFT's logits and gradients, over a dense base") {
   for (const std::string& name : method_names) {
     CAPTURE(name);
-    Llama model = transformer::load_model(methods_golden + "/tiny_llama");
+    Transformer model = transformer::load_model(methods_golden + "/tiny_llama");
     const Adapter adapter = peft::load(methods_golden + "/methods/" + name);
     LoraSet set = transformer::bind(model, adapter);
     test::GoldenFile expected(methods_golden + "/methods/" + name + "/expected.safetensors");
@@ -69,10 +69,10 @@ TEST_CASE("merged, PEFT's methods give PEFT's logits, over dense numbers, and ov
     const Adapter adapter = peft::load(methods_golden + "/methods/" + name);
     test::GoldenFile expected(methods_golden + "/methods/" + name + "/expected.safetensors");
     const std::vector<std::int32_t> ids = expected.ints("ids");
-    const Llama model = transformer::load_model(methods_golden + "/tiny_llama");
-    Llama dense = transformer::merged(model, transformer::bind(model, adapter));
+    const Transformer model = transformer::load_model(methods_golden + "/tiny_llama");
+    Transformer dense = transformer::merged(model, transformer::bind(model, adapter));
     CHECK(largest_difference_of(expected.floats("logits"), dense.logits(ids, 3).value()) < 1e-5);
-    Llama quantized = transformer::load_model(methods_golden + "/tiny_llama_nf4");
+    Transformer quantized = transformer::load_model(methods_golden + "/tiny_llama_nf4");
     LoraSet set = transformer::bind(quantized, adapter);
     const Activation<float> beside = quantized.logits(ids, 3, {.lora = &set}).value(),
                             within = transformer::merged(quantized, set).logits(ids, 3).value();
@@ -83,7 +83,7 @@ TEST_CASE("merged, PEFT's methods give PEFT's logits, over dense numbers, and ov
 TEST_CASE("LoHa, LoKr, VeRA, MiSS and AdaLoRA as LoRA of full rank give PEFT's logits, and at a share of the energy near ones") {
   for (const std::string name : {"loha_r4", "lokr_r4", "vera_r16", "miss_r8", "adalora"}) {
     CAPTURE(name);
-    Llama model = transformer::load_model(methods_golden + "/tiny_llama");
+    Transformer model = transformer::load_model(methods_golden + "/tiny_llama");
     test::GoldenFile expected(methods_golden + "/methods/" + name + "/expected.safetensors");
     const std::vector<std::int32_t> ids = expected.ints("ids");
     const LoraSet set = transformer::bind(model, peft::load(methods_golden + "/methods/" + name));
@@ -99,7 +99,7 @@ TEST_CASE("LoHa, LoKr, VeRA, MiSS and AdaLoRA as LoRA of full rank give PEFT's l
 TEST_CASE("what a method's adapter was loaded from is what it is saved as") {
   for (const std::string& name : method_names) {
     CAPTURE(name);
-    const Llama model = transformer::load_model(methods_golden + "/tiny_llama");
+    const Transformer model = transformer::load_model(methods_golden + "/tiny_llama");
     const Adapter adapter = peft::load(methods_golden + "/methods/" + name);
     const TemporaryFolder folder;
     peft::save(transformer::to_adapter(model, transformer::bind(model, adapter), adapter.config), folder.path() / "saved");

@@ -17,7 +17,7 @@
 #include <transformer/merged_weight.hpp>
 
 using namespace lowrank;
-using transformer::Llama;
+using transformer::Transformer;
 using transformer::LoraSet;
 
 namespace {
@@ -65,7 +65,7 @@ void check_gradients(LoraSet& set, const test::GoldenFile& expected, const std::
 }
 
 // Logits, loss and gradients of an adapter on a base against what PEFT computed.
-void check_adapter(Llama& model, LoraSet& set, const test::GoldenFile& expected, const std::string& prefix) {
+void check_adapter(Transformer& model, LoraSet& set, const test::GoldenFile& expected, const std::string& prefix) {
   const Text text = golden_text();
   CHECK(relative_difference(expected.floats(prefix + "logits"), model.logits(text.ids, 3, {.lora = &set}).value()) < 1e-5);
   const auto references = transformer::parameters(model, set);
@@ -78,11 +78,11 @@ void check_adapter(Llama& model, LoraSet& set, const test::GoldenFile& expected,
 
 // bitsandbytes 0.50's CPU path takes scale row · ⌊in / block⌋ + col / block where in is no multiple of the block but of 16, and the golden
 // numbers were made with it. Here 160 / 64: the down projections. Their weights as it sees them, dense.
-void imitate_cpu_scales(Llama& model) {
+void imitate_cpu_scales(Transformer& model) {
   const auto file = safetensors::File::open(golden + "/tiny_llama_nf4/model.safetensors");
   for (Index i = 0; i < model.config.layers; ++i) {
-    const Index s = transformer::slot(i, transformer::Projection::down);
-    const auto matrix = std::get<QuantizedMatrix<Nf4<64, DoubleQuant>>>(bitsandbytes::load(file, transformer::slot_path(model.config, s)));
+    const Index s = model.slot(i, transformer::Projection::down);
+    const auto matrix = std::get<QuantizedMatrix<Nf4<64, DoubleQuant>>>(bitsandbytes::load(file, model.config.path(s)));
     const auto& storage = matrix.storage();
     Weight<float> w(matrix.rows(), matrix.cols());
     for (Index row = 0; row < w.rows(); ++row) {
@@ -105,7 +105,7 @@ TEST_CASE("a Hugging Face Llama gives the logits and the loss of transformers") 
   const Text text = golden_text();
   for (const std::string name : {"tiny_llama", "tiny_llama_nf4"}) {
     CAPTURE(name);
-    Llama model = transformer::load_model(golden + "/" + name);
+    Transformer model = transformer::load_model(golden + "/" + name);
     if (name == "tiny_llama_nf4") imitate_cpu_scales(model);
     test::GoldenFile expected(golden + "/" + name + "/expected.safetensors");
     CHECK(relative_difference(expected.floats("logits"), model.logits(text.ids, 3).value()) < 1e-5);
@@ -115,7 +115,7 @@ TEST_CASE("a Hugging Face Llama gives the logits and the loss of transformers") 
 }
 
 TEST_CASE("adapters of PEFT give its logits, gradients and AdamW losses") {
-  Llama model = transformer::load_model(golden + "/tiny_llama");
+  Transformer model = transformer::load_model(golden + "/tiny_llama");
   const Text text = golden_text();
   for (const std::string name :
        {"lora_r8", "lora_qv_r4", "rslora_r16", "patterns", "regex_layer1", "dora_r8", "lora_bias_r8", "save_head_r8", "embed_r4"}) {
@@ -136,7 +136,7 @@ TEST_CASE("adapters of PEFT give its logits, gradients and AdamW losses") {
 }
 
 TEST_CASE("another adapter in each row of a batch, LoRA, DoRA, of the token table and none, forward and backward") {
-  Llama model = transformer::load_model(golden + "/tiny_llama");
+  Transformer model = transformer::load_model(golden + "/tiny_llama");
   const Text text = golden_text();
   LoraSet plain = transformer::bind(model, peft::load(golden + "/adapters/lora_r8"));
   LoraSet dora = transformer::bind(model, peft::load(golden + "/adapters/dora_r8"));
@@ -168,7 +168,7 @@ TEST_CASE("another adapter in each row of a batch, LoRA, DoRA, of the token tabl
 }
 
 TEST_CASE("several adapters at a time: their scaled updates add up, swapped by name") {
-  Llama model = transformer::load_model(golden + "/tiny_llama");
+  Transformer model = transformer::load_model(golden + "/tiny_llama");
   const Text text = golden_text();
   transformer::AdapterSet adapters;
   for (const std::string name : {"lora_r8", "rslora_r16", "lora_bias_r8", "dora_r8"})
@@ -180,7 +180,7 @@ TEST_CASE("several adapters at a time: their scaled updates add up, swapped by n
   adapters.activate({{"lora_r8", 0.75}, {"rslora_r16", -0.5}});
   LoraSet first = adapters.at("lora_r8"), second = adapters.at("rslora_r16");
   lowrank::scale(first, 0.75), lowrank::scale(second, -0.5);
-  Llama merged = transformer::merged(transformer::merged(model, first), second);
+  Transformer merged = transformer::merged(transformer::merged(model, first), second);
   const Activation<float> expected = merged.logits(text.ids, 3).value();
   const Activation<float> given = model.logits(text.ids, 3, {.lora = adapters.active()}).value();
   CHECK((given - expected).cwiseAbs().maxCoeff() < 1e-5f * expected.cwiseAbs().maxCoeff());
@@ -189,7 +189,7 @@ TEST_CASE("several adapters at a time: their scaled updates add up, swapped by n
 }
 
 TEST_CASE("threads run one model with adapters of their own, to the same bits as alone") {
-  Llama model = transformer::load_model(golden + "/tiny_llama");
+  Transformer model = transformer::load_model(golden + "/tiny_llama");
   const Text text = golden_text();
   std::vector<LoraSet> sets;
   std::vector<Activation<float>> alone, together(4);
@@ -207,7 +207,7 @@ TEST_CASE("threads run one model with adapters of their own, to the same bits as
 }
 
 TEST_CASE("batch-invariant: a token's logits have the same bits alone, in a batch, and read one by one") {
-  Llama model = transformer::load_model(golden + "/tiny_llama");
+  Transformer model = transformer::load_model(golden + "/tiny_llama");
   const Text text = golden_text();
   LoraSet set = transformer::bind(model, peft::load(golden + "/adapters/lora_r8"));
   for (const Compute compute : {Compute::fp32, Compute::bf16}) {
@@ -228,7 +228,7 @@ TEST_CASE("batch-invariant: a token's logits have the same bits alone, in a batc
 }
 
 TEST_CASE("a reader goes back to where it was, and its cache holds what it is asked to") {
-  Llama model = transformer::load_model(golden + "/tiny_llama");
+  Transformer model = transformer::load_model(golden + "/tiny_llama");
   const Text text = golden_text();
   const auto ids = std::span(text.ids).first(24);
   using lowrank::CachePrecision;
@@ -254,21 +254,21 @@ TEST_CASE("a reader goes back to where it was, and its cache holds what it is as
 }
 
 TEST_CASE("an adapter of PEFT on a base of bitsandbytes") {
-  Llama model = transformer::load_model(golden + "/tiny_llama_nf4");
+  Transformer model = transformer::load_model(golden + "/tiny_llama_nf4");
   imitate_cpu_scales(model);
   LoraSet set = transformer::bind(model, peft::load(golden + "/adapters/lora_r8"));
   check_adapter(model, set, test::GoldenFile(golden + "/tiny_llama_nf4/expected.safetensors"), "lora_r8.");
 }
 
 TEST_CASE("a set becomes the adapter that it came from, and a merged model computes the same") {
-  Llama model = transformer::load_model(golden + "/tiny_llama");
+  Transformer model = transformer::load_model(golden + "/tiny_llama");
   const Adapter adapter = peft::load(golden + "/adapters/lora_r8");
   LoraSet set = transformer::bind(model, adapter);
   const Adapter back = transformer::to_adapter(model, set, adapter.config);
   REQUIRE(back.layers.size() == adapter.layers.size());
   for (const auto& [path, layer] : adapter.layers) CHECK(to_weight(back.layers.at(path).b()) == to_weight(layer.b()));
   const Text text = golden_text();
-  Llama dense = transformer::merged(model, set);
+  Transformer dense = transformer::merged(model, set);
   const Activation<float> merged = dense.logits(text.ids, 3).value(), unmerged = model.logits(text.ids, 3, {.lora = &set}).value();
   CHECK((merged - unmerged).cwiseAbs().maxCoeff() < 1e-5f * unmerged.cwiseAbs().maxCoeff());
   const LoraSet both = lowrank::sum(std::vector{set, set});

@@ -8,7 +8,7 @@
 #include "problems.hpp"
 
 using namespace lowrank;
-using transformer::Llama;
+using transformer::Transformer;
 using transformer::LoraSet;
 
 namespace {
@@ -24,19 +24,19 @@ struct GoldenText {
   }
 };
 
-Llama tiny_model(transformer::Base base, Compute compute) {
-  Llama model = transformer::load_model(golden_folder + "/tiny_llama", base);
+Transformer tiny_model(transformer::Base base, Compute compute) {
+  Transformer model = transformer::load_model(golden_folder + "/tiny_llama", base);
   model.set_compute(compute);
   return model;
 }
-LoraSet adapter(const Llama& model, const std::string& name) {
+LoraSet adapter(const Transformer& model, const std::string& name) {
   return transformer::bind(model, peft::load(golden_folder + "/adapters/" + name));
 }
 
 Activation<float> scalar(float number) { return Activation<float>::Constant(1, 1, number); }
 
 /// All gradients of a set, those of a kind (a, b, bias, magnitude, copies) in one hash.
-void add_set_gradients(pins::Results& results, const std::string& name, const Llama& model, LoraSet& set) {
+void add_set_gradients(pins::Results& results, const std::string& name, const Transformer& model, LoraSet& set) {
   for (Index slot = 0; slot <= model.embedding_slot(); ++slot) {
     AnyUpdate* const update = set.at(slot);
     if (!update) continue;
@@ -50,19 +50,19 @@ void add_set_gradients(pins::Results& results, const std::string& name, const Ll
       if (parameter.needs_grad()) results.add(name + "/dcopy", parameter.grad);
     });
 }
-void clear_set(Llama& model, LoraSet& set) {
+void clear_set(Transformer& model, LoraSet& set) {
   for (auto& parameter : transformer::parameters(model, set)) std::ranges::fill(parameter.grad(), 0.0f);
 }
 
 /// One prompt and then token by token.
-void pin_decode(pins::Results& results, const std::string& name, Llama& model, LoraSet* set, const GoldenText& text) {
+void pin_decode(pins::Results& results, const std::string& name, Transformer& model, LoraSet* set, const GoldenText& text) {
   transformer::Cache<Cpu> cache;
   const std::span<const std::int32_t> ids(text.ids);
   results.add(name, model.next_logits(ids.first(9), {.lora = set, .cache = &cache}).value());
   for (std::size_t t = 9; t < 12; ++t) results.add(name, model.next_logits(ids.subspan(t, 1), {.lora = set, .cache = &cache}).value());
 }
 
-void pin_adapter(pins::Results& results, const std::string& name, Llama& model, LoraSet& set, const GoldenText& text) {
+void pin_adapter(pins::Results& results, const std::string& name, Transformer& model, LoraSet& set, const GoldenText& text) {
   results.add(name + "/logits", model.logits(text.ids, 3, {.lora = &set}).value());
   pin_decode(results, name + "/decode", model, &set, text);
   for (const bool recompute : {false, true}) {
@@ -97,7 +97,7 @@ TEST_CASE("pinned: a model with each kind of adapter: logits, decoding, gradient
   pins::check_pinned("transformer", [](pins::Results& results) {
     const GoldenText text;
     for (const Setting& setting : settings) {
-      Llama model = tiny_model(setting.base, setting.compute);
+      Transformer model = tiny_model(setting.base, setting.compute);
       pin_decode(results, setting.name + "bare/decode", model, nullptr, text);
       for (const std::string& name : adapter_names) {
         LoraSet set = adapter(model, name);
@@ -111,7 +111,7 @@ TEST_CASE("pinned: a model whose rows have adapters of their own") {
   pins::check_pinned("transformer_rows", [](pins::Results& results) {
     const GoldenText text;
     for (const Setting& setting : settings) {
-      Llama model = tiny_model(setting.base, setting.compute);
+      Transformer model = tiny_model(setting.base, setting.compute);
       LoraSet plain = adapter(model, "lora_r8"), dora = adapter(model, "dora_r8"), biased = adapter(model, "lora_bias_r8"),
               table = adapter(model, "embed_r4");
       table.copies.clear();  // a row cannot bring a table of its own
@@ -136,7 +136,7 @@ TEST_CASE("pinned: a model with dropout") {
   pins::check_pinned("dropout/transformer", [](pins::Results& results) {
     const GoldenText text;
     for (const Setting& setting : settings) {
-      Llama model = tiny_model(setting.base, setting.compute);
+      Transformer model = tiny_model(setting.base, setting.compute);
       for (const std::string name : {"lora_r8", "dora_r8"}) {
         LoraSet set = adapter(model, name);
         for (Index slot = 0; slot < model.slots(); ++slot)

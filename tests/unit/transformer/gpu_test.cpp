@@ -20,13 +20,13 @@ using simt_test::test_gpu;
 
 namespace {
 
-Llama tiny_model(Base base = Base::nf4) {
-  Llama model = load_model(std::filesystem::path(LOWRANK_GOLDEN_DIR) / "tiny_llama", base);
+Transformer tiny_model(Base base = Base::nf4) {
+  Transformer model = load_model(std::filesystem::path(LOWRANK_GOLDEN_DIR) / "tiny_llama", base);
   model.set_compute(Compute::bf16);
   return model;
 }
 
-LoraSet update_of(Llama& model, std::uint64_t seed, Index rank = 4) {
+LoraSet update_of(Transformer& model, std::uint64_t seed, Index rank = 4) {
   lowrank::LoraConfig config;
   config.rank = rank, config.alpha = 2 * static_cast<double>(rank);
   config.target_modules = parse_targets("all-linear");
@@ -58,7 +58,7 @@ double difference(const Activation<float>& a, const Activation<float>& b) {
 }  // namespace
 
 TEST_CASE("logits of a model on a GPU, alone and with an adapter, whole and token by token") {
-  Llama model = tiny_model();
+  Transformer model = tiny_model();
   LoraSet set = update_of(model, 1);
   const auto ids = some_ids(9, 3);
   const auto bare = model.logits(ids).value(), adapted = model.logits(ids, 1, {.lora = &set}).value();
@@ -77,7 +77,7 @@ TEST_CASE("logits of a model on a GPU, alone and with an adapter, whole and toke
 }
 
 TEST_CASE("another adapter in each row of a batch on a GPU") {
-  Llama model = tiny_model();
+  Transformer model = tiny_model();
   LoraSet first = update_of(model, 1), second = update_of(model, 2, 20);
   const auto ids = some_ids(12, 3);
   LoraSet* const rows[] = {&second, nullptr, &first};
@@ -89,7 +89,7 @@ TEST_CASE("another adapter in each row of a batch on a GPU") {
 
 TEST_CASE("training on a GPU follows the CPU, in recorded steps, and its parameters and state come back") {
   const auto curve = [](auto device, const std::vector<Example>& examples, Recompute recompute, std::vector<double>& losses) {
-    Llama model = tiny_model();
+    Transformer model = tiny_model();
     LoraSet set = update_of(model, 1);
     const auto references = parameters(model, set);
     lowrank::AdamW<float> optimizer(references, {.learning_rate = 1e-2});
@@ -121,7 +121,7 @@ TEST_CASE("training on a GPU follows the CPU, in recorded steps, and its paramet
 }
 
 TEST_CASE("evaluation and generation on a GPU") {
-  Llama model = load_model(std::filesystem::path(LOWRANK_EXAMPLES_DIR) / "data/demo.gguf");
+  Transformer model = load_model(std::filesystem::path(LOWRANK_EXAMPLES_DIR) / "data/demo.gguf");
   model.set_compute(Compute::bf16);
   const auto tokenizer = Tokenizer::from_gguf(lowrank::gguf::File::open(std::filesystem::path(LOWRANK_EXAMPLES_DIR) / "data/demo.gguf"));
   const std::vector<Example> examples{{tokenizer.encode("The sea was calm"), 1}};
@@ -137,7 +137,7 @@ TEST_CASE("evaluation and generation on a GPU") {
 }
 
 TEST_CASE("what the GPU's transformer does not do is refused in a sentence") {
-  Llama model = tiny_model();
+  Transformer model = tiny_model();
   LoraSet set = update_of(model, 1);
   const auto ids = some_ids(4, 1);
   const auto gpu = test_gpu();

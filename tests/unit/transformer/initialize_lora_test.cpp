@@ -20,8 +20,8 @@ namespace {
 
 constexpr std::uint64_t seed = 3;
 
-Llama small_model() {
-  LlamaConfig config;
+Transformer small_model() {
+  ModelConfig config;
   config.vocabulary = 40;
   config.hidden = 32;
   config.layers = 2;
@@ -32,7 +32,7 @@ Llama small_model() {
   config.context = 32;
   config.tied_head = true;
   config.rope.head_size = 8;
-  Llama model = random_llama(config, seed);
+  Transformer model = random_model(config, seed);
   for (Index s = 0; s < model.head_slot(); ++s) {  // larger than a fresh model's, so that every layer matters
     auto& w = model.layer(s).base.get_if<lowrank::Linear<float>>()->weight().value;
     w *= 8;
@@ -60,7 +60,7 @@ LoraConfig small_lora() {
   return config;
 }
 
-Activation<float> small_logits(Llama& model, LoraSet* lora) { return model.logits(small_data().front().ids, 1, {.lora = lora}).value(); }
+Activation<float> small_logits(Transformer& model, LoraSet* lora) { return model.logits(small_data().front().ids, 1, {.lora = lora}).value(); }
 
 /// As training would.
 void change(LoraSet& set) {
@@ -83,11 +83,11 @@ TEST_CASE("start_lora: the model begins as it was, and the plain set on the unto
     for (const char* name : {"default", "orthogonal", "pissa", "pissa_fast", "olora", "eva", "lora_ga"}) {
       CAPTURE(name);
       CAPTURE(quantized);
-      Llama model = small_model();
+      Transformer model = small_model();
       if (quantized)
         for (Index s = 0; s < model.head_slot(); ++s)
           model.layer(s) = lowrank::AnyLinear(lowrank::AnyMatrix(lowrank::quantize<lowrank::Q8_0>(dense_weight(model.layer(s)))));
-      Llama untouched = model;
+      Transformer untouched = model;
       LoraConfig config = small_lora();
       const auto before = small_logits(model, nullptr);
       StartedLora started = start_lora(model, config, {.start = parse_start(name), .seed = seed, .batch = 2, .batches = 2}, small_data());
@@ -99,23 +99,23 @@ TEST_CASE("start_lora: the model begins as it was, and the plain set on the unto
       CHECK(distance(small_logits(untouched, &plain), trained) < 2e-5);
       const bool moved = started.moved.has_value();
       CHECK(config.rank == (moved ? 8 : 4));
-      CHECK(plain.at(slot(0, Projection::query))->lora()->rank() == config.rank);
+      CHECK(plain.at(model.slot(0, transformer::Projection::query))->lora()->rank() == config.rank);
       CHECK(lowrank::lora_scale(config.rank, config.alpha, config.use_rslora) == doctest::Approx(1.5));
     }
   }
 }
 
 TEST_CASE("Training on a residual base: gradients are those of the same base made dense") {
-  Llama model = small_model();
+  Transformer model = small_model();
   for (Index s = 0; s < model.head_slot(); ++s)
     model.layer(s) = lowrank::AnyLinear(lowrank::AnyMatrix(lowrank::quantize<lowrank::Q8_0>(dense_weight(model.layer(s)))));
   LoraConfig config = small_lora();
   StartedLora started = start_lora(model, config, {.start = LoraStart::pissa_fast, .seed = seed}, {});
-  Llama dense = model;
+  Transformer dense = model;
   for (Index s = 0; s < model.head_slot(); ++s) dense.layer(s) = converted(model.layer(s), Base::fp32);
   LoraSet same = started.lora;
   const std::vector<Example> data = small_data();
-  const auto backward = [&](Llama& m, LoraSet& set) {
+  const auto backward = [&](Transformer& m, LoraSet& set) {
     BatchStream batches(data, 2, seed);
     const Batch batch = batches.at(0);
     Tape<float> tape;
@@ -134,10 +134,10 @@ TEST_CASE("Training on a residual base: gradients are those of the same base mad
 TEST_CASE("start_lora with DoRA: lengths are those of the whole weight, and the plain set is the trained one") {
   for (const char* name : {"pissa", "pissa_fast", "olora", "lora_ga", "orthogonal", "eva"}) {
     CAPTURE(name);
-    Llama model = small_model();
+    Transformer model = small_model();
     for (Index s = 0; s < model.head_slot(); s += 2)  // dense and quantized in turn
       model.layer(s) = lowrank::AnyLinear(lowrank::AnyMatrix(lowrank::quantize<lowrank::Q8_0>(dense_weight(model.layer(s)))));
-    Llama untouched = model;
+    Transformer untouched = model;
     LoraConfig config = small_lora();
     lowrank::set_method(config, "dora");
     const auto before = small_logits(model, nullptr);
@@ -153,7 +153,7 @@ TEST_CASE("start_lora with DoRA: lengths are those of the whole weight, and the 
 }
 
 TEST_CASE("start_lora loftq: the base is NF4 and the update brings the model nearer to what it was") {
-  Llama model = small_model(), rounded = small_model();
+  Transformer model = small_model(), rounded = small_model();
   const auto before = small_logits(model, nullptr);
   LoraConfig config = small_lora();
   config.rank = 16;
@@ -167,7 +167,7 @@ TEST_CASE("start_lora loftq: the base is NF4 and the update brings the model nea
 }
 
 TEST_CASE("eva: A spans what the layer reads; ranks are redistributed under the same budget and scale") {
-  Llama model = small_model();
+  Transformer model = small_model();
   LoraConfig config = small_lora();
   const StartOptions options{.start = LoraStart::eva, .seed = seed, .batch = 2, .batches = 4, .rank_spread = 2};
   const StartedLora started = start_lora(model, config, options, small_data());
@@ -184,8 +184,8 @@ TEST_CASE("eva: A spans what the layer reads; ranks are redistributed under the 
 }
 
 TEST_CASE("gradient_directions: the singular directions of the dense gradient, from low-rank probes") {
-  Llama model = small_model();
-  const std::vector<Index> slots{slot(0, Projection::query), slot(1, Projection::down)};
+  Transformer model = small_model();
+  const std::vector<Index> slots{model.slot(0, transformer::Projection::query), model.slot(1, transformer::Projection::down)};
   const StartOptions options{.seed = seed, .batch = 2, .batches = 3};
   const std::vector<lowrank::Svd> found = gradient_directions(model, slots, 6, options, small_data());
   const std::vector<Example> data = small_data();
@@ -206,7 +206,7 @@ TEST_CASE("gradient_directions: the singular directions of the dense gradient, f
 }
 
 TEST_CASE("a beginning without a linear target, and scales that are 0 or infinite in fp32, are refused before the training") {
-  Llama model = small_model();
+  Transformer model = small_model();
   LoraConfig config = small_lora();
   for (const double alpha : {1e-300, 1e300, std::numeric_limits<double>::quiet_NaN()}) {
     config.alpha = alpha;

@@ -32,8 +32,8 @@ namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
-transformer::LlamaConfig small_config() {
-  transformer::LlamaConfig config{.vocabulary = 257, .hidden = 32, .layers = 1, .heads = 2, .kv_heads = 1, .head_size = 16, .rope = {}};
+transformer::ModelConfig small_config() {
+  transformer::ModelConfig config{.vocabulary = 257, .hidden = 32, .layers = 1, .heads = 2, .kv_heads = 1, .head_size = 16, .rope = {}};
   config.intermediate = 64, config.context = 32;
   config.rope = {16, 10000, lowrank::RopePairs::interleaved, {}};
   return config;
@@ -46,7 +46,7 @@ struct SmallFile {
   std::vector<gguf::Tensor> tensors;
 
   SmallFile() {
-    transformer::save_byte_model(transformer::random_llama(small_config(), 1), "small", folder / "original.gguf");
+    transformer::save_byte_model(transformer::random_model(small_config(), 1), "small", folder / "original.gguf");
     const auto file = gguf::File::open(folder / "original.gguf");
     metadata = file.metadata();
     tensors = file.tensors();
@@ -209,7 +209,7 @@ TEST_CASE("a folder's matrix with a number that is not finite is refused by name
 }
 
 TEST_CASE("a loss or logits that are not finite name what holds such numbers") {
-  transformer::Llama model = transformer::random_llama(small_config(), 1);
+  transformer::Transformer model = transformer::random_model(small_config(), 1);
   model.set_trainable(false);
   const std::vector<transformer::Example> examples{{{1, 2, 3, 4}}};
   const auto evaluate = [&](transformer::LoraSet* lora) { transformer::evaluate(model, lora, examples); };
@@ -219,18 +219,18 @@ TEST_CASE("a loss or logits that are not finite name what holds such numbers") {
   config.target_modules = std::string("all-linear");
   transformer::LoraSet lora = transformer::new_lora(model, config, lowrank::LoraInit::kaiming, 0);
   CHECK_NOTHROW(evaluate(&lora));
-  lora.at(transformer::slot(0, transformer::Projection::up))->lora()->b.value(3, 1) = infinity;
+  lora.at(model.slot(0, transformer::Projection::up))->lora()->b.value(3, 1) = infinity;
   CHECK_THROWS_WITH_AS(evaluate(&lora), doctest::Contains("the update of model.layers.0.mlp.up_proj holds numbers"), ValueError);
-  auto weight = lowrank::Weight<float>(transformer::dense_weight(model.layer(transformer::slot(0, transformer::Projection::down))));
+  auto weight = lowrank::Weight<float>(transformer::dense_weight(model.layer(model.slot(0, transformer::Projection::down))));
   weight(2, 2) = std::nanf("");
-  model.layer(transformer::slot(0, transformer::Projection::down)) = lowrank::AdaptedLinear(lowrank::Linear<float>(weight));
+  model.layer(model.slot(0, transformer::Projection::down)) = lowrank::AdaptedLinear(lowrank::Linear<float>(weight));
   CHECK_THROWS_WITH_AS(evaluate(nullptr), doctest::Contains("model.layers.0.mlp.down_proj holds numbers"), ValueError);
   const auto tokenizer = transformer::Tokenizer::from_gguf(gguf::File::open(SmallFile().path()));
   CHECK_THROWS_WITH_AS(transformer::generate(model, nullptr, tokenizer, std::vector<std::int32_t>{1, 2}, {.tokens = 2}),
                        doctest::Contains("model.layers.0.mlp.down_proj holds numbers"), ValueError);
   weight.setConstant(1e38f);
-  model.layer(transformer::slot(0, transformer::Projection::down)) = lowrank::AdaptedLinear(lowrank::Linear<float>(weight));
-  model.layer(transformer::slot(0, transformer::Projection::up)) =
+  model.layer(model.slot(0, transformer::Projection::down)) = lowrank::AdaptedLinear(lowrank::Linear<float>(weight));
+  model.layer(model.slot(0, transformer::Projection::up)) =
       lowrank::AdaptedLinear(lowrank::Linear<float>(lowrank::Weight<float>::Constant(64, 32, 1e38f)));
   CHECK_THROWS_WITH_AS(evaluate(nullptr), doctest::Contains("every weight is finite, so sums overflow"), ValueError);
 }

@@ -35,7 +35,7 @@ std::vector<std::int32_t> some_ids() {
   return ids;
 }
 
-Activation<float> some_logits(Llama& model, LoraSet* set) { return model.logits(some_ids(), 1, {.lora = set}).value(); }
+Activation<float> some_logits(Transformer& model, LoraSet* set) { return model.logits(some_ids(), 1, {.lora = set}).value(); }
 
 /// tiny_llama with the table for its head.
 void make_tied(const fs::path& folder, bool keeps_copy) {
@@ -53,16 +53,16 @@ void make_tied(const fs::path& folder, bool keeps_copy) {
 
 /// A byte-level model in Q4_1 with a tied head in Q8_0.
 void make_gguf(const fs::path& path) {
-  LlamaConfig config{.vocabulary = 257, .hidden = 32, .layers = 2, .heads = 2, .kv_heads = 1, .head_size = 16, .rope = {}};
+  ModelConfig config{.vocabulary = 257, .hidden = 32, .layers = 2, .heads = 2, .kv_heads = 1, .head_size = 16, .rope = {}};
   config.intermediate = 64, config.context = 32, config.tied_head = true;
   config.rope = {16, 10000, lowrank::RopePairs::interleaved, {}};
-  Llama model = random_llama(config, 1);
+  Transformer model = random_model(config, 1);
   for (Index s = 0; s < model.head_slot(); ++s) model.layer(s).base.get_if<lowrank::Linear<float>>()->weight().value *= 8;
   save_byte_model(model, "small", path);
 }
 
 /// Everything that an adapter may bring: updates of projections, of the table, of the head, and full copies.
-LoraSet moved_set(const Llama& model, std::vector<std::string> targets, std::vector<std::string> saved) {
+LoraSet moved_set(const Transformer& model, std::vector<std::string> targets, std::vector<std::string> saved) {
   lowrank::LoraConfig config{.rank = 4, .alpha = 6, .target_modules = std::move(targets)};
   config.modules_to_save = std::move(saved);
   LoraSet set = new_lora(model, config, lowrank::LoraInit::kaiming, 2);
@@ -81,20 +81,20 @@ LoraSet moved_set(const Llama& model, std::vector<std::string> targets, std::vec
 
 /// What is written computes what model and set do; gives the report.
 MergedModel check_merge(const fs::path& source, LoraSet& set, const MergeOptions& options, double tolerance) {
-  Llama model = load_model(source);
+  Transformer model = load_model(source);
   const auto expected = some_logits(model, &set);
   CHECK(distance(some_logits(model, nullptr), expected) > 5 * tolerance);
   const TemporaryFolder folder;
   const fs::path out = folder / (fs::is_directory(source) ? "merged" : "merged.gguf");
   MergedModel result = merge_model(model, set, source, out, options);
-  Llama again = load_model(out);
+  Transformer again = load_model(out);
   CHECK(distance(some_logits(again, nullptr), expected) < tolerance);
   if (options.residual_rank > 0) {
     const Adapter rest = to_adapter(again, result.residual, {.rank = options.residual_rank, .alpha = double(options.residual_rank)});
     LoraSet bound = bind(again, rest);
     CHECK(distance(some_logits(again, &bound), expected) < 0.8 * distance(some_logits(again, nullptr), expected));
   }
-  Llama in_memory = merged(model, set);
+  Transformer in_memory = merged(model, set);
   CHECK(distance(some_logits(in_memory, nullptr), expected) < 1e-5);
   return result;
 }
@@ -103,7 +103,7 @@ MergedModel check_merge(const fs::path& source, LoraSet& set, const MergeOptions
 
 TEST_CASE("a folder with an adapter of PEFT merged into it: LoRA, DoRA, biases, a copy of the head, an update of the token table") {
   const fs::path source = golden_folder / "tiny_llama";
-  const Llama model = load_model(source);
+  const Transformer model = load_model(source);
   for (const char* name : {"lora_r8", "dora_r8", "lora_bias_r8", "save_head_r8", "embed_r4"}) {
     CAPTURE(name);
     LoraSet set = bind(model, lowrank::peft::load(golden_folder / "adapters" / name));
@@ -118,7 +118,7 @@ TEST_CASE("a tied head becomes one of its own where it and the table part, in fo
   make_gguf(folder / "tied.gguf");
   for (const char* name : {"tied", "copy", "tied.gguf"}) {
     CAPTURE(name);
-    const Llama model = load_model(folder / name);
+    const Transformer model = load_model(folder / name);
     for (const auto& [targets, saved] : {std::pair<std::vector<std::string>, std::vector<std::string>>{{"q_proj", "embed_tokens"}, {}},
                                          {{"q_proj", "lm_head"}, {}},
                                          {{"v_proj", "embed_tokens", "lm_head"}, {}},
@@ -130,7 +130,7 @@ TEST_CASE("a tied head becomes one of its own where it and the table part, in fo
       check_merge(folder / name, set, {.to = "f32"}, 1e-5);
     }
   }
-  Llama model = load_model(folder / "tied");
+  Transformer model = load_model(folder / "tied");
   LoraSet set = moved_set(model, {"embed_tokens"}, {});
   merge_model(model, set, folder / "tied", folder / "out", {.to = "f32"});
   const auto config = lowrank::json::parse(read_text(folder / "out/config.json"), "test", "config.json");
@@ -144,7 +144,7 @@ TEST_CASE("a tied head becomes one of its own where it and the table part, in fo
 TEST_CASE("quantized bases keep their format where it is the same, and a residual adapter brings back what rounding lost") {
   const TemporaryFolder folder;
   make_gguf(folder / "m.gguf");
-  const Llama model = load_model(folder / "m.gguf");
+  const Transformer model = load_model(folder / "m.gguf");
   LoraSet set = moved_set(model, {"q_proj", "down_proj", "embed_tokens", "lm_head"}, {"v_proj"});
   const MergedModel result = check_merge(folder / "m.gguf", set, {.residual_rank = 8}, 0.2);
   CHECK(result.layers.size() == 8);  // 3 of each block, table and head
@@ -158,7 +158,7 @@ TEST_CASE("quantized bases keep their format where it is the same, and a residua
 TEST_CASE("scales by search lose less, and are refused where there are none") {
   const TemporaryFolder folder;
   const fs::path source = golden_folder / "tiny_llama_nf4";
-  const Llama model = load_model(source);
+  const Transformer model = load_model(source);
   const LoraSet set = bind(model, lowrank::peft::load(golden_folder / "adapters/lora_r8"));
   const auto error = [&](bool search) {
     const auto result = merge_model(model, set, source, folder / "nf4", {.search = search});
@@ -170,7 +170,7 @@ TEST_CASE("scales by search lose less, and are refused where there are none") {
   CHECK(error(true) < 0.95 * error(false));
   make_gguf(folder / "m.gguf");
   const auto refuses = [&](const fs::path& path) {
-    const Llama other = load_model(path);
+    const Transformer other = load_model(path);
     const LoraSet some = moved_set(other, {"q_proj"}, {});
     CHECK_THROWS_WITH_AS(merge_model(other, some, path, folder / "x", {.search = true}), doctest::Contains("--search"),
                          lowrank::ValueError);
@@ -184,11 +184,17 @@ TEST_CASE("biases of updates: added to the base's, or new ones in the way of bot
   std::vector<lowrank::StoredTensor> tensors = lowrank::safetensors::File::open(golden_folder / "tiny_llama/model.safetensors").tensors();
   const std::vector<float> bias(64, 0.25f);
   for (const char* layer : {"0", "1"})
-    tensors.push_back(lowrank::make_tensor<float>(lowrank::concat("model.layers.", layer, ".self_attn.q_proj.bias"), {64}, bias));
+    for (const auto& [module, size] : {std::pair("q", 64), std::pair("k", 32), std::pair("v", 32), std::pair("o", 64)})
+      tensors.push_back(lowrank::make_tensor<float>(lowrank::concat("model.layers.", layer, ".self_attn.", module, "_proj.bias"), {size},
+                                                    std::vector<float>(static_cast<std::size_t>(size), *module == 'q' ? 0.25f : 0.0f)));
   lowrank::safetensors::write(folder / "m/model.safetensors", tensors);
-  lowrank::test::write_file(folder / "m/config.json", lowrank::test::read_file(golden_folder / "tiny_llama/config.json"));
+  auto source_config = lowrank::json::parse(lowrank::test::read_file(golden_folder / "tiny_llama/config.json"), "test", "config.json");
+  lowrank::test::write_file(folder / "m/config.json", lowrank::json::text_of(source_config));
+  CHECK_THROWS_WITH_AS(load_model(folder / "m"), doctest::Contains("says attention_bias false, but the weights have a"), FormatError);
+  source_config["attention_bias"] = true;
+  lowrank::test::write_file(folder / "m/config.json", lowrank::json::text_of(source_config));
   make_gguf(folder / "m.gguf");
-  const auto set_for = [](const Llama& model, std::vector<std::string> targets) {
+  const auto set_for = [](const Transformer& model, std::vector<std::string> targets) {
     lowrank::LoraConfig config{.rank = 2, .alpha = 4, .lora_bias = true, .target_modules = std::move(targets)};
     LoraSet set = new_lora(model, config, lowrank::LoraInit::kaiming, 1);
     for (auto& update : set.slots)
@@ -197,19 +203,20 @@ TEST_CASE("biases of updates: added to the base's, or new ones in the way of bot
   };
   for (const char* name : {"m", "m.gguf"}) {
     CAPTURE(name);
-    const Llama model = load_model(folder / name);
+    const Transformer model = load_model(folder / name);
     LoraSet set = set_for(model, {"q_proj", "v_proj"}), head = set_for(model, {"lm_head"});
     check_merge(folder / name, set, {.to = "f32"}, 1e-5);
     CHECK_THROWS_WITH_AS(merge_model(model, head, folder / name, folder / "x", {}), doctest::Contains("the update has a bias"),
                          lowrank::ValueError);
     CHECK(!fs::exists(folder / "x"));
   }
-  const Llama model = load_model(folder / "m");
-  merge_model(model, set_for(model, {"k_proj"}), folder / "m", folder / "out", {});
+  const Transformer model = load_model(folder / "m");
+  merge_model(model, set_for(model, {"up_proj"}), folder / "m", folder / "out", {});
   const auto config = lowrank::json::parse(read_text(folder / "out/config.json"), "test", "config.json");
   CHECK(config["attention_bias"] == true);
-  CHECK(config["mlp_bias"] == false);
+  CHECK(config["mlp_bias"] == true);
   const auto file = lowrank::safetensors::File::open(folder / "out/model.safetensors");
   CHECK(lowrank::to_floats(file.at("model.layers.1.self_attn.q_proj.bias")) == bias);
-  CHECK(lowrank::to_floats(file.at("model.layers.1.self_attn.o_proj.bias")) == std::vector<float>(64, 0));
+  CHECK(lowrank::to_floats(file.at("model.layers.1.mlp.gate_proj.bias")).front() == 0);
+  CHECK(lowrank::to_floats(file.at("model.layers.1.mlp.up_proj.bias")).front() == -0.5f * 2);
 }

@@ -99,11 +99,11 @@ TEST_CASE("what is no adapter, or one of another base, is refused with the first
 }
 
 TEST_CASE("a trained set is saved as GGUF and opened again, unless it changes a table that is the head, too") {
-  transformer::LlamaConfig config{.vocabulary = 257, .hidden = 32, .layers = 1, .heads = 2, .kv_heads = 1, .head_size = 16, .rope = {}};
+  transformer::ModelConfig config{.vocabulary = 257, .hidden = 32, .layers = 1, .heads = 2, .kv_heads = 1, .head_size = 16, .rope = {}};
   config.intermediate = 64, config.context = 32, config.tied_head = true;
   for (const auto pairs : {lowrank::RopePairs::interleaved, lowrank::RopePairs::halves}) {
     config.rope = {16, 10000, pairs, {}};
-    const transformer::Llama model = transformer::random_llama(config, 1);
+    const transformer::Transformer model = transformer::random_model(config, 1);
     lowrank::LoraConfig lora{.rank = 2, .alpha = 3, .target_modules = std::string("all-linear")};
     transformer::LoraSet set = transformer::new_lora(model, lora, lowrank::LoraInit::kaiming, 0);
     for (auto& slot : set.slots)

@@ -118,7 +118,9 @@ std::string describe(const Value& value);
 /// A GGUF file, mapped: opening reads metadata and tensor table; tensors share the mapping.
 class File {
  public:
-  /// Maps and checks everything up to the tensors' bytes, and that those are all inside. Throws IoError or FormatError.
+  /// Maps and checks everything up to the tensors' bytes, and that those are all inside. The first part of a model in several files
+  /// (NAME-00001-of-00003.gguf, as gguf-split writes them) brings the others with it, as if they were one file. Throws IoError or
+  /// FormatError; for another part, too, with the name of the first.
   static File open(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return path_; }
@@ -153,6 +155,11 @@ class File {
   const Tensor& tensor(const std::string& name) const;
 
  private:
+  static File open_one(const std::filesystem::path& path);
+  /// Reads the other parts of a first one. What only says how the model was cut (split.*) goes.
+  void join(Index parts);
+  void add(File part, Index number, Index parts);
+
   std::filesystem::path path_;
   std::uint32_t version_ = 0;
   Metadata metadata_;

@@ -208,7 +208,74 @@ LOWRANK_INLINE std::vector<Tensor> place_tensors(std::vector<TableEntry> table, 
 
 }  // namespace detail
 
+namespace detail {
+
+/// "NAME-00002-of-00003.gguf" for part 2 of 3 of a file whose name has that form, or nothing.
+LOWRANK_INLINE std::optional<std::filesystem::path> part_path(const std::filesystem::path& path, Index number, Index parts) {
+  const auto ending = [&](Index n) {
+    const auto digits = [](Index value) {
+      const std::string text = std::to_string(value);
+      return std::string(text.size() < 5 ? 5 - text.size() : 0, '0') + text;
+    };
+    return concat('-', digits(n), "-of-", digits(parts), ".gguf");
+  };
+  const std::string name = path.filename().string();
+  for (Index n = 1; n <= parts; ++n)
+    if (name.ends_with(ending(n))) return path.parent_path() / (name.substr(0, name.size() - ending(n).size()) + ending(number));
+  return std::nullopt;
+}
+
+inline constexpr Index most_parts = 10000;
+
+}  // namespace detail
+
 LOWRANK_INLINE File File::open(const std::filesystem::path& path) {
+  File file = open_one(path);
+  const Index parts = file.get_or<Index>("split.count", 1);
+  if (parts <= 1) return file;
+  const std::string name = path_text(path);
+  check<FormatError>(parts <= detail::most_parts, "gguf", name, ": split.count is ", parts, "; at most ", detail::most_parts,
+                     " files are supported");
+  const auto first = detail::part_path(path, 1, parts);
+  const Index number = file.get_or<Index>("split.no", 0);
+  check<FormatError>(number == 0, "gguf", name, " is part ", number + 1, " of ", parts, " of a model; give the first one",
+                     first ? ", " + path_text(*first) : "");
+  check<FormatError>(first == path, "gguf", name, " is the first of ", parts,
+                     " parts of a model, which are found by their names: it must be called NAME-00001-of-", parts,
+                     ".gguf with five digits");
+  file.join(parts);
+  return file;
+}
+
+LOWRANK_INLINE void File::join(Index parts) {
+  const auto promised = get_or<Index>("split.tensors.count", -1);
+  for (Index number = 2; number <= parts; ++number) add(open_one(*detail::part_path(path_, number, parts)), number, parts);
+  check<FormatError>(promised < 0 || promised == static_cast<Index>(tensors_.size()), "gguf", path_text(path_), ": the ", parts,
+                     " parts hold ", tensors_.size(), " tensors but split.tensors.count is ", promised,
+                     "; a part belongs to another model");
+  std::erase_if(metadata_, [](const auto& entry) { return entry.first.starts_with("split."); });
+  keys_.clear();
+  for (std::size_t i = 0; i < metadata_.size(); ++i) keys_.emplace(metadata_[i].first, i);
+}
+
+LOWRANK_INLINE void File::add(File part, Index number, Index parts) {
+  const std::string name = path_text(part.path_);
+  const Index own = part.get_or<Index>("split.no", -1), count = part.get_or<Index>("split.count", 0);
+  check<FormatError>(own == number - 1 && count == parts, "gguf", name, " says that it is part ", own + 1, " of ", count, ", not ", number,
+                     " of ", parts, "; a part belongs to another model");
+  for (const auto& [key, value] : part.metadata_) {
+    const Value* const same = find(key);
+    check<FormatError>(key.starts_with("split.") || key == "general.alignment" || (same && *same == value), "gguf", name, ": metadata ",
+                       name_text(key), " is not that of the first part; a part belongs to another model");
+  }
+  for (Tensor& tensor : part.tensors_) {
+    check<FormatError>(names_.emplace(tensor.name, tensors_.size()).second, "gguf", name, ": tensor ", name_text(tensor.name),
+                       " is in an earlier part, too");
+    tensors_.push_back(std::move(tensor));
+  }
+}
+
+LOWRANK_INLINE File File::open_one(const std::filesystem::path& path) {
   const std::string name = path_text(path);
   const Buffer bytes = Buffer::map(path);
   ByteReader in(bytes.bytes(), "gguf", name);

@@ -251,3 +251,76 @@ TEST_CASE("gguf::write: content that no file can hold is refused, and the old fi
   CHECK(refused({{"a", true}, {"a", true}}, {}).find("occurs twice") != std::string::npos);
   CHECK(test::read_file(folder / "x") == "old");
 }
+
+namespace {
+
+/// A model of three tensors in two files, as gguf-split cuts it.
+struct SplitModel {
+  test::TemporaryFolder folder;
+  gguf::Metadata first = {{"general.architecture", std::string("llama")}, {"llama.block_count", std::uint32_t{2}}};
+  gguf::Metadata second = {};
+  std::vector<gguf::Tensor> tensors;
+
+  SplitModel() {
+    for (const char* name : {"a", "b", "c"}) {
+      const std::vector<float> numbers{static_cast<float>(*name), 2, 3};
+      tensors.push_back({name, GgmlType::f32, {3}, make_tensor<float>(name, {3}, numbers).bytes});
+    }
+    for (auto* metadata : {&first, &second})
+      metadata->insert(
+          metadata->end(),
+          {{"split.no", std::uint16_t(metadata == &second)}, {"split.count", std::uint16_t{2}}, {"split.tensors.count", std::int32_t{3}}});
+  }
+  std::filesystem::path part(int number) const { return folder / ("m-0000" + std::to_string(number) + "-of-00002.gguf"); }
+  void write() const {
+    gguf::write(part(1), first, std::span(tensors).first(1));
+    gguf::write(part(2), second, std::span(tensors).subspan(1));
+  }
+  std::string complaint() const {
+    write();
+    return test::complaint([&] { gguf::File::open(part(1)); });
+  }
+  static void set(gguf::Metadata& metadata, const std::string& key, gguf::Value value) {
+    std::erase_if(metadata, [&](const auto& entry) { return entry.first == key; });
+    metadata.emplace_back(key, std::move(value));
+  }
+};
+
+void has_text(const std::string& complaint, std::string_view part) { CHECK_MESSAGE(complaint.find(part) != complaint.npos, complaint); }
+
+}  // namespace
+
+TEST_CASE("the first part of a split model opens all of them as one file") {
+  SplitModel model;
+  model.write();
+  const auto file = gguf::File::open(model.part(1));
+  REQUIRE(file.tensors().size() == 3);
+  CHECK(gguf::to_floats(file.tensor("c")) == std::vector<float>{99, 2, 3});
+  CHECK(file.metadata().size() == 2);
+  CHECK(file.get<Index>("llama.block_count") == 2);
+  CHECK(file.find("split.count") == nullptr);
+  has_text(test::complaint([&] { gguf::File::open(model.part(2)); }), "is part 2 of 2 of a model; give the first one, ");
+  has_text(test::complaint([&] { gguf::File::open(model.part(2)); }), "m-00001-of-00002.gguf");
+}
+
+TEST_CASE("parts that do not belong together are refused by name") {
+  SplitModel missing;
+  missing.write();
+  std::filesystem::remove(missing.part(2));
+  has_text(test::complaint([&] { gguf::File::open(missing.part(1)); }), "m-00002-of-00002.gguf");
+  SplitModel renamed;
+  renamed.write();
+  std::filesystem::rename(renamed.part(1), renamed.folder / "model.gguf");
+  has_text(test::complaint([&] { gguf::File::open(renamed.folder / "model.gguf"); }), "must be called NAME-00001-of-2.gguf");
+  SplitModel numbered, counted, twice, foreign, many;
+  SplitModel::set(numbered.second, "split.no", std::uint16_t{3});
+  has_text(numbered.complaint(), "says that it is part 4 of 2, not 2 of 2");
+  SplitModel::set(counted.first, "split.tensors.count", std::int32_t{5});
+  has_text(counted.complaint(), "hold 3 tensors but split.tensors.count is 5");
+  twice.tensors[2].name = "a";
+  has_text(twice.complaint(), "tensor \"a\" is in an earlier part, too");
+  SplitModel::set(foreign.second, "llama.block_count", std::uint32_t{9});
+  has_text(foreign.complaint(), "metadata \"llama.block_count\" is not that of the first part");
+  SplitModel::set(many.first, "split.count", std::uint64_t{1} << 60);
+  has_text(many.complaint(), "at most 10000 files");
+}

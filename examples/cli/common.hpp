@@ -17,9 +17,9 @@
 
 namespace cli {
 
-using transformer::Transformer;
 using transformer::LoraSet;
 using transformer::Tokenizer;
+using transformer::Transformer;
 
 /// Options that every command has.
 struct Common {
@@ -27,6 +27,7 @@ struct Common {
   int threads = 0;
   std::uint64_t seed = 0;
   std::string json;
+  bool verbose = false;
 };
 
 /// Whether a command can run its model on a GPU.
@@ -74,6 +75,9 @@ transformer::CachePrecision parse_cache(const std::string& word);
 
 /// What a session's model runs on: the GPU, or the instruction set of the kernels.
 std::string target_name(const Session& session);
+
+/// With --verbose, on stderr: what the model's file says and this program has no use for.
+void print_unread(const transformer::ModelConfig& config, const Common& common);
 
 /// The file or folder that a --model means. Throws IoError when there is none.
 std::filesystem::path model_path(const std::string& name);

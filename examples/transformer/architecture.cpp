@@ -202,6 +202,7 @@ void check_demands(const Architecture& family, const Fields& fields, const Model
                                     {"nextn_predict_layers", 0, "layers that predict further tokens are not supported"},
                                     {"attention.clamp_kqv", 0, "clamped projections are not supported"},
                                     {"attention.max_alibi_bias", 0, "ALiBi is not supported"},
+                                    {"vocab_size", config.vocabulary, "token_embd.weight has another number of rows"},
                                     {"attention.value_length", config.head_size, "keys and values are of one size"},
                                     {"attention.key_length_swa", config.head_size, "heads of one size are supported"},
                                     {"attention.value_length_swa", config.head_size, "heads of one size are supported"},

@@ -13,8 +13,6 @@
 /// One source for both devices: a pass with Device = Cuda runs on the GPU in use (lowrank/cuda.hpp), where each weight and update
 /// keeps a copy from its first use on. Who reads the numbers of such a pass includes that header; others need not.
 
-#include <array>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -24,46 +22,11 @@
 #include <lowrank/autograd/functions.hpp>
 #include <lowrank/nn/forward_together.hpp>
 #include <lowrank/update/embedding.hpp>
-#include <lowrank/update/set.hpp>
 
-#include <transformer/cache.hpp>
-#include <transformer/config.hpp>
+#include <transformer/block.hpp>
+#include <transformer/pass.hpp>
 
 namespace transformer {
-
-using lowrank::Activation;
-using lowrank::AdaptedLinear;
-using lowrank::Cpu;
-using lowrank::Cuda;
-using lowrank::Index;
-using lowrank::LoraWeights;
-using lowrank::Parameter;
-using lowrank::Tape;
-using lowrank::to_host;
-using lowrank::Var;
-
-/// Updates by slot (see slot()), the token table's behind those of the linear layers: what turns the one frozen base into a task's model.
-using LoraSet = lowrank::UpdateSet;
-
-struct Block {
-  std::array<Parameter<float>, norm_places> norms;  // by NormPlace; empty where the family has none
-  std::vector<AdaptedLinear> maps;                  // in the order of ModelConfig::projections
-
-  Parameter<float>& norm(NormPlace place) { return norms[static_cast<std::size_t>(place)]; }
-  const Parameter<float>& norm(NormPlace place) const { return norms[static_cast<std::size_t>(place)]; }
-};
-
-/// How a forward pass is run; everything is optional.
-template <class Device = Cpu>
-struct Pass {
-  Tape<float, Device>* tape = nullptr;       ///< records for backward
-  LoraSet* lora = nullptr;                   ///< updates added to the base
-  std::span<LoraSet* const> row_loras = {};  ///< instead: the updates of each sequence, null for the bare base
-  Cache<Device>* cache = nullptr;            ///< continues a sequence (one sequence only)
-  bool recompute = false;                    ///< keeps a block's input only, and runs the block again in the backward pass
-  /// Sees the input of every linear map; of maps that share it (q, k and v; gate and up) once, under the first one's slot.
-  std::function<void(Index slot, const Activation<float>& x)> observe = {};
-};
 
 class Transformer {
  public:
@@ -107,7 +70,7 @@ class Transformer {
   template <class Device = Cpu>
   Var<float, Device> next_logits(std::span<const std::int32_t> ids, Pass<Device> pass);
 
-  /// Mean cross-entropy of the targets, nats a token; the logits exist a slice at a time only, unless the head has an update.
+  /// Mean cross-entropy of the targets, nats a token; the logits exist a slice at a time only.
   template <class Device = Cpu>
   Var<float, Device> loss(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets, Index sequences,
                           Pass<Device> pass = {});
@@ -191,10 +154,6 @@ class Transformer {
   template <class Device>
   Var<float, Device> add_mlp(Index i, Var<float, Device> x, const Pass<Device>& pass);
 
-  /// x + scale · y of a block's part.
-  template <class Device>
-  Var<float, Device> add_part(Var<float, Device> x, Var<float, Device> y) const;
-
   /// What several maps make of one x: each map's own, or the rows of the one that they are fused to.
   template <class Device>
   std::vector<Var<float, Device>> maps(Index i, std::span<const Projection> wanted, const Var<float, Device>& x, const Pass<Device>& pass);
@@ -204,10 +163,14 @@ class Transformer {
   Var<float, Device> attend_layer(Index i, const Var<float, Device>& q, const Var<float, Device>& k, const Var<float, Device>& v,
                                   Index sequences, const Pass<Device>& pass) const;
 
+  /// Their mean cross-entropy; with more than loss_slice tokens the logits of so many exist at a time, forward and backward.
+  template <class Device>
+  Var<float, Device> head_loss(const Var<float, Device>& states, std::span<const std::int32_t> targets, const Pass<Device>& pass);
+  static constexpr Index loss_slice = 128;
+
   /// Logits of states: the head, and what scales or caps them.
   template <class Device>
   Var<float, Device> head_logits(Var<float, Device> states, const Pass<Device>& pass);
 };
-
 
 }  // namespace transformer

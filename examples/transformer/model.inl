@@ -43,7 +43,8 @@ Var<float, Device> times(double factor, Var<float, Device> x) {
 template <class Device>
 Var<float, Device> gated(Gate gate, const Var<float, Device>& g, const Var<float, Device>& up) {
   if (gate == Gate::silu) return swiglu(g, up);
-  return on_cpu_only("a GELU gate", [](const auto& a, const auto& b) { return gelu_tanh(a) * b; }, g, up);
+  return on_cpu_only(
+      "a GELU gate", [](const auto& a, const auto& b) { return gelu_tanh(a) * b; }, g, up);
 }
 }  // namespace detail
 
@@ -77,7 +78,7 @@ template <class Device>
 Var<float, Device> Transformer::loss(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets, Index sequences,
                                      Pass<Device> pass) {
   Var<float, Device> states = hidden(ids, sequences, pass);
-  if (updates_head(pass) || config.logit_cap > 0) return cross_entropy(head_logits(std::move(states), pass), targets);
+  if (updates_head(pass) || config.logit_cap > 0) return head_loss(states, targets, pass);
   return linear_cross_entropy(used(head_slot(), pass).base, detail::times(config.logit_scale, std::move(states)), targets);
 }
 
@@ -86,7 +87,31 @@ Var<float, Device> Transformer::head_logits(Var<float, Device> states, const Pas
   const Var<float, Device> y = apply(head_slot(), detail::times(config.logit_scale, std::move(states)), pass);
   if (config.logit_cap == 0) return y;
   const auto cap = static_cast<float>(config.logit_cap);
-  return detail::on_cpu_only("a cap of logits", [cap](const auto& x) { return scale(tanh(scale(x, 1 / cap)), cap); }, y);
+  return detail::on_cpu_only(
+      "a cap of logits", [cap](const auto& x) { return scale(tanh(scale(x, 1 / cap)), cap); }, y);
+}
+
+template <class Device>
+Var<float, Device> Transformer::head_loss(const Var<float, Device>& states, std::span<const std::int32_t> targets,
+                                          const Pass<Device>& pass) {
+  const auto counted = [](std::span<const std::int32_t> some) {
+    return static_cast<float>(std::count_if(some.begin(), some.end(), [](auto target) { return target != lowrank::ignored_target; }));
+  };
+  const Index tokens = states.cols();
+  if constexpr (std::is_same_v<Device, Cpu>) {
+    if (tokens > loss_slice && pass.row_loras.empty() && counted(targets) > 0) {
+      Var<float> sum(Activation<float>::Zero(1, 1));
+      for (Index begin = 0; begin < tokens; begin += loss_slice) {
+        const Index count = std::min(loss_slice, tokens - begin);
+        const auto some = targets.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count));
+        if (counted(some) == 0) continue;
+        const auto loss_of = [this, some, pass](const Var<float>& x) { return cross_entropy(head_logits(x, pass), some); };
+        sum = sum + scale(checkpoint(slice_cols(states, begin, count), loss_of), counted(some) / counted(targets));
+      }
+      return sum;
+    }
+  }
+  return cross_entropy(head_logits(states, pass), targets);
 }
 
 template <class Device>
@@ -138,7 +163,8 @@ std::vector<Var<float, Device>> Transformer::maps(Index i, std::span<const Proje
   Index row = 0;
   for (const Projection projection : wanted) {
     const Index rows = config.out_features(projection);
-    parts.push_back(detail::on_cpu_only("a fused map", [&](const auto& whole) { return slice_rows(whole, row, rows); }, all));
+    parts.push_back(detail::on_cpu_only(
+        "a fused map", [&](const auto& whole) { return slice_rows(whole, row, rows); }, all));
     row += rows;
   }
   return parts;
@@ -157,11 +183,6 @@ Var<float, Device> Transformer::normed(Index i, NormPlace place, Var<float, Devi
 }
 
 template <class Device>
-Var<float, Device> Transformer::add_part(Var<float, Device> x, Var<float, Device> y) const {
-  return std::move(x) + detail::times(config.residual_scale, std::move(y));
-}
-
-template <class Device>
 Var<float, Device> Transformer::add_attention(Index i, Var<float, Device> x, Index sequences, const Angles& angles,
                                               const Pass<Device>& pass) {
   static constexpr Projection wanted[] = {Projection::query, Projection::key, Projection::value};
@@ -174,7 +195,7 @@ Var<float, Device> Transformer::add_attention(Index i, Var<float, Device> x, Ind
   }
   Var<float, Device> y = attend_layer(i, q, k, qkv[2], sequences, pass);
   y = apply(slot(i, Projection::output), std::move(y), pass);
-  return add_part(std::move(x), normed(i, NormPlace::attention_output, std::move(y)));
+  return std::move(x) + detail::times(config.residual_scale, normed(i, NormPlace::attention_output, std::move(y)));
 }
 
 template <class Device>
@@ -184,7 +205,7 @@ Var<float, Device> Transformer::add_mlp(Index i, Var<float, Device> x, const Pas
   Var<float, Device> y = detail::gated(config.gate, gate_up[0], gate_up[1]);  // [intermediate, T]
   gate_up.clear();
   y = apply(slot(i, Projection::down), std::move(y), pass);
-  return add_part(std::move(x), normed(i, NormPlace::mlp_output, std::move(y)));
+  return std::move(x) + detail::times(config.residual_scale, normed(i, NormPlace::mlp_output, std::move(y)));
 }
 
 template <class Device>

@@ -17,8 +17,8 @@
 #include <transformer/merged_weight.hpp>
 
 using namespace lowrank;
-using transformer::Transformer;
 using transformer::LoraSet;
+using transformer::Transformer;
 
 namespace {
 
@@ -273,4 +273,36 @@ TEST_CASE("a set becomes the adapter that it came from, and a merged model compu
   CHECK((merged - unmerged).cwiseAbs().maxCoeff() < 1e-5f * unmerged.cwiseAbs().maxCoeff());
   const LoraSet both = lowrank::sum(std::vector{set, set});
   CHECK(both.slots[0].lora()->rank() == 16);
+}
+
+TEST_CASE("the loss of a head with an update or a cap is taken a slice at a time, with the gradients of the whole") {
+  Transformer model = transformer::load_model(golden + "/tiny_llama");
+  LoraConfig config{.rank = 4, .alpha = 8, .target_modules = std::vector<std::string>{"lm_head", "q_proj"}};
+  LoraSet set = transformer::new_lora(model, config, LoraInit::kaiming, 1);
+  for (auto& update : set.slots)
+    if (update) fill_normal(update.lora()->b.value, 0.1, Random(3, 4));
+  const std::vector<std::int32_t> first = golden_text().ids;
+  std::vector<std::int32_t> ids, targets;
+  for (int i = 0; i < 300; ++i) {
+    ids.push_back(first[static_cast<std::size_t>(i) % first.size()]);
+    targets.push_back(i % 7 == 0 || (i > 130 && i < 260) ? ignored_target : first[static_cast<std::size_t>(i * 5 + 1) % first.size()]);
+  }
+  model.config.context = 512;
+  for (const double cap : {0.0, 5.0}) {
+    model.config.logit_cap = cap;
+    const auto gradients = [&](bool whole) {
+      Tape<float> tape;
+      for (auto* parameter : {&set.slots[static_cast<std::size_t>(model.head_slot())].lora()->b, &set.slots[0].lora()->a})
+        parameter->zero_grad();
+      const transformer::Pass<> pass{.tape = &tape, .lora = &set};
+      const Var<float> loss = whole ? cross_entropy(model.logits(ids, 1, pass), targets) : model.loss(ids, targets, 1, pass);
+      tape.backward(loss);
+      return std::tuple(loss.item(), set.slots[static_cast<std::size_t>(model.head_slot())].lora()->b.grad, set.slots[0].lora()->a.grad);
+    };
+    const auto [loss, head, query] = gradients(false);
+    const auto [right_loss, right_head, right_query] = gradients(true);
+    CHECK(loss == doctest::Approx(right_loss).epsilon(1e-6));
+    CHECK((head - right_head).cwiseAbs().maxCoeff() < 1e-5f * right_head.cwiseAbs().maxCoeff());
+    CHECK((query - right_query).cwiseAbs().maxCoeff() < 1e-5f * right_query.cwiseAbs().maxCoeff());
+  }
 }

@@ -3,6 +3,7 @@
 #include <initializer_list>
 #include <string>
 
+#include <lowrank/core/batch_invariant.hpp>
 #include <lowrank/kernels/driver/gemm.hpp>
 #include <lowrank/quant.hpp>
 
@@ -232,6 +233,79 @@ TEST_CASE("few tokens: dense parts that end inside a chunk, rows far apart") {
     check_dense(DenseSource<BFloat16>(brain.data(), rows, depth, stride));
     check_dense(DenseSource<Half>(small.data(), rows, depth, stride));
   }
+}
+
+TEST_CASE("few tokens: short dense rows have the bits of the same rows with zeros behind") {
+  for (Index depth : {1, 8, 15, 16, 17, 31, 32, 40, 64, 128}) {
+    const Index rows = 37, wide = 160, stride = depth + 3;
+    const auto w = random_floats(rows * stride, 1), x = random_floats(depth, 2), before = random_floats(rows, 3);
+    std::vector<float> longer(static_cast<std::size_t>(rows * wide)), x_longer(static_cast<std::size_t>(wide));
+    for (Index i = 0; i < rows; ++i) std::copy_n(w.begin() + i * stride, depth, longer.begin() + i * wide);
+    std::copy(x.begin(), x.end(), x_longer.begin());
+    const auto check_kind = [&](auto zero) {
+      using Element = decltype(zero);
+      const std::vector<Element> near(w.begin(), w.end()), far(longer.begin(), longer.end());
+      for (Index count : {1, 2, 15, 16, 17, 37})
+        for (bool accumulate : {false, true})
+          for_each_target([&](const kernels::Target& target) {
+            CAPTURE(std::string(target.name));
+            CAPTURE(depth);
+            CAPTURE(count);
+            const Options options{.accumulate = accumulate};
+            std::vector<float> y = before, expected = before;
+            kernels::multiply(scaled(DenseSource<Element>(near.data(), count, depth, stride), 0.3), x.data(), depth, 1, y.data(), count,
+                              options);
+            kernels::multiply(scaled(DenseSource<Element>(far.data(), count, wide), 0.3), x_longer.data(), wide, 1, expected.data(), count,
+                              options);
+            CHECK(y == expected);
+          });
+    };
+    check_kind(0.0f);
+    check_kind(BFloat16());
+    check_kind(Half());
+  }
+}
+
+TEST_CASE("with BatchInvariant a token has the same bits alone and among any others") {
+  const BatchInvariant guard;
+  const Index rows = 41, tokens = 41;
+  const auto check_invariant = [&](const auto& source) {
+    const Index depth = source.cols();
+    const auto x = random_floats(depth * tokens, 7);
+    const Oracle oracle(source, x.data(), depth, tokens);
+    for_each_target([&](const kernels::Target& target) {
+      for (Compute compute : {Compute::fp32, Compute::bf16, Compute::int8}) {
+        CAPTURE(std::string(target.name));
+        CAPTURE(static_cast<int>(compute));
+        CAPTURE(depth);
+        std::vector<float> all(static_cast<std::size_t>(rows * tokens));
+        kernels::multiply(source, x.data(), depth, tokens, all.data(), rows, {.compute = compute});
+        CHECK(oracle.error(all.data(), rows, rows, tokens) <= bound(compute == Compute::int8 ? Compute::bf16 : compute, depth));
+        for (Index count : {1, 2, 4, 5, 8, 9, 17}) {
+          const Index begin = (7 * count) % (tokens - count);
+          std::vector<float> some(static_cast<std::size_t>(rows * count));
+          kernels::multiply(source, x.data() + begin * depth, depth, count, some.data(), rows, {.compute = compute});
+          CAPTURE(count);
+          CHECK(std::equal(some.begin(), some.end(), all.begin() + begin * rows));
+        }
+      }
+    });
+  };
+  check_invariant(ggml(rows, 576, 4, true, 1).source);
+  check_invariant(ggml(rows, 1536, 8, false, 2).source);
+  check_invariant(super_blocks(rows, 512, 3).source);
+  check_invariant(pairs(rows, 300, 64, true, 4).source);
+  check_invariant(pairs(rows, 8192, 64, false, 5).source);
+  for (Index depth : {16, 40, 300}) {
+    const auto w = random_floats(rows * depth, 6);
+    const std::vector<BFloat16> brain(w.begin(), w.end());
+    check_invariant(DenseSource<float>(w.data(), rows, depth));
+    check_invariant(DenseSource<BFloat16>(brain.data(), rows, depth));
+  }
+  const Blocks top = ggml(20, 320, 4, true, 8), bottom = ggml(rows - 20, 320, 8, false, 9);
+  const auto b = random_floats(rows * 8, 10);
+  check_invariant(concat_depth(concat_rows(top.source, bottom.source), scaled(DenseSource<float>(b.data(), rows, 8), 0.5)));
+  check_invariant(random_blocks<Q6K>(rows, 300, {208}, 1));  // which no kernel streams
 }
 
 TEST_CASE("few tokens: 8-bit sums are exact at the ends of their range") {

@@ -110,3 +110,22 @@ TEST_CASE("forward_together refuses an x of another width, naming both") {
   Tape<float> tape;
   CHECK_THROWS_AS(forward_together(group.uses, tape.variable(random_columns<float>(Group::in - 1, 20, 9))), ShapeError);
 }
+
+TEST_CASE("with BatchInvariant a token of a group has the same bits alone and among others") {
+  const BatchInvariant guard;
+  const auto x = random_columns<float>(Group::in, 21, 7);
+  for (const Compute compute : {Compute::fp32, Compute::bf16, Compute::int8})
+    for (const bool prepared : {false, true}) {
+      CAPTURE(static_cast<int>(compute));
+      CAPTURE(prepared);
+      Group group(compute);
+      for (auto& update : group.updates)
+        if (prepared) update.round();
+      const auto all = forward_together(group.uses, Var<float>(x));
+      for (const Index count : {1, 3, 8, 9})
+        for (const Index begin : {Index{0}, 21 - count}) {
+          const auto some = forward_together(group.uses, Var<float>(Activation<float>(x.middleCols(begin, count))));
+          for (std::size_t i = 0; i < all.size(); ++i) CHECK(some[i].value() == all[i].value().middleCols(begin, count));
+        }
+    }
+}

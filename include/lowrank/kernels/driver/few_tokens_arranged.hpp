@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <numeric>
 #include <span>
+#include <tuple>
+#include <utility>
 
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/kernels/driver/packing.hpp>
@@ -47,25 +49,19 @@ class Arranged {
         padded_(tokens == 1   ? 1
                 : tokens <= 4 ? 4
                               : 8) {
-    Index floats = 0, longest = 0;
-    for (const Piece& p : pieces) {
-      floats += Phases(p).count * room(p) + 16;
-      longest = std::max(longest, p.length);
-    }
-    half_ = round_up(longest / 2 + 1, 16) + 2 * margin;
-    auto* memory = Scratch<Tag>::template get<float>(floats + 2 * half_ * tokens + 64);
-    split_ = memory;
-    memory += 2 * half_ * tokens;
     is_brain_ = compute == Compute::bf16 && target.to_bfloat16 != nullptr && tokens > 4;
     is_bytes_ = compute == Compute::int8 && target.to_int8 != nullptr;
+    Index floats = 16;
+    for (const Piece& p : pieces) floats += room_of_all(p);
+    auto* memory = Scratch<Tag>::template get<float>(floats);
     Index i = 0;
     for (const Piece& p : pieces) {
       Phase& phase = phases_[static_cast<std::size_t>(i)];
       if (const Phase* same = find(pieces, i, p)) {
         phase = *same;
       } else {
-        phase = {memory, room(p)};
-        memory += Phases(p).count * room(p);
+        phase = {memory, memory + split_room(p), room(p)};
+        memory += room_of_all(p);
         arrange(p, phase);
       }
       ++i;
@@ -77,6 +73,7 @@ class Arranged {
     const Phases phases(piece);
     const Phase& phase = phases_[static_cast<std::size_t>(index)];
     FewTokens f = layout(piece, phase.memory + row % phases.count * phase.room, phases.lead(row));
+    if (is_split(piece)) std::tie(f.x, f.x_odd) = halves(piece, phase.split, phases.lead(row));
     f.weight = &piece.weight;
     f.factor = piece.scale;
     f.tokens = tokens_;
@@ -86,9 +83,9 @@ class Arranged {
  private:
   static constexpr Index margin = 48;  ///< zeros on both sides of the even and of the odd elements of a token
 
-  /// Where the first phase of a piece lies, and floats from one to the next.
+  /// Where a piece's tokens lie split, where its first phase lies, and floats from one phase to the next.
   struct Phase {
-    float* memory;
+    float *split, *memory;
     Index room;
   };
 
@@ -101,6 +98,13 @@ class Arranged {
     const Index chunks = ceil_div(p.length + 31, 32);
     return chunks * 32 * padded_ + round_up(chunks, 16) + round_up(chunks * 16 * padded_, 16);
   }
+
+  /// Whether the kernel reads the token split, wherever rows begin: one copy, which stays in the first-level cache.
+  bool is_split(const Piece& p) const { return tokens_ == 1 && has_pairs(p) && !is_bytes_; }
+  /// Floats of the even, or of the odd, elements of a split token.
+  static Index half(const Piece& p) { return round_up(p.length / 2 + 1, 16) + 2 * margin; }
+  Index split_room(const Piece& p) const { return has_pairs(p) ? 2 * half(p) * tokens_ : 0; }
+  Index room_of_all(const Piece& p) const { return split_room(p) + (is_split(p) ? 0 : Phases(p).count * room(p)); }
 
   /// Places of the arrays of one phase, whose rows begin after `lead` elements of a chunk.
   FewTokens layout(const Piece& p, float* memory, Index lead) const {
@@ -130,7 +134,8 @@ class Arranged {
 
   void arrange(const Piece& p, const Phase& phase) const {
     const Phases phases(p);
-    for (Index t = 0; t < tokens_ && has_pairs(p); ++t) split(p, t);
+    for (Index t = 0; t < tokens_ && has_pairs(p); ++t) split(p, t, phase.split + 2 * half(p) * t);
+    if (is_split(p)) return;
     const auto fill = [&](Index row) {
       const FewTokens f = layout(p, phase.memory + row * phase.room, phases.lead(row));
       for (Index t = 0; t < padded_; ++t) {
@@ -138,7 +143,7 @@ class Arranged {
         if (t >= tokens_)
           std::fill_n(to, f.chunks * 32, 0.0f);
         else if (has_pairs(p))
-          interleave(t, phases.lead(row), f.chunks, to);
+          interleave(halves(p, phase.split + 2 * half(p) * t, phases.lead(row)), f.chunks, to);
         else
           gather(p, t, to), std::fill(to + p.length, to + f.chunks * 32, 0.0f);
       }
@@ -169,31 +174,33 @@ class Arranged {
   }
 
   /// Its even and then its odd elements, between zeros.
-  void split(const Piece& p, Index token) const {
-    float* const halves = split_ + 2 * half_ * token;
-    std::fill_n(halves, 2 * half_, 0.0f);
+  void split(const Piece& p, Index token, float* halves) const {
+    std::fill_n(halves, 2 * half(p), 0.0f);
     Index begin = 0;
     for (const Columns& part : x_) {
       const Index from = std::max(p.depth, begin), end = std::min(p.depth + p.length, begin + part.depth);
       const Index step = part.transposed ? part.stride : 1;
       const float* at = part.data + (part.transposed ? token : token * part.stride) - begin * step;
       for (const Index odd : {0, 1}) {
-        float* const to = halves + odd * half_ + margin;
+        float* const to = halves + odd * half(p) + margin;
         for (Index k = from + (from - p.depth + odd) % 2; k < end; k += 2) to[(k - p.depth) / 2] = at[k * step];
       }
       begin += part.depth;
     }
   }
 
-  /// A split token moved up by `lead`, as chunks of 16 even elements and 16 odd ones. Moved by an odd number, the two change places.
-  void interleave(Index token, Index lead, Index chunks, float* to) const {
-    const float* const even = split_ + 2 * half_ * token + margin;
-    const float* const odd = even + half_;
-    const float* const first = lead % 2 == 0 ? even - lead / 2 : odd - (lead + 1) / 2;
-    const float* const second = lead % 2 == 0 ? odd - lead / 2 : even - lead / 2;
+  /// Where the first and the second 16 elements of chunks lie in a split token that is moved up by `lead`: the even ones and the odd ones,
+  /// or, moved by an odd number, the other way round.
+  static std::pair<const float*, const float*> halves(const Piece& p, const float* split, Index lead) {
+    const float *const even = split + margin, *const odd = even + half(p);
+    if (lead % 2 == 0) return {even - lead / 2, odd - lead / 2};
+    return {odd - (lead + 1) / 2, even - lead / 2};
+  }
+  /// Chunks of 16 elements of either.
+  static void interleave(std::pair<const float*, const float*> from, Index chunks, float* to) {
     for (Index c = 0; c < chunks; ++c, to += 32) {
-      std::copy_n(first + 16 * c, 16, to);
-      std::copy_n(second + 16 * c, 16, to + 16);
+      std::copy_n(from.first + 16 * c, 16, to);
+      std::copy_n(from.second + 16 * c, 16, to + 16);
     }
   }
 
@@ -201,8 +208,6 @@ class Arranged {
   std::span<const Columns> x_;
   Index tokens_, padded_;
   bool is_brain_ = false, is_bytes_ = false;
-  Index half_;
-  float* split_;  ///< [tokens][2][half]
   std::array<Phase, Pieces::capacity> phases_;
 };
 

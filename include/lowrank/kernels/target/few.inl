@@ -59,6 +59,14 @@ template <int Rows, int Tokens>
     store_lanes<Rows, Tokens>(p, group, copy, unit);
 }
 
+/// The k-th vector of a chunk of the only token.
+template <Layout L>
+[[gnu::always_inline]] inline Floats load_token(const FewTokens& p, Index chunk, int k) {
+  if constexpr (L != Layout::pairs) return Floats::load(p.x + chunk * 32 + Floats::size * k, Whole{});
+  constexpr int half = chunk_vectors / 2;
+  return Floats::load((k < half ? p.x : p.x_odd) + chunk * 16 + Floats::size * (k % half), Whole{});
+}
+
 /// Four rows of blocks times one token: sums are scaled, which is cheaper than scaling weights; offsets meet the sums of activations.
 template <Layout L, Scaling M, class Codes>
 void one_token(const FewTokens& p, const Strip& strip, const BlockReader<Codes>& reader, Index group) {
@@ -73,15 +81,14 @@ void one_token(const FewTokens& p, const Strip& strip, const BlockReader<Codes>&
     for (Index c = begin; c < end; ++c) {
       const Index at = rows.place_of(c);
       rows.prefetch(at);
-      const float* x = p.x + c * 32;
       LOWRANK_UNROLL
       for (int r = 0; r < Rows; ++r) {
         Floats w[chunk_vectors];
         load_chunk<L>(rows.codes[r] + at, c, reader.codes, w);
         const auto pair = load_pair(rows, r, c, at);
-        Floats part = w[0] * Floats::load(x, Whole{});
+        Floats part = w[0] * load_token<L>(p, c, 0);
         LOWRANK_UNROLL
-        for (int k = 1; k < chunk_vectors; ++k) part = fma(w[k], Floats::load(x + Floats::size * k, Whole{}), part);
+        for (int k = 1; k < chunk_vectors; ++k) part = fma(w[k], load_token<L>(p, c, k), part);
         sum[r][0] = fma(part, scale_of(pair), sum[r][0]);
         add_offset<M>(pair, p.x_sum[c], rest[r]);
       }

@@ -71,6 +71,7 @@ struct FewTokens {
   Index row, rows, tokens;
   Index chunks;                  ///< of 32 of the depth
   const float* x;                ///< [padded tokens][chunks * 32]
+  const float* x_odd;            ///< one token and nibble_pairs, but for 8 bits: x has the first 16 of each chunk, this the others
   const float* x_sum;            ///< [chunks]: sums of the first token's chunks
   const std::uint16_t* brain;    ///< the same as bfloat16
   const std::int8_t* q;          ///< the same in 8 bits: x = q * q_scale[chunk]

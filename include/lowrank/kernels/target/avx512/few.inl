@@ -18,6 +18,8 @@ template <int Rows, int Tokens>
 
 #include <lowrank/kernels/target/few.inl>
 
+#include <lowrank/kernels/target/avx512/short_rows.inl>
+
 inline void few_tokens(const FewTokens& p) {
   const CodeTable table{_mm512_loadu_ps(p.weight->blocks().table.data())};
   const bool has_floats = few::has_floats(few::scaling_of(p.weight->blocks()));
@@ -32,10 +34,10 @@ inline void few_tokens(const FewTokens& p) {
     case Layout::bytes:
       return few_blocks<Layout::bytes, Scaling::half_offset>(p, table);
     case Layout::fp32:
-      return few_dense<Layout::fp32>(p);
+      return dense_tokens<Layout::fp32>(p);
     case Layout::bf16:
-      return few_dense<Layout::bf16>(p);
+      return dense_tokens<Layout::bf16>(p);
     case Layout::half:
-      return few_dense<Layout::half>(p);
+      return dense_tokens<Layout::half>(p);
   }
 }

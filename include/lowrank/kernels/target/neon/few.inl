@@ -185,14 +185,14 @@ template <Layout L, bool ScaleLast, int Tokens>
 }
 
 template <Layout L, bool ScaleLast, int Tokens>
-[[gnu::always_inline]] inline void add_chunk(const FourRows<L>& rows, Index c, const Table& table, const float* x, Index width,
-                                             float32x4_t* sum) {
+[[gnu::always_inline]] inline void add_chunk(const FourRows<L>& rows, Index c, const Table& table, const float* x, const float* rest,
+                                             Index width, float32x4_t* sum) {
   const std::byte* at[4];
   rows.find(c, at);
   if constexpr (Tokens == 1) {  // two chains of multiply-adds, for the latency
     float32x4_t part[2] = {vdupq_n_f32(0), vdupq_n_f32(0)};
     add_half<L, ScaleLast, 1>(rows, c, false, at, table, x, width, &part[0]);
-    add_half<L, ScaleLast, 1>(rows, c, true, at, table, x + 16, width, &part[1]);
+    add_half<L, ScaleLast, 1>(rows, c, true, at, table, rest, width, &part[1]);
     const float32x4_t both = vaddq_f32(part[0], part[1]);
     if constexpr (ScaleLast)
       sum[0] = vfmaq_f32(sum[0], both, rows.slope(c));
@@ -200,7 +200,7 @@ template <Layout L, bool ScaleLast, int Tokens>
       sum[0] = vaddq_f32(sum[0], both);
   } else {
     add_half<L, ScaleLast, Tokens>(rows, c, false, at, table, x, width, sum);
-    add_half<L, ScaleLast, Tokens>(rows, c, true, at, table, x + 16, width, sum);
+    add_half<L, ScaleLast, Tokens>(rows, c, true, at, table, rest, width, sum);
   }
 }
 
@@ -229,6 +229,7 @@ void few_rows(const FewTokens& p, Index group) {
   const bool is_wide = Blocks == 2 && row + 4 * stretch < p.rows;
   const Table table(p.weight->blocks().table.data());
   const Index width = p.chunks * 32;
+  constexpr bool is_split = L == Layout::pairs && Tokens == 1;
   float32x4_t sum[Blocks][Tokens];
   LOWRANK_UNROLL
   for (int t = 0; t < Blocks * Tokens; ++t) sum[t / Tokens][t % Tokens] = vdupq_n_f32(0);
@@ -237,9 +238,11 @@ void few_rows(const FewTokens& p, Index group) {
     if (is_wide) second.read_ahead(begin);
     const Index end = p.chunks - begin < first.window() ? p.chunks : begin + first.window();
     for (Index c = begin; c < end; ++c) {
-      add_chunk<L, ScaleLast, Tokens>(first, c, table, p.x + c * 32, width, sum[0]);
+      const float* const x = p.x + c * (is_split ? 16 : 32);
+      const float* const rest = is_split ? p.x_odd + c * 16 : x + 16;
+      add_chunk<L, ScaleLast, Tokens>(first, c, table, x, rest, width, sum[0]);
       if constexpr (Blocks == 2)
-        if (is_wide) add_chunk<L, ScaleLast, Tokens>(second, c, table, p.x + c * 32, width, sum[1]);
+        if (is_wide) add_chunk<L, ScaleLast, Tokens>(second, c, table, x, rest, width, sum[1]);
     }
   }
   LOWRANK_UNROLL

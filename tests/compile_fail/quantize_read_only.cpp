@@ -3,7 +3,7 @@
 #include <lowrank/quant.hpp>
 
 #if defined(WRONG)
-using Format = lowrank::Q6_K;
+using Format = lowrank::Iq1S;
 #else
 using Format = lowrank::Q4_0;
 #endif

@@ -11,7 +11,7 @@ namespace lowrank::inline LOWRANK_ABI {
 
 /// The row of a tensor, all dimensions but the last one flattened, that holds the first number which is not finite, or nothing.
 ///
-/// Looks at the elements of F32, F16 and BF16 and at the scales of 4 to 8 bit blocks; other types count as finite. Cost: one pass over
+/// Looks at the elements of F32, F16 and BF16 and at the half-precision scales of blocks; other types count as finite. Cost: one pass over
 /// those, on all threads.
 std::optional<Index> first_row_not_finite(const gguf::Tensor& tensor);
 

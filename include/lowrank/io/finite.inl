@@ -13,6 +13,21 @@ namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
 
+/// The first of `count` blocks that is not finite, or nothing. Cost: one pass over the blocks, on all threads.
+template <class AreFinite>
+std::optional<Index> first_wrong_block(Index count, const AreFinite& are_finite) {
+  constexpr Index grain = 1 << 15;
+  std::atomic<Index> first{count};
+  parallel_ranges(count, grain, [&](Index begin, Index end) {
+    if (are_finite(begin, end)) return;
+    while (are_finite(begin, begin + 1)) ++begin;
+    Index before = first.load();
+    while (begin < before && !first.compare_exchange_weak(before, begin)) {
+    }
+  });
+  return first.load() < count ? std::optional<Index>(first.load()) : std::nullopt;
+}
+
 /// Floating-point fields of equal blocks: every `stride` bytes one at each of `offsets`.
 template <class Word>
 struct Fields {
@@ -36,20 +51,20 @@ struct Fields {
     return wrong == 0;
   }
 
-  /// The first of `count` blocks with a field that is not finite, or nothing. Cost: one pass over the fields, on all threads.
+  /// The first of `count` blocks with a field that is not finite, or nothing.
   std::optional<Index> first_wrong(const std::byte* bytes, Index count) const {
-    constexpr Index grain = 1 << 15;
-    std::atomic<Index> first{count};
-    parallel_ranges(count, grain, [&](Index begin, Index end) {
-      if (are_finite(bytes, begin, end)) return;
-      while (is_finite(bytes + begin * stride)) ++begin;
-      Index before = first.load();
-      while (begin < before && !first.compare_exchange_weak(before, begin)) {
-      }
-    });
-    return first.load() < count ? std::optional<Index>(first.load()) : std::nullopt;
+    return first_wrong_block(count, [&](Index begin, Index end) { return are_finite(bytes, begin, end); });
   }
 };
+
+/// The same for IQ1_M, whose scale lies in pieces.
+LOWRANK_INLINE std::optional<Index> first_wrong_iq1_m(const std::byte* bytes, Index count) {
+  return first_wrong_block(count, [bytes](Index begin, Index end) {
+    bool finite = true;
+    for (Index i = begin; i < end; ++i) finite &= (Iq1M::scale_of(bytes + i * Iq1M::block_bytes).bits & 0x7C00u) != 0x7C00u;
+    return finite;
+  });
+}
 
 /// Where the half-precision scales and minima of a block lie; nothing for types without any.
 LOWRANK_INLINE std::span<const int> half_fields(GgmlType type) {
@@ -76,6 +91,8 @@ LOWRANK_INLINE std::optional<Index> first_row_not_finite(const gguf::Tensor& ten
     block = detail::Fields<std::uint32_t>{0x7F800000u, 4, here}.first_wrong(bytes, blocks);
   else if (tensor.type == GgmlType::bf16)
     block = detail::Fields<std::uint16_t>{0x7F80u, 2, here}.first_wrong(bytes, blocks);
+  else if (tensor.type == GgmlType::iq1_m)
+    block = detail::first_wrong_iq1_m(bytes, blocks);
   else
     block = detail::Fields<std::uint16_t>{0x7C00u, block_bytes, detail::half_fields(tensor.type)}.first_wrong(bytes, blocks);
   return block ? std::optional<Index>(*block / blocks_a_row) : std::nullopt;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -42,7 +44,45 @@ LOWRANK_INLINE bool is_writable(GgmlType type) {
   return writable;
 }
 
-LOWRANK_INLINE SavedMatrix save_matrix(const AnyMatrix& w, std::string name, GgmlType type) {
+LOWRANK_INLINE std::vector<std::string> writable_types() {
+  std::vector<std::string> names{"f32", "f16", "bf16"};
+  const auto add = [&]<class Format>(Format) {
+    if constexpr (WritableFormat<Format>) {
+      std::string& name = names.emplace_back(Format::name);
+      std::transform(name.begin(), name.end(), name.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+    }
+  };
+  std::apply([&](auto... formats) { (add(formats), ...); }, GgmlFormats());
+  return names;
+}
+
+LOWRANK_INLINE std::optional<GgmlType> writable_type(std::string_view name) {
+  const std::vector<std::string> names = writable_types();
+  if (std::find(names.begin(), names.end(), name) == names.end()) return std::nullopt;
+  std::string upper(name);
+  std::transform(upper.begin(), upper.end(), upper.begin(), [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c; });
+  for (std::uint32_t number = 0; number < lowrank::detail::ggml_traits.size(); ++number)
+    if (lowrank::detail::ggml_traits[number].name == upper) return static_cast<GgmlType>(number);
+  return std::nullopt;
+}
+
+LOWRANK_INLINE GgmlType type_for_columns(GgmlType type, Index cols) {
+  constexpr std::array<std::pair<GgmlType, GgmlType>, 8> smaller_blocks{{{GgmlType::q2_k, GgmlType::q4_0},
+                                                                         {GgmlType::q3_k, GgmlType::q4_0},
+                                                                         {GgmlType::tq1_0, GgmlType::q4_0},
+                                                                         {GgmlType::tq2_0, GgmlType::q4_0},
+                                                                         {GgmlType::q4_k, GgmlType::q5_0},
+                                                                         {GgmlType::q5_k, GgmlType::q5_1},
+                                                                         {GgmlType::q6_k, GgmlType::q8_0},
+                                                                         {GgmlType::iq4_xs, GgmlType::iq4_nl}}};
+  const auto fits = [cols](GgmlType candidate) { return cols % ggml_traits(candidate).block_size == 0; };
+  if (fits(type)) return type;
+  for (const auto& [from, to] : smaller_blocks)
+    if (from == type && fits(to)) return to;
+  return GgmlType::f16;
+}
+
+LOWRANK_INLINE SavedMatrix save_matrix(const AnyMatrix& w, std::string name, GgmlType type, std::span<const float> importance) {
   check<ValueError>(is_writable(type), "gguf", "tensor ", name_text(name), " is to be ", ggml_traits(type).name,
                     ", which is only read here");
   SavedMatrix saved{{}, {std::move(name), type, {w.rows(), w.cols()}, {}}};
@@ -55,7 +95,7 @@ LOWRANK_INLINE SavedMatrix save_matrix(const AnyMatrix& w, std::string name, Ggm
   if (type == GgmlType::bf16) dense(round_to<BFloat16>(w));
   visit_ggml_format(ggml_traits(type).name, [&]<class Format>(Format) {
     if constexpr (WritableFormat<Format>) {
-      auto matrix = quantize<Format>(w);
+      auto matrix = importance.empty() ? quantize<Format>(w) : quantize<Format>(w, importance);
       saved.tensor.bytes = matrix.storage().blocks();
       saved.matrix = AnyMatrix(std::move(matrix));
     }

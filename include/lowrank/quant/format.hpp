@@ -25,7 +25,7 @@ namespace lowrank::inline LOWRANK_ABI {
 /// | family | blocks run over | storage | formats |
 /// |---|---|---|---|
 /// | table, bitsandbytes | the flattened matrix, straddling rows | TableBlocks | Nf4, Fp4 |
-/// | block, ggml | each row | RowBlocks | Q4_0, Q4_1, Q8_0 and those that are only read |
+/// | block, ggml | each row | RowBlocks | Q4_0, Q4_K, IQ4_XS, … and those that are only read (ggml_formats.hpp) |
 template <class Candidate>
 concept QuantFormat = requires(const typename Candidate::Storage& storage, Index i, float* out) {
   { Candidate::name } -> std::convertible_to<std::string_view>;

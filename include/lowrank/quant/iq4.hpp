@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include <lowrank/quant/block_search.hpp>
 #include <lowrank/quant/row_blocks.hpp>
 
 LOWRANK_IEEE_BEGIN
@@ -25,13 +26,16 @@ inline void decode_nibble_halves(const std::byte* codes, const std::array<float,
 
 }  // namespace quant
 
-/// ggml's IQ4_NL, read only: w = d · T[q], 32 weights in 18 bytes: half d, 16 bytes of codes; 4.5 bits a weight.
+/// ggml's IQ4_NL: w = d · T[q], 32 weights in 18 bytes: half d, 16 bytes of codes; 4.5 bits a weight.
 struct Iq4Nl {
   static constexpr std::string_view name = "IQ4_NL";
   static constexpr Index block = 32, block_bytes = 18;
   static constexpr std::array half_fields{0};  ///< where a block has numbers in half precision
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
   using Storage = RowBlocks<Iq4Nl>;
+
+  /// The block of ggml's quantize_iq4_nl, with or without an importance matrix; false: a scale beyond half precision.
+  static bool encode(const float* x, Index count, std::byte* to, const quant::BlockImportance* importance = nullptr);
 
   static void describe(BlockSource& s) {
     s.order = CodeOrder::nibble_halves;
@@ -45,7 +49,7 @@ struct Iq4Nl {
   }
 };
 
-/// ggml's IQ4_XS, read only: w = d · (scale - 32) · T[q], 256 weights in 136 bytes, 4.25 bits a weight.
+/// ggml's IQ4_XS: w = d · (scale - 32) · T[q], 256 weights in 136 bytes, 4.25 bits a weight.
 ///
 /// | bytes | content |
 /// |---|---|
@@ -59,6 +63,9 @@ struct Iq4Xs {
   static constexpr std::array half_fields{0};  ///< where a block has numbers in half precision
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
   using Storage = RowBlocks<Iq4Xs>;
+
+  /// The block of ggml's quantize_iq4_xs, with or without an importance matrix; false: a scale beyond half precision.
+  static bool encode(const float* x, Index count, std::byte* to, const quant::BlockImportance* importance = nullptr);
 
   static void describe(BlockSource& s) {
     s.order = CodeOrder::nibble_halves;
@@ -86,3 +93,7 @@ struct Iq4Xs {
 
 }  // namespace lowrank::inline LOWRANK_ABI
 LOWRANK_IEEE_END
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/quant/iq4.inl>
+#endif

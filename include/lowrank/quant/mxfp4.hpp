@@ -11,16 +11,19 @@
 LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 
-/// OCP's MXFP4 in ggml's order, read only: w = 2^(e - 127) · E2M1[q], 32 weights in 17 bytes, 4.25 bits a weight.
+/// OCP's MXFP4 in ggml's order: w = 2^(e - 127) · E2M1[q], 32 weights in 17 bytes, 4.25 bits a weight.
 ///
 /// Byte 0 is the exponent e, bytes 1 … 16 the codes: weight j in the low nibble of byte j, weight j + 16 in the high one. Bit 3 of a
 /// code is its sign. OCP calls e = 255 NaN; ggml reads it as 2^128 and so does this, in halves: 2^127 · (2 · E2M1).
+/// Written with e - 127 = ⌊log2 max |w|⌋ - 2 and the nearest codes, as ggml's quantize_row_mxfp4_ref.
 struct Mxfp4 {
   static constexpr std::string_view name = "MXFP4";
   static constexpr Index block = 32, block_bytes = 17;
   static constexpr std::array<int, 0> half_fields{};  ///< where a block has numbers in half precision
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
   using Storage = RowBlocks<Mxfp4>;
+
+  static bool encode(const float* x, Index count, std::byte* to);
 
   static void describe(BlockSource& s) {
     s.order = CodeOrder::nibble_halves;
@@ -44,3 +47,7 @@ struct Mxfp4 {
 
 }  // namespace lowrank::inline LOWRANK_ABI
 LOWRANK_IEEE_END
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/quant/mxfp4.inl>
+#endif

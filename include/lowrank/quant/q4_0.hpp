@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <string_view>
 
+#include <lowrank/quant/block_search.hpp>
 #include <lowrank/quant/row_blocks.hpp>
 
 LOWRANK_IEEE_BEGIN
@@ -47,6 +48,9 @@ struct Q4_0 {
     return is_finite(static_cast<float>(scale));
   }
 
+  /// With an importance matrix, the bytes of ggml's quantize_q4_0: the scale is searched for.
+  static bool encode(const float* x, Index count, std::byte* to, const quant::BlockImportance* importance);
+
   static void decode(const std::byte* from, float* out) {
     const float d = quant::load<Half>(from);
     for (Index j = 0; j < block / 2; ++j) {
@@ -59,3 +63,7 @@ struct Q4_0 {
 
 }  // namespace lowrank::inline LOWRANK_ABI
 LOWRANK_IEEE_END
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/quant/q4_0.inl>
+#endif

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <string_view>
 
+#include <lowrank/quant/block_search.hpp>
 #include <lowrank/quant/row_blocks.hpp>
 
 LOWRANK_IEEE_BEGIN
@@ -51,6 +52,9 @@ struct Q4_1 {
     return is_finite(static_cast<float>(scale)) && is_finite(static_cast<float>(offset));
   }
 
+  /// With an importance matrix, the bytes of ggml's quantize_q4_1: the scale is searched for.
+  static bool encode(const float* x, Index count, std::byte* to, const quant::BlockImportance* importance);
+
   static void decode(const std::byte* from, float* out) {
     const float d = quant::load<Half>(from), m = quant::load<Half>(from + 2);
     for (Index j = 0; j < block / 2; ++j) {
@@ -63,3 +67,7 @@ struct Q4_1 {
 
 }  // namespace lowrank::inline LOWRANK_ABI
 LOWRANK_IEEE_END
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/quant/q4_1.inl>
+#endif

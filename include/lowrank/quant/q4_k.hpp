@@ -3,6 +3,7 @@
 #include <array>
 #include <cstddef>
 #include <string_view>
+#include <lowrank/quant/k_blocks.hpp>
 #include <lowrank/quant/row_blocks.hpp>
 
 LOWRANK_IEEE_BEGIN
@@ -25,7 +26,7 @@ struct SixBitPair {
 
 }  // namespace quant
 
-/// ggml's Q4_K, read only: w = d · scale · q - dmin · minimum, 256 weights in 144 bytes, 4.5 bits a weight.
+/// ggml's Q4_K: w = d · scale · q - dmin · minimum, 256 weights in 144 bytes, 4.5 bits a weight.
 ///
 /// | bytes | content |
 /// |---|---|
@@ -38,6 +39,9 @@ struct Q4K {
   static constexpr std::array half_fields{0, 2};  ///< where a block has numbers in half precision
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
   using Storage = RowBlocks<Q4K>;
+
+  /// The block of ggml's quantize_row_q4_K_ref, or with an importance matrix of quantize_q4_K; false: a scale beyond half precision.
+  static bool encode(const float* x, Index count, std::byte* to, const quant::BlockImportance* importance = nullptr);
 
   static void describe(BlockSource& s) {
     s.order = CodeOrder::nibble_halves;
@@ -66,7 +70,7 @@ struct Q4K {
   }
 };
 
-/// ggml's Q5_K, read only: as Q4_K with a fifth bit, 256 weights in 176 bytes, 5.5 bits a weight.
+/// ggml's Q5_K: as Q4_K with a fifth bit, 256 weights in 176 bytes, 5.5 bits a weight.
 ///
 /// Bytes 16 … 47 hold the fifth bits: bit j of byte i is that of weight i of sub-block j; the nibbles follow as in Q4_K.
 struct Q5K {
@@ -75,6 +79,9 @@ struct Q5K {
   static constexpr std::array half_fields{0, 2};  ///< where a block has numbers in half precision
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
   using Storage = RowBlocks<Q5K>;
+
+  /// The block of ggml's quantize_row_q5_K_ref, or with an importance matrix of quantize_q5_K; false: a scale beyond half precision.
+  static bool encode(const float* x, Index count, std::byte* to, const quant::BlockImportance* importance = nullptr);
 
   static void decode(const std::byte* from, float* out) {
     const float d = quant::load<Half>(from), dmin = quant::load<Half>(from + 2);
@@ -93,3 +100,7 @@ struct Q5K {
 
 }  // namespace lowrank::inline LOWRANK_ABI
 LOWRANK_IEEE_END
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/quant/q4_k.inl>
+#endif

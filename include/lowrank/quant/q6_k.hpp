@@ -5,12 +5,13 @@
 #include <cstdint>
 #include <string_view>
 
+#include <lowrank/quant/k_blocks.hpp>
 #include <lowrank/quant/row_blocks.hpp>
 
 LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 
-/// ggml's Q6_K, read only: w = d · scale · (q - 32), 256 weights in 210 bytes, 6.5625 bits a weight.
+/// ggml's Q6_K: w = d · scale · (q - 32), 256 weights in 210 bytes, 6.5625 bits a weight.
 ///
 /// | bytes | content |
 /// |---|---|
@@ -28,6 +29,9 @@ struct Q6K {
   static constexpr double bits_per_weight = 8.0 * block_bytes / block;
   using Storage = RowBlocks<Q6K>;
 
+  /// The block of ggml's quantize_row_q6_K_ref, or with an importance matrix of quantize_q6_K; false: a scale beyond half precision.
+  static bool encode(const float* x, Index count, std::byte* to, const quant::BlockImportance* importance = nullptr);
+
   static void decode(const std::byte* from, float* out) {
     const float d = quant::load<Half>(from + 208);
     for (Index run = 0; run < 8; ++run) {
@@ -44,3 +48,7 @@ struct Q6K {
 
 }  // namespace lowrank::inline LOWRANK_ABI
 LOWRANK_IEEE_END
+
+#if !defined(LOWRANK_COMPILED)
+#include <lowrank/quant/q6_k.inl>
+#endif

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <concepts>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -69,14 +70,26 @@ std::string describe(const QuantizedMatrix<Format>& q) {
 template <class Format, Source Weights>
 QuantizedMatrix<Format> quantize(const Weights& w) {
   static_assert(WritableFormat<Format>,
-                "quantize<Format>: Format must be one that can be written: Nf4, Fp4, Q4_0, Q4_1 or Q8_0 (the others are only read)");
+                "quantize<Format>: Format must be one that can be written: Nf4, Fp4 or one of ggml's (IQ1 to IQ3 and NVFP4 are only read)");
   return QuantizedMatrix<Format>(Format::Storage::encode(w));
+}
+
+/// The same with an importance of each column [cols], such as the mean square of its input: scales are found so that Σ importance · error²
+/// is small, as ggml does with an importance matrix. ggml's formats only; Q8_0, MXFP4, TQ1_0 and TQ2_0 make no use of it. Throws
+/// ShapeError.
+template <class Format, Source Weights>
+QuantizedMatrix<Format> quantize(const Weights& w, std::span<const float> importance) {
+  static_assert(WritableFormat<Format> && !TableFormat<Format>,
+                "quantize<Format>(w, importance): Format must be one of ggml's that can be written, such as Q4K");
+  check<ShapeError>(importance.size() == static_cast<std::size_t>(w.cols()), "quantize", "the importance has ", importance.size(),
+                    " numbers but the matrix is [", w.rows(), ", ", w.cols(), "]; give one for each column");
+  return QuantizedMatrix<Format>(Format::Storage::encode(w, importance));
 }
 
 /// The same with scales by search: less error, readable by every reader of the format. Nf4 and Fp4 only.
 template <class Format, Source Weights>
 QuantizedMatrix<Format> quantize(const Weights& w, const Search& search) {
-  static_assert(TableFormat<Format>, "quantize<Format>(w, Search{}): Format must be Nf4 or Fp4; ggml's formats fix their scale");
+  static_assert(TableFormat<Format>, "quantize<Format>(w, Search{}): Format must be Nf4 or Fp4; ggml's formats have rules of their own");
   return QuantizedMatrix<Format>(Format::Storage::encode(w, search.fractions()));
 }
 

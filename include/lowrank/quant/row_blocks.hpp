@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <span>
 #include <type_traits>
 #include <utility>
 
 #include <lowrank/kernels/format/blocks.hpp>
 #include <lowrank/core/buffer.hpp>
 #include <lowrank/core/parallel.hpp>
+#include <lowrank/quant/block_search.hpp>
 #include <lowrank/quant/encoding.hpp>
 #include <lowrank/quant/format.hpp>
 
@@ -19,7 +21,8 @@ namespace lowrank::inline LOWRANK_ABI {
 ///
 /// A file holds whole blocks only. Here a row may end inside a block: its last block is padded with zeros that do not influence the
 /// scale and are never read. Format gives `block`, `block_bytes`, `decode(block, out)` and, if it can be written,
-/// `encode(x, count, block) -> bool` (false: the scale does not fit); `encode_blocks`, if given, is the kernel for whole blocks.
+/// `encode(x, count, block) -> bool` (false: the scale does not fit); `encode_blocks`, if given, is the kernel for whole blocks, and
+/// `encode(x, count, block, importance)` weighs errors.
 template <class Format>
 class RowBlocks {
  public:
@@ -31,9 +34,10 @@ class RowBlocks {
     quant::check_part(Format::name, "blocks", blocks_.size(), static_cast<std::size_t>(rows * row_bytes()), rows, cols);
   }
 
-  /// Quantizes every block on its own. Throws ValueError that names the first weight that is not finite.
+  /// Quantizes every block on its own, by an importance of each column where there is one. Throws ValueError that names the first weight
+  /// that is not finite.
   template <Source Weights>
-  static RowBlocks encode(const Weights& w) {
+  static RowBlocks encode(const Weights& w, std::span<const float> importance = {}) {
     const Index rows = w.rows(), cols = w.cols();
     const Index row_bytes = ceil_div(cols, Format::block) * Format::block_bytes;
     Buffer blocks = Buffer::allocate(static_cast<std::size_t>(rows * row_bytes));
@@ -42,7 +46,7 @@ class RowBlocks {
     parallel_ranges(rows, std::max<Index>(1, quant::encode_grain / std::max<Index>(1, cols)), [&](Index begin, Index end) {
       const auto [x, stride] = quant::row_floats(w, begin, end - begin);
       for (Index row = begin; row < end; ++row) {
-        const Index done = encode_run(x + (row - begin) * stride, cols, bytes + row * row_bytes);
+        const Index done = encode_run(x + (row - begin) * stride, cols, bytes + row * row_bytes, importance);
         if (done < cols) failure.record(row * cols + done);
       }
     });
@@ -78,16 +82,25 @@ class RowBlocks {
 
  private:
   /// Elements before the first block that cannot be stored; `count` if there is none.
-  static Index encode_run(const float* x, Index count, std::byte* to) {
+  static Index encode_run(const float* x, Index count, std::byte* to, std::span<const float> importance) {
     Index done = 0;
+    constexpr bool can_weigh = requires(const quant::BlockImportance* given) { Format::encode(x, count, to, given); };
+    const bool weighs = can_weigh && !importance.empty();
     if constexpr (requires { Format::encode_blocks; }) {
       const auto encode_blocks = kernels::current_target().quantize.*Format::encode_blocks;
-      if (encode_blocks != nullptr) done = encode_blocks(x, count / Format::block, to) * Format::block;
+      if (encode_blocks != nullptr && !weighs) done = encode_blocks(x, count / Format::block, to) * Format::block;
     }
+    const float mean_square = weighs ? quant::sum_of_squares(x, count) / static_cast<float>(count) : 0.0f;
     for (; done < count; done += Format::block) {
       const Index length = std::min(Format::block, count - done);
+      std::byte* const block = to + done / Format::block * Format::block_bytes;
       if (!is_finite(kernels::scalar::largest_magnitude(x + done, length))) return done;
-      if (!Format::encode(x + done, length, to + done / Format::block * Format::block_bytes)) return done;
+      if constexpr (can_weigh) {
+        const quant::BlockImportance given{weighs ? importance.data() + done : nullptr, mean_square};
+        if (weighs ? !Format::encode(x + done, length, block, &given) : !Format::encode(x + done, length, block)) return done;
+      } else if (!Format::encode(x + done, length, block)) {
+        return done;
+      }
     }
     return count;
   }

@@ -29,9 +29,12 @@ TEST_CASE("a scale that is not finite is found in every block format") {
     GgmlType type;
     std::vector<Index> offsets;
   };
-  const std::vector<Case> cases{{GgmlType::f16, {0}},     {GgmlType::bf16, {0}},    {GgmlType::q4_0, {0}},   {GgmlType::q4_1, {0, 2}},
-                                {GgmlType::q5_0, {0}},    {GgmlType::q5_1, {0, 2}}, {GgmlType::q8_0, {0}},   {GgmlType::q4_k, {0, 2}},
-                                {GgmlType::q5_k, {0, 2}}, {GgmlType::q6_k, {208}},  {GgmlType::iq4_nl, {0}}, {GgmlType::iq4_xs, {0}}};
+  const std::vector<Case> cases{{GgmlType::f16, {0}},       {GgmlType::bf16, {0}},    {GgmlType::q4_0, {0}},   {GgmlType::q4_1, {0, 2}},
+                                {GgmlType::q5_0, {0}},      {GgmlType::q5_1, {0, 2}}, {GgmlType::q8_0, {0}},   {GgmlType::q4_k, {0, 2}},
+                                {GgmlType::q5_k, {0, 2}},   {GgmlType::q6_k, {208}},  {GgmlType::iq4_nl, {0}}, {GgmlType::iq4_xs, {0}},
+                                {GgmlType::q2_k, {80, 82}}, {GgmlType::q3_k, {108}},  {GgmlType::tq1_0, {52}}, {GgmlType::tq2_0, {64}},
+                                {GgmlType::iq1_s, {0}},     {GgmlType::iq2_xxs, {0}}, {GgmlType::iq2_xs, {0}}, {GgmlType::iq2_s, {0}},
+                                {GgmlType::iq3_xxs, {0}},   {GgmlType::iq3_s, {0}}};
   for (const auto& [type, offsets] : cases) {
     CAPTURE(ggml_traits(type).name);
     const bool brain = type == GgmlType::bf16;
@@ -42,6 +45,20 @@ TEST_CASE("a scale that is not finite is found in every block format") {
           CHECK(first_row_not_finite(with_half(type, 3, block, offset, static_cast<std::uint16_t>(bits))) == block / 2);
     }
   }
+}
+
+TEST_CASE("the scale of IQ1_M is put together before it is judged") {
+  const auto with_scale = [](std::uint16_t bits) {
+    gguf::Tensor tensor{"w", GgmlType::iq1_m, {3, 512}, Buffer::allocate(6 * 56)};
+    for (Index i = 0; i < 4; ++i) {
+      const auto word = static_cast<std::uint16_t>((bits >> 4 * i & 15) << 12 | 0x0FFF);
+      std::memcpy(tensor.bytes.mutable_as<std::byte>() + 3 * 56 + 48 + 2 * i, &word, sizeof(word));
+    }
+    return tensor;
+  };
+  CHECK_FALSE(first_row_not_finite(with_scale(0xFBFF)).has_value());
+  CHECK(first_row_not_finite(with_scale(0x7C00)) == 1);
+  CHECK(first_row_not_finite(with_scale(0xFE01)) == 1);
 }
 
 TEST_CASE("codes and exponents of whole bytes are no floats") {

@@ -231,7 +231,7 @@ TEST_CASE("gguf::matrix: each readable format, dense numbers, and what is refuse
   CHECK(known == static_cast<int>(std::tuple_size_v<GgmlFormats>));
   const AnyMatrix brain = gguf::matrix({"w", GgmlType::bf16, {2, 5}, Buffer::allocate(20)});
   CHECK(brain.view().kind() == WeightView::Kind::bf16);
-  CHECK_THROWS_WITH_AS(gguf::matrix({"w", GgmlType::q2_k, {1, 256}, Buffer::allocate(84)}), doctest::Contains("is Q2_K; readable are F32"),
+  CHECK_THROWS_WITH_AS(gguf::matrix({"w", GgmlType::q8_k, {1, 256}, Buffer::allocate(292)}), doctest::Contains("is Q8_K; readable are F32"),
                        FormatError);
 }
 

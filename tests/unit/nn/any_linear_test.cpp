@@ -6,10 +6,13 @@
 #include <lowrank/nn/adapted_linear.hpp>
 #include <lowrank/update/lora.hpp>
 #include <lowrank/nn/frozen_linear.hpp>
+#include <lowrank/quant/any_matrix.hpp>
 #include <lowrank/quant/double_quant.hpp>
+#include <lowrank/quant/ggml_formats.hpp>
 #include <lowrank/quant/nf4.hpp>
 #include <lowrank/quant/q4_1.hpp>
 
+#include "../../support/golden.hpp"
 #include "nn_support.hpp"
 
 using namespace lowrank;
@@ -43,6 +46,25 @@ std::vector<Case> cases() {
           {QuantizedLinear{q4_1, bias}, dequantize(q4_1)}};
 }
 
+/// A format of ggml as a frozen base, of random blocks, against its weight in fp32.
+template <class Format>
+void check_frozen(const test::GoldenFile& golden) {
+  CAPTURE(std::string(Format::name));
+  const auto bytes = golden.bytes(std::string(Format::name) + ".bytes");
+  Buffer blocks = Buffer::allocate(bytes.size());
+  std::copy(bytes.begin(), bytes.end(), blocks.mutable_as<std::uint8_t>());
+  const QuantizedMatrix<Format> q(4, 512, blocks);
+  const Weight<float> w = dequantize(q);
+  const AnyLinear layer{AnyMatrix(q), Column<float>()};
+  const auto within = [](const auto& value, const auto& expected) { return (value - expected).norm() <= 1e-5f * expected.norm(); };
+  for (const Index tokens : {1, 3, 40}) {
+    const auto x = random<float>(512, tokens, 1), g = random<float>(4, tokens, 2);
+    CHECK(within(layer.product(x), w * x));
+    CHECK(within(layer.transposed_product(g), w.transpose() * g));
+  }
+  CHECK(layer.embed(std::vector<std::int32_t>{3, 0}).col(0) == w.row(3).transpose());
+}
+
 const float product_tolerance = 64 * std::numeric_limits<float>::epsilon();
 
 }  // namespace
@@ -64,6 +86,11 @@ TEST_CASE("AnyLinear gives what the layer that it holds gives") {
     CHECK(layer.out_features() == 48);
   }
   CHECK(AnyLinear().out_features() == 0);
+}
+
+TEST_CASE("every format of ggml is a frozen base, forward and backward") {
+  const test::GoldenFile golden(LOWRANK_GOLDEN_DIR "/gguf_blocks.safetensors");
+  std::apply([&](auto... formats) { (check_frozen<decltype(formats)>(golden), ...); }, GgmlFormats{});
 }
 
 TEST_CASE("only a dense Linear has a trainable weight") {

@@ -87,6 +87,12 @@ TEST_CASE("dequantize writes what decode writes") {
   check_format<Q8_0>();
   check_read_only<Q4K>(3, 700);
   check_read_only<Q6K>(3, 700);
+  check_read_only<Q2K>(3, 700);
+  check_read_only<Q3K>(3, 300);
+  check_read_only<Iq1M>(2, 300);
+  check_read_only<Iq2Xs>(2, 300);
+  check_read_only<Iq3S>(2, 300);
+  check_read_only<Tq1>(2, 300);
   check_read_only<Iq4Nl>(5, 77);
   check_read_only<Iq4Xs>(2, 512);
   check_read_only<Mxfp4>(4, 100);

@@ -21,7 +21,7 @@ namespace {
 const char* const method_folders[] = {"vera_r16", "vera_unsaved_r16", "ia3",     "oft_b16", "oft_b16_neumann",
                                       "hra_r8",   "miss_r8",          "adalora", "loha_r4", "lokr_r4"};
 
-std::filesystem::path golden(const std::string& name) { return std::filesystem::path(LOWRANK_GOLDEN_DIR "/methods") / name; }
+std::filesystem::path methods_folder(const std::string& name) { return std::filesystem::path(LOWRANK_GOLDEN_DIR "/methods") / name; }
 
 /// The projections of the tiny Llama.
 struct TinyLayers {
@@ -76,8 +76,8 @@ template <class F>
 void for_each_method(const F& f) {
   for (const std::string name : method_folders) {
     CAPTURE(name);
-    f(name, Json::parse(test::read_file(golden(name) / "adapter_config.json")),
-      safetensors::File::open(golden(name) / "adapter_model.safetensors").tensors());
+    f(name, Json::parse(test::read_file(methods_folder(name) / "adapter_config.json")),
+      safetensors::File::open(methods_folder(name) / "adapter_model.safetensors").tensors());
   }
 }
 

@@ -89,9 +89,6 @@ LOWRANK_INLINE StoredTensor Weights::tensor(std::string_view name) const {
 
 LOWRANK_INLINE void Weights::add_gguf(Content& content) {
   const auto file = gguf::File::open(content.path);
-  const auto parts = file.get_or<Index>("split.count", 1);
-  check<FormatError>(parts <= 1, "load_weights", path_text(content.path), " is part ", file.get_or<Index>("split.no", 0) + 1, " of ", parts,
-                     " of a split model; join them first (llama-gguf-split --merge)");
   for (const gguf::Tensor& tensor : file.tensors()) content.tensors.emplace(tensor.name, tensor);
 }
 

@@ -186,7 +186,7 @@ TEST_CASE("weights: files are told apart by what they hold") {
   CHECK_SAYS(refusal("GGUF"), "[gguf]");
   CHECK_SAYS(test::complaint([&] { load_weights(folder / "absent"); }), "cannot open");
   gguf::write(folder / "part", {{"split.no", std::uint16_t{1}}, {"split.count", std::uint16_t{3}}}, std::vector<gguf::Tensor>{});
-  CHECK_SAYS(test::complaint([&] { load_weights(folder / "part"); }), "is part 2 of 3 of a split model");
+  CHECK_SAYS(test::complaint([&] { load_weights(folder / "part"); }), "is part 2 of 3 of a model; give the first one");
 }
 
 TEST_CASE("weights: damaged indices and shards are read or refused, nothing else") {

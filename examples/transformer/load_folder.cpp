@@ -31,7 +31,7 @@ bool is_harmless(const std::string& key) {
       "pretraining_tp", "_attn_implementation", "attn_implementation", "auto_map", "return_dict", "output_attentions", "output_hidden_states",
       "quantization_config", "unsloth_version", "unsloth_fixed", "rope_interleaved", "task_specific_params", "tokenizer_class", "max_length",
       "temperature", "top_k", "top_p", "repetition_penalty", "do_sample", "id2label", "label2id", "problem_type", "torchscript", "use_bfloat16",
-      "chunk_size_feed_forward", "finetuning_task", "is_decoder", "cross_attention_hidden_size", "tie_encoder_decoder"};
+      "chunk_size_feed_forward", "finetuning_task", "is_decoder", "cross_attention_hidden_size", "tie_encoder_decoder", "_sliding_window_pattern"};
   return keys.contains(key);
 }
 

@@ -86,6 +86,11 @@ struct ModelConfig {
   LayerKind kind(Index layer) const { return kinds.empty() ? LayerKind{} : kinds[static_cast<std::size_t>(layer)]; }
   /// RoPE of sequences of so many tokens.
   lowrank::RopeOptions rope_of(Index length) const;
+  /// Whether keys that turned for a text of one length must turn anew for one of the other: where other factors count. The base of dynamic
+  /// RoPE grows token by token, and earlier keys stay, as in transformers.
+  bool turns_anew(Index length, Index other) const {
+    return growth.kind == RopeGrowth::Kind::long_factors && (length <= growth.original_context) != (other <= growth.original_context);
+  }
 
   /// The maps of every block.
   std::span<const Projection> projections() const;

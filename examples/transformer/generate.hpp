@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <span>
@@ -27,7 +28,8 @@ struct Generation {
   double seconds = 0;  ///< of the tokens after the first, that is without reading the prompt
 };
 
-/// Reads one sequence part by part; what was read stays in a cache on the device.
+/// Reads one sequence part by part; what was read stays in a cache on the device. A text that passes the length up to which a longrope
+/// model turns by its short factors is read again from its beginning, once.
 template <class Device = Cpu>
 class Reader {
  public:
@@ -46,6 +48,8 @@ class Reader {
   Transformer& model_;
   LoraSet* lora_;
   std::unique_ptr<Cache<Device>> cache_;
+  std::vector<std::int32_t> ids_;
+  Index turned_for_ = 0;  // length of the text for which the cached keys turned
 };
 
 /// Logits [vocabulary, T] of every token of one sequence, in host memory.

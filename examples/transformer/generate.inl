@@ -22,7 +22,14 @@ Reader<Device>::~Reader() = default;
 
 template <class Device>
 Activation<float> Reader<Device>::operator()(std::span<const std::int32_t> ids) {
-  return to_host(model_.next_logits<Device>(ids, {.lora = lora_, .cache = cache_.get()}).value());
+  ids_.resize(static_cast<std::size_t>(length()));
+  ids_.insert(ids_.end(), ids.begin(), ids.end());
+  const auto whole = static_cast<Index>(ids_.size());
+  const bool again = model_.config.turns_anew(turned_for_, whole);
+  if (again) cache_->length = 0;
+  turned_for_ = whole;
+  return to_host(
+      model_.next_logits<Device>(again ? std::span<const std::int32_t>(ids_) : ids, {.lora = lora_, .cache = cache_.get()}).value());
 }
 
 template <class Device>

@@ -116,10 +116,10 @@ void read_kind(const Scaling& scaling, lowrank::RopeOptions& rope, ModelConfig* 
     set_factors(rope, [&](Index) { return factor; });
   } else if (kind == "llama3") {
     read_llama3(scaling, rope);
+  } else if (grown && (kind == "longrope" || kind == "su" || (kind == "yarn" && scaling.config.fused))) {  // Phi-3's older names
+    read_long(scaling, *grown);
   } else if (kind == "yarn") {
     read_yarn(scaling, rope);
-  } else if (grown && (kind == "longrope" || kind == "su")) {
-    read_long(scaling, *grown);
   } else if (grown && kind == "dynamic") {
     const double factor = scaling.positive("factor", 1);
     grown->growth = {RopeGrowth::Kind::dynamic, grown->context, factor, {}};

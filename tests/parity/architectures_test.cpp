@@ -135,6 +135,20 @@ TEST_CASE("each architecture reads a text in parts as at once") {
   }
 }
 
+TEST_CASE("a reader of a longrope model turns all keys anew where the text passes the short factors, and on the way back") {
+  Transformer model = transformer::load_model(models + "phi3");
+  const Expected expected("phi3", false);
+  const auto ids = std::span(expected.ids);
+  transformer::Reader<> read(model, nullptr);
+  read(ids.first(10));
+  for (std::size_t t = 10; t < 27; ++t) read(ids.subspan(t, 1));
+  const Activation<float> end = read(ids.subspan(27, 1));
+  CHECK(read.length() == 28);
+  CHECK((end - model.logits(ids).value().rightCols(1)).cwiseAbs().maxCoeff() < 1e-5f * end.cwiseAbs().maxCoeff());
+  read.rewind(11);
+  CHECK(largest_difference(expected["short.logits"], read(ids.subspan(11, 1))) < 1e-5);
+}
+
 TEST_CASE("each architecture's adapters go through a GGUF file, which is the one of llama.cpp's converter") {
   const TemporaryFolder folder;
   for (const std::string& family : families) {

@@ -139,17 +139,17 @@ void test_outer(Index tokens) {
 
 void test_decode(const AttentionShape& shape, Index keys) {
   const Index width = shape.heads * shape.head_size, kv_width = shape.kv_heads * shape.head_size;
-  const auto q = random_matrix(width, shape.batch, 1, 3), k = random_matrix(kv_width, shape.batch * keys, 2),
-             v = random_matrix(kv_width, shape.batch * keys, 3);
+  const auto q = random_matrix(width, shape.batch.count(), 1, 3), k = random_matrix(kv_width, shape.batch.count() * keys, 2),
+             v = random_matrix(kv_width, shape.batch.count() * keys, 3);
   const auto y = attention_forward(DeviceActivation(q), DeviceActivation(k), DeviceActivation(v), shape).y;
   expect(is_near(to_host(y), attention_forward(q, k, v, shape).y, 1e-4),
          concat("one query over ", keys, " keys, heads of ", shape.head_size));
 }
 
 void test_attention(const AttentionShape& shape, Index queries, Index keys) {
-  const Index width = shape.heads * shape.head_size, kv_width = shape.kv_heads * shape.head_size, tokens = shape.batch * queries;
-  const auto q = random_matrix(width, tokens, 1, 3), k = random_matrix(kv_width, shape.batch * keys, 2),
-             v = random_matrix(kv_width, shape.batch * keys, 3), g = random_matrix(width, tokens, 4);
+  const Index width = shape.heads * shape.head_size, kv_width = shape.kv_heads * shape.head_size, tokens = shape.batch.count() * queries;
+  const auto q = random_matrix(width, tokens, 1, 3), k = random_matrix(kv_width, shape.batch.count() * keys, 2),
+             v = random_matrix(kv_width, shape.batch.count() * keys, 3), g = random_matrix(width, tokens, 4);
   const auto forward = attention_forward(q, k, v, shape, Compute::bf16);
   const auto backward = attention_backward(q, k, v, forward.y, forward.log_sum_exp, g, shape, Compute::bf16);
   const DeviceActivation dq(q), dk(k), dv(v);

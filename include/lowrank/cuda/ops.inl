@@ -97,13 +97,13 @@ namespace detail {
 
 LOWRANK_INLINE AttentionArrays attention_arrays(const char* operation, const DeviceActivation& q, const DeviceActivation& k,
                                                 const DeviceActivation& v, const AttentionShape& shape) {
-  const Index heads = shape.heads, kv_heads = shape.kv_heads, size = shape.head_size, batch = shape.batch;
+  const Index heads = shape.heads, kv_heads = shape.kv_heads, size = shape.head_size, batch = shape.batch.count();
   check<ValueError>(shape.window == 0 && shape.scale == 0 && shape.cap == 0, operation, "window = ", shape.window,
                     ", scale = ", shape.scale, ", cap = ", shape.cap,
                     "; a GPU's attention has none of the three: run this model on the CPU");
-  check<ShapeError>(heads > 0 && kv_heads > 0 && size > 0 && batch > 0 && q.rows() == heads * size && k.rows() == kv_heads * size &&
-                        v.rows() == k.rows() && v.cols() == k.cols() && q.cols() % batch == 0 && k.cols() % batch == 0 &&
-                        k.cols() >= q.cols(),
+  const bool is_even = batch > 0 && (shape.batch.are_equal() ? q.cols() % batch == 0 && k.cols() % batch == 0 : k.cols() == q.cols());
+  check<ShapeError>(heads > 0 && kv_heads > 0 && size > 0 && is_even && q.rows() == heads * size && k.rows() == kv_heads * size &&
+                        v.rows() == k.rows() && v.cols() == k.cols() && k.cols() >= q.cols(),
                     operation, "q is [", q.rows(), ", ", q.cols(), "], k [", k.rows(), ", ", k.cols(), "], v [", v.rows(), ", ", v.cols(),
                     "] for ", heads, " heads on ", kv_heads, " of ", size, " numbers and ", batch, " sequences; q is [heads · head_size, ",
                     "tokens], k and v [kv_heads · head_size, keys]");
@@ -114,6 +114,23 @@ LOWRANK_INLINE AttentionArrays attention_arrays(const char* operation, const Dev
   return a;
 }
 
+/// Calls launch with all sequences where they are equally long, else with each.
+template <class Launch>
+void for_equal_lengths(const char* operation, const AttentionArrays& all, const AttentionShape& shape, Index tokens, const Launch& launch) {
+  if (shape.batch.are_equal()) return launch(all);
+  const auto move = [](auto*& array, Index by) { array = array == nullptr ? nullptr : array + by; };
+  AttentionArrays a = all;
+  a.batch = 1;
+  for (const Index length : shape.batch.lengths(operation, tokens)) {
+    a.queries = a.keys = narrow(length);
+    launch(a);
+    const Index queries = length * shape.heads * shape.head_size, keys = length * shape.kv_heads * shape.head_size;
+    move(a.q, queries), move(a.y, queries), move(a.g, queries), move(a.dq, queries);
+    move(a.k, keys), move(a.v, keys), move(a.dk, keys), move(a.dv, keys);
+    move(a.log_sum_exp, length * shape.heads), move(a.delta, length * shape.heads);
+  }
+}
+
 }  // namespace detail
 
 LOWRANK_INLINE DeviceAttentionForward attention_forward(const DeviceActivation& q, const DeviceActivation& k, const DeviceActivation& v,
@@ -121,7 +138,8 @@ LOWRANK_INLINE DeviceAttentionForward attention_forward(const DeviceActivation& 
   AttentionArrays a = detail::attention_arrays("attention_forward", q, k, v, shape);
   DeviceAttentionForward result{DeviceActivation(q.rows(), q.cols()), DeviceActivation(shape.heads, q.cols())};
   a.y = result.y.data(), a.log_sum_exp = result.log_sum_exp.data();
-  launch_attention(q.machine(), a, q.machine().scratch());
+  detail::for_equal_lengths("attention_forward", a, shape, q.cols(),
+                            [&](const AttentionArrays& part) { launch_attention(q.machine(), part, q.machine().scratch()); });
   return result;
 }
 
@@ -135,7 +153,8 @@ LOWRANK_INLINE DeviceAttentionGradients attention_backward(const DeviceActivatio
   a.y = const_cast<float*>(y.data()), a.log_sum_exp = const_cast<float*>(log_sum_exp.data());  // read only
   a.g = g.data(), a.delta = delta.data();
   a.dq = gradients.dq.data(), a.dk = gradients.dk.data(), a.dv = gradients.dv.data();
-  launch_attention_backward(q.machine(), a);
+  detail::for_equal_lengths("attention_backward", a, shape, q.cols(),
+                            [&](const AttentionArrays& part) { launch_attention_backward(q.machine(), part); });
   return gradients;
 }
 

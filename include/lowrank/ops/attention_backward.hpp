@@ -3,6 +3,7 @@
 /// Gradients of attention: blocks of queries against blocks of keys, and how they are spread over the threads.
 
 #include <algorithm>
+#include <cstddef>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -45,38 +46,38 @@ struct AttentionSaved {
 };
 
 template <class S>
+struct KeyGradients {
+  Activation<S> dk, dv;
+};
+
+/// The gradients of one grid's queries, keys and values.
+template <class S>
 class AttentionBackward {
  public:
-  AttentionBackward(const AttentionGrid<S>& grid, const AttentionSaved<S>& saved)
-      : grid_(grid),
-        in_(saved),
-        k_(kv_view<S>(saved.k, grid.shape.kv_heads)),
-        v_(kv_view<S>(saved.v, grid.shape.kv_heads)),
-        out_{Activation<S>(saved.q.rows(), saved.q.cols()), Activation<S>(saved.k.rows(), saved.k.cols()),
-             Activation<S>(saved.v.rows(), saved.v.cols())} {}
+  AttentionBackward(const AttentionGrid<S>& grid, const AttentionSaved<S>& saved, AttentionGradients<S>& out)
+      : grid_(grid), in_(saved), k_(kv_view<S>(saved.k, grid.shape.kv_heads)), v_(kv_view<S>(saved.v, grid.shape.kv_heads)), out_(out) {}
 
-  AttentionGradients<S> run() {
-    const Index blocks = ceil_div(grid_.queries, query_block(grid_)), heads = grid_.shape.batch * grid_.shape.kv_heads;
-    const Index parts = std::clamp<Index>(ceil_div(wanted_pieces, heads), 1, std::max<Index>(1, grid_.queries / part_queries));
-    // The last part sees all keys, so it writes the result; each other has arrays of its own, of which it uses the keys that it sees.
-    std::vector<KeyGradients> own(static_cast<std::size_t>(parts - 1));
-    for (KeyGradients& each : own) each = {Activation<S>(out_.dk.rows(), out_.dk.cols()), Activation<S>(out_.dv.rows(), out_.dv.cols())};
-    parallel_for(heads * parts, [&](Index piece) {
-      const Index part = parts - 1 - piece / heads, head = piece % heads;  // the longest first
-      const bool is_last = part == parts - 1;
-      KeyGradients* const into = is_last ? nullptr : &own[static_cast<std::size_t>(part)];
-      attend_part(head / grid_.shape.kv_heads, head % grid_.shape.kv_heads, blocks * part / parts, blocks * (part + 1) / parts,
-                  into ? into->dk : out_.dk, into ? into->dv : out_.dv);
-    });
-    for (Index part = parts - 2; part >= 0; --part) add(own[static_cast<std::size_t>(part)], seen_by(blocks * (part + 1) / parts));
-    return std::move(out_);
+  Index heads() const { return grid_.shape.batch.count() * grid_.shape.kv_heads; }
+  /// Into how many parts the queries of a head are cut.
+  Index parts() const { return std::clamp<Index>(ceil_div(wanted_pieces, heads()), 1, std::max<Index>(1, grid_.queries / part_queries)); }
+
+  /// One head's part; pieces are heads() · parts(). The last part sees all keys, so it writes the result; each other has arrays of its own,
+  /// of which it uses the keys that it sees.
+  void attend(Index piece, std::vector<KeyGradients<S>>& own) const {
+    const Index part = parts() - 1 - piece / heads(), head = piece % heads();  // the longest first
+    const bool is_last = part == parts() - 1;
+    KeyGradients<S>* const into = is_last ? nullptr : &own[static_cast<std::size_t>(part)];
+    attend_part(head / grid_.shape.kv_heads, head % grid_.shape.kv_heads, first_block(part), first_block(part + 1),
+                into ? into->dk : out_.dk, into ? into->dv : out_.dv);
+  }
+
+  /// Adds the parts that have arrays of their own, in a fixed order.
+  void add(const std::vector<KeyGradients<S>>& own) const {
+    for (Index part = parts() - 2; part >= 0; --part) add(own[static_cast<std::size_t>(part)], seen_by(first_block(part + 1)));
   }
 
  private:
   static constexpr Index wanted_pieces = 32, part_queries = 512;
-  struct KeyGradients {
-    Activation<S> dk, dv;
-  };
   /// One thread's arrays, [head_size or keys, columns] each.
   struct Columns {
     S *q, *g, *dq;                // q times the scale
@@ -86,14 +87,15 @@ class AttentionBackward {
   };
 
   Index size() const { return grid_.shape.head_size; }
+  Index first_block(Index part) const { return ceil_div(grid_.queries, query_block(grid_)) * part / parts(); }
   /// Keys of a sequence that the queries of its first blocks see.
   Index seen_by(Index blocks) const { return std::min(blocks * query_block(grid_), grid_.queries) + grid_.offset(); }
 
   /// Blocks [begin, end) of one head's queries.
-  void attend_part(Index sequence, Index kv_head, Index begin, Index end, Activation<S>& dk, Activation<S>& dv) {
+  void attend_part(Index sequence, Index kv_head, Index begin, Index end, Activation<S>& dk, Activation<S>& dv) const {
     const Index keys = end == ceil_div(grid_.queries, query_block(grid_)) ? grid_.keys : seen_by(end);
-    dk.block(kv_head * size(), sequence * grid_.keys, size(), keys).setZero();
-    dv.block(kv_head * size(), sequence * grid_.keys, size(), keys).setZero();
+    dk.block(kv_head * size(), grid_.first_key(sequence), size(), keys).setZero();
+    dv.block(kv_head * size(), grid_.first_key(sequence), size(), keys).setZero();
     const Index most = query_block(grid_) * grid_.group();
     AttentionScratch<S> scratch((4 * size() + 2 * attention_block + 2) * most);
     Columns at{};
@@ -127,7 +129,7 @@ class AttentionBackward {
   /// One block of queries against one of keys: with P = e^(Kᵀ Q − lse) and dS = P ∘ (Vᵀ G − Σ g∘y),
   /// dV += G Pᵀ, dQ += K dS, dK += Q dSᵀ.
   void attend_keys(const QueryBlock& block, Index key, Index count, const Columns& at, Activation<S>& dk, Activation<S>& dv) const {
-    const Index columns = at.count, token = block.sequence * grid_.keys + key, row = block.kv_head * size();
+    const Index columns = at.count, token = grid_.first_key(block.sequence) + key, row = block.kv_head * size();
     const KvBlock<S> k(k_, block.kv_head, token, count), v(v_, block.kv_head, token, count);
     const ConstStrided<S> q = const_strided<S>(at.q, size(), columns, size());
     const ConstStrided<S> g = const_strided<S>(at.g, size(), columns, size());
@@ -151,9 +153,9 @@ class AttentionBackward {
   }
 
   /// Adds what a part gave for the first keys of each sequence.
-  void add(const KeyGradients& part, Index keys) {
-    for_each_token(out_.dk.rows(), grid_.shape.batch * keys, [&](Index i) {
-      const Index token = i / keys * grid_.keys + i % keys;
+  void add(const KeyGradients<S>& part, Index keys) const {
+    for_each_token(out_.dk.rows(), grid_.shape.batch.count() * keys, [&](Index i) {
+      const Index token = grid_.first_key(i / keys) + i % keys;
       out_.dk.col(token) += part.dk.col(token);
       out_.dv.col(token) += part.dv.col(token);
     });
@@ -162,8 +164,32 @@ class AttentionBackward {
   const AttentionGrid<S>& grid_;
   const AttentionSaved<S> in_;
   const KvView<S> k_, v_;
-  AttentionGradients<S> out_;
+  AttentionGradients<S>& out_;
 };
+
+/// The gradients of all grids; their pieces are one parallel loop.
+template <class S>
+AttentionGradients<S> attention_gradients(const std::vector<AttentionGrid<S>>& grids, const AttentionSaved<S>& saved) {
+  const auto like = [](const ActivationView<S>& x) { return Activation<S>(x.rows(), x.cols()); };
+  AttentionGradients<S> out{like(saved.q), like(saved.k), like(saved.v)};
+  std::vector<AttentionBackward<S>> backward;
+  backward.reserve(grids.size());
+  Index most_parts = 1;
+  std::vector<std::pair<const AttentionBackward<S>*, Index>> pieces;
+  for (const AttentionGrid<S>& grid : grids) {
+    const AttentionBackward<S>& each = backward.emplace_back(grid, saved, out);
+    most_parts = std::max(most_parts, each.parts());
+    for (Index piece = 0; piece < each.heads() * each.parts(); ++piece) pieces.emplace_back(&each, piece);
+  }
+  std::vector<KeyGradients<S>> own(static_cast<std::size_t>(most_parts - 1));
+  for (KeyGradients<S>& each : own) each = {like(saved.k), like(saved.v)};
+  parallel_for(static_cast<Index>(pieces.size()), [&](Index i) {
+    const auto& [each, piece] = pieces[static_cast<std::size_t>(i)];
+    each->attend(piece, own);
+  });
+  for (const AttentionBackward<S>& each : backward) each.add(own);
+  return out;
+}
 
 }  // namespace detail
 

@@ -98,7 +98,7 @@ S online_softmax(S* scores, Index visible, S& max, S& sum) {
 template <class S, class Element>
 void attend_block(const AttentionGrid<S>& grid, const ActivationView<S>& q, const KvView<Element>& k, const KvView<Element>& v,
                   const QueryBlock& block, AttentionForward<S>& out) {
-  const Index size = grid.shape.head_size, columns = grid.columns(block), end = grid.end(block), first = block.sequence * grid.keys;
+  const Index size = grid.shape.head_size, columns = grid.columns(block), end = grid.end(block), first = grid.first_key(block.sequence);
   const Index begin = grid.begin(block) / attention_block * attention_block;
   AttentionScratch<S> scratch((2 * size + attention_block + 2) * columns);
   S *const qs = scratch.take(size * columns), *const y = scratch.take(size * columns), *const max = scratch.take(columns);

@@ -2,17 +2,20 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include <lowrank/core/matrix.hpp>
 #include <lowrank/core/shape.hpp>
+#include <lowrank/ops/sequences.hpp>
 #include <lowrank/ops/view.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// Heads of an attention: each group of heads / kv_heads consecutive query heads shares one key and value head. batch sequences of equal
-/// length lie one after the other along the tokens.
+/// Heads of an attention: each group of heads / kv_heads consecutive query heads shares one key and value head. The sequences of a batch
+/// lie one after the other along the tokens, and none sees another.
 struct AttentionShape {
-  Index heads = 1, kv_heads = 1, head_size = 0, batch = 1;
+  Index heads = 1, kv_heads = 1, head_size = 0;
+  Sequences batch = 1;
   Index window = 0;  ///< keys that a query sees at most, the last ones up to itself (a sliding window); 0: all
   double scale = 0;  ///< of the scores Kᵀ Q; 0: 1 / √head_size
   double cap = 0;    ///< scores s become cap · tanh(s / cap) (Gemma 2's soft cap); 0: they stay
@@ -20,7 +23,7 @@ struct AttentionShape {
   Index group() const { return heads / kv_heads; }
 };
 
-/// The output [heads · head_size, batch · Tq], and log Σ exp of each row of scores, [heads, batch · Tq], which the backward pass needs.
+/// The output, of the shape of Q, and log Σ exp of each row of scores, [heads, tokens], which the backward pass needs.
 template <class S>
 struct AttentionForward {
   Activation<S> y, log_sum_exp;
@@ -52,7 +55,7 @@ void cap_scores(S* scores, S cap, Index n) {
   array(scores, n) = cap * (array(scores, n) / cap).tanh();
 }
 
-/// One attention's geometry.
+/// One attention's geometry: of sequences of equal length that follow each other.
 ///
 /// The heads of a group read the same keys, and in memory they follow each other within a token; so n tokens of a group are one matrix
 /// [head_size, group · n], column c being head c % group of token c / group, and each key block is read once for all of them.
@@ -61,6 +64,7 @@ struct AttentionGrid {
   AttentionShape shape;
   Index queries, keys;  // tokens of one sequence: Tq and Tk
   Compute compute;
+  Index origin = 0;  // token where they begin, of queries and of keys
 
   Index group() const { return shape.group(); }
   Index offset() const { return keys - queries; }
@@ -80,7 +84,9 @@ struct AttentionGrid {
   Index first(Index own) const { return shape.window > 0 ? std::max<Index>(0, own - shape.window + 1) : 0; }
   /// Head and token that column c of a block is.
   Index head(const QueryBlock& block, Index c) const { return block.kv_head * group() + c % group(); }
-  Index token(const QueryBlock& block, Index c) const { return block.sequence * queries + block.query + c / group(); }
+  Index token(const QueryBlock& block, Index c) const { return origin + block.sequence * queries + block.query + c / group(); }
+  /// Token where a sequence's keys begin.
+  Index first_key(Index sequence) const { return origin + sequence * keys; }
 
   /// A block's columns of x [heads · head_size, batch · Tq], times a factor, as columns [head_size, group · count].
   void gather(const ActivationView<S>& x, const QueryBlock& block, S* columns, S factor = S(1)) const {
@@ -96,25 +102,44 @@ struct AttentionGrid {
 /// Throws ShapeError unless q, k and v have the shapes that AttentionShape says, [rows, tokens] each.
 inline void check_attention(const char* operation, const AttentionShape& shape, const Index (&q)[2], const Index (&k)[2],
                             const Index (&v)[2]) {
-  const Index heads = shape.heads, kv_heads = shape.kv_heads, size = shape.head_size, batch = shape.batch;
+  const Index heads = shape.heads, kv_heads = shape.kv_heads, size = shape.head_size, batch = shape.batch.count();
   check<ShapeError>(heads > 0 && kv_heads > 0 && size > 0 && batch > 0 && heads % kv_heads == 0, operation, "heads = ", heads,
                     ", kv_heads = ", kv_heads, ", head_size = ", size, ", batch = ", batch,
                     "; all must be positive and kv_heads must divide heads");
   check<ValueError>(shape.window >= 0 && shape.scale >= 0 && shape.cap >= 0 && is_finite(shape.scale) && is_finite(shape.cap), operation,
                     "window = ", shape.window, ", scale = ", shape.scale, ", cap = ", shape.cap, "; each must be positive, or 0 for none");
   element_count(operation, "the shape [batch, heads, head_size]", {batch, heads, size});
-  const bool fits = q[0] == heads * size && k[0] == kv_heads * size && v[0] == k[0] && v[1] == k[1] && q[1] % batch == 0 &&
-                    k[1] % batch == 0 && q[1] <= k[1];
+  const bool is_even = !shape.batch.are_equal() || (q[1] % batch == 0 && k[1] % batch == 0);
+  const bool fits = q[0] == heads * size && k[0] == kv_heads * size && v[0] == k[0] && v[1] == k[1] && is_even && q[1] <= k[1];
   check<ShapeError>(fits, operation, "q is [", q[0], ", ", q[1], "], k is [", k[0], ", ", k[1], "], v is [", v[0], ", ", v[1],
                     "] with heads = ", heads, ", kv_heads = ", kv_heads, ", head_size = ", size, ", batch = ", batch,
                     "; q must be [heads * head_size, batch * Tq], k and v [kv_heads * head_size, batch * Tk], Tq at most Tk");
+  check<ShapeError>(shape.batch.are_equal() || q[1] == k[1], operation, "q has ", q[1], " tokens and k ", k[1], " in sequences of unequal ",
+                    "length; a sequence that goes on from a cache is alone, or one of equal ones");
+}
+
+/// The batch as one grid where its sequences are equally long, else a grid for each, as if it were alone. The shape is checked already.
+template <class S>
+std::vector<AttentionGrid<S>> attention_grids(const char* operation, const AttentionShape& shape, Index queries, Index keys,
+                                              Compute compute) {
+  const Index count = shape.batch.count();
+  if (shape.batch.are_equal()) return {AttentionGrid<S>{shape, queries / count, keys / count, compute}};
+  AttentionShape alone = shape;
+  alone.batch = 1;
+  std::vector<AttentionGrid<S>> grids;
+  Index first = 0;
+  for (const Index length : shape.batch.lengths(operation, queries)) {
+    grids.push_back({alone, length, length, compute, first});
+    first += length;
+  }
+  return grids;
 }
 
 template <class S>
-AttentionGrid<S> attention_grid(const char* operation, const ActivationView<S>& q, const ActivationView<S>& k, const ActivationView<S>& v,
-                                const AttentionShape& shape, Compute compute) {
+std::vector<AttentionGrid<S>> attention_grids(const char* operation, const ActivationView<S>& q, const ActivationView<S>& k,
+                                              const ActivationView<S>& v, const AttentionShape& shape, Compute compute) {
   check_attention(operation, shape, {q.rows(), q.cols()}, {k.rows(), k.cols()}, {v.rows(), v.cols()});
-  return {shape, q.cols() / shape.batch, k.cols() / shape.batch, compute};
+  return attention_grids<S>(operation, shape, q.cols(), k.cols(), compute);
 }
 
 }  // namespace detail

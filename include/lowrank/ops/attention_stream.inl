@@ -38,7 +38,7 @@ class AttentionStream {
       : grid_(grid), q_(q), k_(k), v_(v), out_(out) {}
 
   void run() {
-    const Index per_head = ceil_div(grid_.queries, queries()), blocks = grid_.shape.batch * grid_.shape.kv_heads * per_head;
+    const Index per_head = ceil_div(grid_.queries, queries()), blocks = grid_.shape.batch.count() * grid_.shape.kv_heads * per_head;
     const auto block_at = [&](Index i) {
       const Index query = i % per_head * queries(), head = i / per_head % grid_.shape.kv_heads;
       return QueryBlock{i / per_head / grid_.shape.kv_heads, head, query, std::min(queries(), grid_.queries - query)};
@@ -89,7 +89,7 @@ class AttentionStream {
 
   /// One chunk's part, from columns q [size, columns] that are scaled.
   void attend_chunk(const QueryBlock& block, Index chunk, const float* q, float* scores, AttentionPart part) const {
-    const Index columns = grid_.columns(block), key = chunk * kv_chunk, first = block.sequence * grid_.keys + key;
+    const Index columns = grid_.columns(block), key = chunk * kv_chunk, first = grid_.first_key(block.sequence) + key;
     const Index count = std::clamp<Index>(grid_.end(block) - key, 0, kv_chunk);
     std::fill_n(part.means, size() * columns, 0.0f);
     loops().dots(k_.at(block.kv_head, first), k_.token_stride, count, q, columns, size(), scores, kv_chunk);  // Kᵀ q

@@ -71,6 +71,14 @@ TEST_CASE("gradients of attention, keys more than queries, grouped heads, two se
                   {random(12, 2 * 3, 13), random(6, 2 * 5, 14), random(6, 2 * 5, 15)});
 }
 
+TEST_CASE("gradients of attention and rope over texts of unequal lengths, each of which begins anew") {
+  const AttentionShape shape{.heads = 4, .kv_heads = 2, .head_size = 4, .batch = Sequences::with_lengths({3, 1, 4})};
+  const std::vector<Index> positions = shape.batch.positions("test", 8);
+  const RopeOptions options{.head_size = 4, .base = 100};
+  const auto attend = [&](const Vars& v) { return attention(rope(v[0], positions, options), rope(v[1], positions, options), v[2], shape); };
+  check_gradients(attend, {random(16, 8, 13), random(8, 8, 14), random(8, 8, 15)});
+}
+
 TEST_CASE("gradients of losses, ignored targets included") {
   const std::vector<std::int32_t> targets{1, ignored_target, 4, 0};
   check_gradients([&](const Vars& v) { return cross_entropy(v[0], targets); }, {3.0 * random(5, 4, 16)});

@@ -31,9 +31,9 @@ void check(const AttentionShape& shape, Index queries, Index keys) {
   CAPTURE(queries);
   CAPTURE(keys);
   CAPTURE(shape.head_size);
-  const Index width = shape.heads * shape.head_size, tokens = shape.batch * queries, kv_width = shape.kv_heads * shape.head_size;
-  const auto q = rounded_matrix(width, tokens, 1, 3), k = rounded_matrix(kv_width, shape.batch * keys, 2),
-             v = rounded_matrix(kv_width, shape.batch * keys, 3), g = rounded_matrix(width, tokens, 4);
+  const Index width = shape.heads * shape.head_size, tokens = shape.batch.count() * queries, kv_width = shape.kv_heads * shape.head_size;
+  const auto q = rounded_matrix(width, tokens, 1, 3), k = rounded_matrix(kv_width, shape.batch.count() * keys, 2),
+             v = rounded_matrix(kv_width, shape.batch.count() * keys, 3), g = rounded_matrix(width, tokens, 4);
   const Activation<double> dq = q.cast<double>(), dk = k.cast<double>(), dv = v.cast<double>(), dg = g.cast<double>();
   const auto forward = attention_forward(dq, dk, dv, shape);
   const auto backward = attention_backward(dq, dk, dv, forward.y, forward.log_sum_exp, dg, shape);
@@ -48,7 +48,7 @@ void check(const AttentionShape& shape, Index queries, Index keys) {
                             static_cast<int>(shape.heads),
                             static_cast<int>(shape.kv_heads),
                             static_cast<int>(shape.head_size),
-                            static_cast<int>(shape.batch),
+                            static_cast<int>(shape.batch.count()),
                             static_cast<int>(queries),
                             static_cast<int>(keys)};
     a.y = out.data();
@@ -76,7 +76,7 @@ void check(const AttentionShape& shape, Index queries, Index keys) {
 cuda::AttentionArrays arrays_of(const AttentionShape& shape, Index queries, Index keys) {
   cuda::AttentionArrays a;
   a.heads = static_cast<int>(shape.heads), a.kv_heads = static_cast<int>(shape.kv_heads), a.head_size = static_cast<int>(shape.head_size);
-  a.batch = static_cast<int>(shape.batch), a.queries = static_cast<int>(queries), a.keys = static_cast<int>(keys);
+  a.batch = static_cast<int>(shape.batch.count()), a.queries = static_cast<int>(queries), a.keys = static_cast<int>(keys);
   return a;
 }
 
@@ -85,12 +85,12 @@ void check_decode(const AttentionShape& shape, Index keys, Index room, int launc
   CAPTURE(keys);
   CAPTURE(shape.head_size);
   const Index width = shape.heads * shape.head_size, kv_width = shape.kv_heads * shape.head_size;
-  const auto q = rounded_matrix(width, shape.batch, 1, 3), k = rounded_matrix(kv_width, shape.batch * keys, 2),
-             v = rounded_matrix(kv_width, shape.batch * keys, 3);
+  const auto q = rounded_matrix(width, shape.batch.count(), 1, 3), k = rounded_matrix(kv_width, shape.batch.count() * keys, 2),
+             v = rounded_matrix(kv_width, shape.batch.count() * keys, 3);
   const auto expected = attention_forward(Activation<double>(q.cast<double>()), Activation<double>(k.cast<double>()),
                                           Activation<double>(v.cast<double>()), shape);
   const auto all = on_every_schedule([&](Machine& machine) {
-    const auto size = static_cast<std::size_t>(q.size()), rows = static_cast<std::size_t>(shape.heads * shape.batch);
+    const auto size = static_cast<std::size_t>(q.size()), rows = static_cast<std::size_t>(shape.heads * shape.batch.count());
     std::vector<float> out(size + rows), scratch(static_cast<std::size_t>(room));
     cuda::AttentionArrays a = arrays_of(shape, 1, keys);
     a.q = q.data(), a.k = k.data(), a.v = v.data(), a.y = out.data(), a.log_sum_exp = out.data() + size;

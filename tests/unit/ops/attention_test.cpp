@@ -13,7 +13,7 @@ namespace {
 /// The formula, one query at a time.
 Activation<double> naive_attention(const Activation<double>& q, const Activation<double>& k, const Activation<double>& v,
                                    const AttentionShape& shape) {
-  const Index size = shape.head_size, queries = q.cols() / shape.batch, keys = k.cols() / shape.batch;
+  const Index size = shape.head_size, queries = q.cols() / shape.batch.count(), keys = k.cols() / shape.batch.count();
   Activation<double> y(q.rows(), q.cols());
   for (Index t = 0; t < q.cols(); ++t) {
     const Index all = t % queries + keys - queries + 1, seen = shape.window > 0 ? std::min(shape.window, all) : all;
@@ -37,9 +37,9 @@ struct Inputs {
   Activation<double> q, k, v;
 
   Inputs(const AttentionShape& shape, Index queries, Index keys)
-      : q(4 * random_matrix<Activation<double>>(shape.heads * shape.head_size, shape.batch * queries, 1)),
-        k(random_matrix<Activation<double>>(shape.kv_heads * shape.head_size, shape.batch * keys, 2)),
-        v(random_matrix<Activation<double>>(shape.kv_heads * shape.head_size, shape.batch * keys, 3)) {}
+      : q(4 * random_matrix<Activation<double>>(shape.heads * shape.head_size, shape.batch.count() * queries, 1)),
+        k(random_matrix<Activation<double>>(shape.kv_heads * shape.head_size, shape.batch.count() * keys, 2)),
+        v(random_matrix<Activation<double>>(shape.kv_heads * shape.head_size, shape.batch.count() * keys, 3)) {}
 };
 
 void check_forward(const AttentionShape& shape, Index queries, Index keys) {
@@ -82,9 +82,9 @@ TEST_CASE("attention_backward equals finite differences") {
 
 namespace {
 
-constexpr AttentionShape windowed{.heads = 4, .kv_heads = 2, .head_size = 4, .window = 3};
-constexpr AttentionShape capped{.heads = 4, .kv_heads = 2, .head_size = 4, .scale = 0.7, .cap = 1.5};
-constexpr AttentionShape both{.heads = 6, .kv_heads = 2, .head_size = 3, .batch = 2, .window = 100, .scale = 0.3, .cap = 2};
+const AttentionShape windowed{.heads = 4, .kv_heads = 2, .head_size = 4, .window = 3};
+const AttentionShape capped{.heads = 4, .kv_heads = 2, .head_size = 4, .scale = 0.7, .cap = 1.5};
+const AttentionShape both{.heads = 6, .kv_heads = 2, .head_size = 3, .batch = 2, .window = 100, .scale = 0.3, .cap = 2};
 
 /// fp32 against the formula in double, by blocks, by chunks of keys, and of a cache.
 void check_float(const AttentionShape& shape, Index queries, Index keys) {
@@ -99,7 +99,7 @@ void check_float(const AttentionShape& shape, Index queries, Index keys) {
     const BatchInvariant invariant;
     CHECK(largest_difference(attention_forward(q, k, v, shape).y.cast<double>().eval(), right) < 2e-6);
   }
-  if (shape.batch > 1) return;
+  if (shape.batch.count() > 1) return;
   KvCache cache(shape.kv_heads, shape.head_size, CachePrecision::fp32);
   cache.append(k, v);
   CHECK(largest_difference(attention_forward(q, cache, shape).y.cast<double>().eval(), right) < 2e-6);
@@ -203,6 +203,85 @@ TEST_CASE("attention has the same bits for any number of threads") {
   CHECK(same_for_any_thread_count([&] { return attention_forward(q, k, v, single).y; }));
 }
 
+namespace {
+
+/// Each text of a batch by itself, side by side.
+struct Alone {
+  AttentionForward<float> forward;
+  AttentionGradients<float> backward;
+
+  Alone(const Activation<float>& q, const Activation<float>& k, const Activation<float>& v, const Activation<float>& g,
+        const AttentionShape& shape, const std::vector<Index>& lengths, Compute compute)
+      : forward{Activation<float>(q.rows(), q.cols()), Activation<float>(shape.heads, q.cols())},
+        backward{Activation<float>(q.rows(), q.cols()), Activation<float>(k.rows(), k.cols()), Activation<float>(v.rows(), v.cols())} {
+    Index first = 0;
+    for (const Index length : lengths) {
+      const Activation<float> own_q = q.middleCols(first, length), own_k = k.middleCols(first, length), own_v = v.middleCols(first, length);
+      const auto [y, log_sum_exp] = attention_forward(own_q, own_k, own_v, shape, compute);
+      const auto [dq, dk, dv] = attention_backward(own_q, own_k, own_v, y, log_sum_exp, g.middleCols(first, length), shape, compute);
+      forward.y.middleCols(first, length) = y, forward.log_sum_exp.middleCols(first, length) = log_sum_exp;
+      backward.dq.middleCols(first, length) = dq, backward.dk.middleCols(first, length) = dk, backward.dv.middleCols(first, length) = dv;
+      first += length;
+    }
+  }
+};
+
+}  // namespace
+
+TEST_CASE("texts of unequal lengths in a batch have the bits of each text alone") {
+  AttentionShape shape{4, 2, 8, 1};
+  const std::vector<Index> lengths{1, 130, 2, 17, 1100, 96, 3};  // streamed, one block and several, and one whose keys are summed in parts
+  AttentionShape packed = shape;
+  packed.batch = Sequences::with_lengths(lengths);
+  const auto q = random_matrix<Activation<float>>(32, 1349, 11), k = random_matrix<Activation<float>>(16, 1349, 12),
+             v = random_matrix<Activation<float>>(16, 1349, 13), g = random_matrix<Activation<float>>(32, 1349, 14);
+  const auto check_bits = [&](Compute compute) {
+    const Alone alone(q, k, v, g, shape, lengths, compute);
+    const auto [y, log_sum_exp] = attention_forward(q, k, v, packed, compute);
+    const auto [dq, dk, dv] = attention_backward(q, k, v, y, log_sum_exp, g, packed, compute);
+    CHECK(y == alone.forward.y);
+    CHECK(log_sum_exp == alone.forward.log_sum_exp);
+    CHECK(dq == alone.backward.dq);
+    CHECK(dk == alone.backward.dk);
+    CHECK(dv == alone.backward.dv);
+  };
+  check_bits(Compute::fp32);
+  check_bits(Compute::bf16);
+  {
+    const BatchInvariant invariant;
+    check_bits(Compute::fp32);
+  }
+  shape.window = packed.window = 100;
+  check_bits(Compute::fp32);
+  CHECK(same_for_any_thread_count([&] { return attention_forward(q, k, v, packed).y; }));
+}
+
+TEST_CASE("attention_backward of texts of unequal lengths equals finite differences") {
+  const AttentionShape shape{4, 2, 2, Sequences::with_lengths({3, 1, 5})};
+  Inputs in({4, 2, 2, 1}, 9, 9);
+  const auto g = random_matrix<Activation<double>>(in.q.rows(), in.q.cols(), 4);
+  const auto loss = [&] { return attention_forward(in.q, in.k, in.v, shape).y.cwiseProduct(g).sum(); };
+  const auto [y, log_sum_exp] = attention_forward(in.q, in.k, in.v, shape);
+  const auto [dq, dk, dv] = attention_backward(in.q, in.k, in.v, y, log_sum_exp, g, shape);
+  CHECK(gradient_error(in.q, dq, loss) < gradient_tolerance);
+  CHECK(gradient_error(in.k, dk, loss) < gradient_tolerance);
+  CHECK(gradient_error(in.v, dv, loss) < gradient_tolerance);
+}
+
+TEST_CASE("sequences say how long they are and where their tokens stand") {
+  CHECK(Sequences(3).lengths("test", 12) == std::vector<Index>{4, 4, 4});
+  CHECK(Sequences::with_lengths({2, 3}).lengths("test", 5) == std::vector<Index>{2, 3});
+  CHECK(Sequences::with_lengths({2, 3}).positions("test", 5) == std::vector<Index>{0, 1, 0, 1, 2});
+  CHECK(Sequences().positions("test", 3, 7) == std::vector<Index>{7, 8, 9});
+  CHECK(Sequences(2) == Sequences(2));
+  CHECK(Sequences(2) != Sequences::with_lengths({1, 1}));
+  CHECK_THROWS_WITH_AS(Sequences(3).lengths("test", 11), "[test] 11 tokens do not divide into 3 sequences of equal length", ShapeError);
+  CHECK_THROWS_AS(Sequences(0).lengths("test", 4), ShapeError);
+  CHECK_THROWS_AS(Sequences::with_lengths({}).lengths("test", 4), ShapeError);
+  CHECK_THROWS_WITH_AS(Sequences::with_lengths({2, 3}).lengths("test", 6), doctest::Contains("sum to 5 for 6 tokens"), ShapeError);
+  CHECK_THROWS_WITH_AS(Sequences::with_lengths({6, 0}).lengths("test", 6), doctest::Contains("has no token"), ShapeError);
+}
+
 TEST_CASE("attention refuses shapes that do not fit, and prints them") {
   const Activation<float> q = Activation<float>::Zero(8, 4), k = Activation<float>::Zero(4, 4);
   CHECK_THROWS_WITH_AS(attention_forward(q, k, k, {2, 1, 3, 1}), doctest::Contains("q is [8, 4], k is [4, 4], v is [4, 4] with heads = 2"),
@@ -213,4 +292,8 @@ TEST_CASE("attention refuses shapes that do not fit, and prints them") {
   CHECK_THROWS_AS(attention_forward(q, k, k, {Index{1} << 62, Index{1} << 61, 8, 1}), ShapeError);
   CHECK_THROWS_AS(attention_forward(q, k, k, {2, 1, 4, 3}), ShapeError);
   CHECK_THROWS_AS(attention_forward(q, k.leftCols(3), k.leftCols(3), {2, 1, 4, 1}), ShapeError);
+  CHECK_THROWS_WITH_AS(attention_forward(q, k, k, {2, 1, 4, Sequences::with_lengths({1, 2})}), doctest::Contains("sum to 3 for 4 tokens"),
+                       ShapeError);
+  CHECK_THROWS_WITH_AS(attention_forward(q.leftCols(3), k, k, {2, 1, 4, Sequences::with_lengths({1, 2})}),
+                       doctest::Contains("unequal length"), ShapeError);
 }

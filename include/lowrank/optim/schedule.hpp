@@ -4,13 +4,17 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// Where a run stands: `warmup` steps of linear rise from 0, then the fall to 0 at `steps`.
+/// How long a run is: `warmup` steps of linear rise, the first of which moves by 1 / warmup of the rate and the last by all of it, then the
+/// fall to 0 at `steps`.
 struct ScheduleOptions {
   Index steps;
   Index warmup = 0;
 };
 
-/// Multiplier in [0, 1] of the learning rate for step 0, 1, …: linear rise, then linear fall to 0.
+/// Multiplier in [0, 1] of the learning rate for step 0, 1, …: the rise alone.
+double constant_schedule(Index step, const ScheduleOptions& options);
+
+/// Linear rise, then linear fall to 0.
 ///
 ///   optimizer.set_learning_rate(2e-4 * linear_schedule(step, {.steps = 1000, .warmup = 50}));
 double linear_schedule(Index step, const ScheduleOptions& options);

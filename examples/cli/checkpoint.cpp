@@ -1,33 +1,41 @@
 #include <cli/checkpoint.hpp>
 
+#include <algorithm>
+#include <optional>
 #include <utility>
-
-#include <lowrank/io/checkpoint.hpp>
 
 #include <cli/report.hpp>
 
 namespace cli {
 
-std::string run_key(const std::string& model, const std::string& data, const transformer::TrainOptions& o, Index sequence) {
-  const Json key = {{"model", model},
-                    {"data", data},
-                    {"steps", o.steps},
-                    {"batch", o.batch},
-                    {"sequence", sequence},
-                    {"learning_rate", o.learning_rate},
-                    {"warmup", o.warmup},
-                    {"schedule", static_cast<int>(o.schedule)},
-                    {"weight_decay", o.weight_decay},
-                    {"clip", o.clip_norm},
-                    {"seed", o.seed}};
-  return key.line();
-}
+using lowrank::check, lowrank::FormatError;
 
 namespace {
 
-std::filesystem::path checkpoint_file(const std::filesystem::path& folder) { return folder / "checkpoint.safetensors"; }
+std::optional<std::string> find(const lowrank::safetensors::Metadata& metadata, const std::string& name) {
+  for (const auto& [key, value] : metadata)
+    if (key == name) return value;
+  return std::nullopt;
+}
 
-/// Everything that a step changes, under fixed names.
+/// The settings that differ, with both values.
+std::string differences(const std::vector<Setting>& settings, const lowrank::safetensors::Metadata& stored, bool of_contents) {
+  std::string text;
+  for (const Setting& setting : settings) {
+    const std::string before = find(stored, setting.option).value_or("unknown to the version that made it");
+    if (setting.is_contents == of_contents && before != setting.value)
+      text += lowrank::concat(text.empty() ? "" : ", ", setting.option, ' ', before, " (now ", setting.value, ')');
+  }
+  for (const auto& [option, before] : stored) {
+    const auto is_it = [&, &name = option](const Setting& setting) { return setting.option == name; };
+    if (!of_contents && option.starts_with("--") && std::none_of(settings.begin(), settings.end(), is_it))
+      text += lowrank::concat(text.empty() ? "" : ", ", option, ' ', before, " (now unknown)");
+  }
+  return text;
+}
+
+}  // namespace
+
 std::vector<lowrank::StateArray> changing_state(const std::vector<lowrank::ParameterRef<float>>& parameters,
                                                 lowrank::AdamW<float>& optimizer) {
   std::vector<lowrank::StateArray> arrays;
@@ -35,36 +43,34 @@ std::vector<lowrank::StateArray> changing_state(const std::vector<lowrank::Param
   return lowrank::with_optimizer(std::move(arrays), optimizer);
 }
 
-}  // namespace
-
-void save_checkpoint(const std::filesystem::path& folder, const std::string& key,
-                     const std::vector<lowrank::ParameterRef<float>>& parameters, lowrank::AdamW<float>& optimizer,
-                     const std::vector<double>& losses) {
+void Checkpoint::save(const std::vector<lowrank::StateArray>& arrays, const std::vector<Setting>& settings, const Lists& lists) const {
   std::error_code failure;
-  std::filesystem::create_directories(folder, failure);
-  lowrank::check<lowrank::IoError>(!failure, "checkpoint", "cannot create the folder ", folder, ": ", failure.message());
-  lowrank::save_state(checkpoint_file(folder), changing_state(parameters, optimizer), {{"run", key}, {"losses", Json(losses).line()}});
+  std::filesystem::create_directories(folder_, failure);
+  check<lowrank::IoError>(!failure, "checkpoint", "cannot create the folder ", folder_, ": ", failure.message());
+  lowrank::safetensors::Metadata metadata;
+  for (const Setting& setting : settings) metadata.emplace_back(setting.option, setting.value);
+  for (const auto& [name, numbers] : lists) metadata.emplace_back(name, Json(numbers).line());
+  lowrank::save_state(file_, arrays, metadata);
 }
 
-Index load_checkpoint(const std::filesystem::path& folder, const std::string& key,
-                      const std::vector<lowrank::ParameterRef<float>>& parameters, lowrank::AdamW<float>& optimizer,
-                      std::vector<double>& losses) {
-  using lowrank::FormatError;
-  const auto file = lowrank::safetensors::File::open(checkpoint_file(folder));
-  const auto value = [&](const char* name) {
-    for (const auto& [k, v] : file.metadata())
-      if (k == name) return v;
-    lowrank::fail<FormatError>("checkpoint", folder, " has no ", name, "; it is not a checkpoint of finetune");
-  };
-  lowrank::check<FormatError>(value("run") == key, "checkpoint", folder, " belongs to another run: it was made with ", value("run"),
-                              ", this run is ", key);
-  const auto history = parse_numbers(value("losses"));
-  lowrank::check<FormatError>(history.has_value(), "checkpoint", folder, ": losses are not a list of numbers");
-  lowrank::load_state(checkpoint_file(folder), changing_state(parameters, optimizer));
-  const auto step = static_cast<Index>(history->size());  // those with a loss that was not finite changed nothing
-  lowrank::check<FormatError>(optimizer.steps() <= step, "checkpoint", folder, ": has ", step, " losses of ", optimizer.steps(), " steps");
-  losses = *history;
-  return step;
+void Checkpoint::check_same_run(const std::vector<Setting>& settings) const {
+  const auto file = lowrank::safetensors::File::open(file_);
+  std::string other = differences(settings, file.metadata(), false);
+  if (other.empty()) other = differences(settings, file.metadata(), true);
+  const bool is_longer = other.find("--steps ") != std::string::npos;
+  check<FormatError>(other.empty(), "checkpoint", folder_, " was made with ", other,
+                     "; give the same to go on, or another --checkpoint to begin anew",
+                     is_longer ? ". Where the rate falls, each step's rate depends on the number of steps: to train longer, give what was "
+                                 "saved as --adapter, or begin with --schedule constant"
+                               : "");
+}
+
+std::vector<double> Checkpoint::list(const std::string& name) const {
+  const auto file = lowrank::safetensors::File::open(file_);
+  const auto text = find(file.metadata(), name);
+  const auto numbers = text ? parse_numbers(*text) : std::nullopt;
+  check<FormatError>(numbers.has_value(), "checkpoint", folder_, " has no list of ", name, "; it is no checkpoint of finetune");
+  return *numbers;
 }
 
 }  // namespace cli

@@ -4,26 +4,40 @@
 #include <string>
 #include <vector>
 
+#include <lowrank/io/checkpoint.hpp>
 #include <lowrank/optim/adamw.hpp>
-
-#include <transformer/train.hpp>
 
 namespace cli {
 
 using lowrank::Index;
 
-/// What must be equal for a run to go on from a checkpoint. The numbers of steps and the schedule are part of it: they set each step's
-/// rate.
-std::string run_key(const std::string& model, const std::string& data, const transformer::TrainOptions& o, Index sequence);
+/// What a run was asked for by one option, in words.
+struct Setting {
+  std::string option, value;
+  bool is_contents = false;  ///< a hash of what a file came to, which other settings may have changed
+};
 
-/// Writes parameters, optimizer state and losses as one file, atomically.
-void save_checkpoint(const std::filesystem::path& folder, const std::string& key,
-                     const std::vector<lowrank::ParameterRef<float>>& parameters, lowrank::AdamW<float>& optimizer,
-                     const std::vector<double>& losses);
+/// Everything that a step changes, under fixed names.
+std::vector<lowrank::StateArray> changing_state(const std::vector<lowrank::ParameterRef<float>>& parameters,
+                                                lowrank::AdamW<float>& optimizer);
 
-/// Reads what save_checkpoint wrote and returns the step to go on with. Throws FormatError when it belongs to another run.
-Index load_checkpoint(const std::filesystem::path& folder, const std::string& key,
-                      const std::vector<lowrank::ParameterRef<float>>& parameters, lowrank::AdamW<float>& optimizer,
-                      std::vector<double>& losses);
+/// A run's checkpoint: arrays, the settings that it was made with, and lists of numbers by name, in one file that is whole or not there.
+class Checkpoint {
+ public:
+  explicit Checkpoint(const std::filesystem::path& folder) : folder_(folder), file_(folder / "checkpoint.safetensors") {}
+
+  using Lists = std::vector<std::pair<std::string, std::vector<double>>>;
+  void save(const std::vector<lowrank::StateArray>& arrays, const std::vector<Setting>& settings, const Lists& lists) const;
+
+  /// Throws FormatError, naming the settings that differ and both values of each, unless it was made with the same ones; IoError.
+  void check_same_run(const std::vector<Setting>& settings) const;
+  /// Throws FormatError where there is no such list.
+  std::vector<double> list(const std::string& name) const;
+  /// Throws FormatError, IoError; then nothing has changed.
+  void load(const std::vector<lowrank::StateArray>& arrays) const { lowrank::load_state(file_, arrays); }
+
+ private:
+  std::filesystem::path folder_, file_;
+};
 
 }  // namespace cli

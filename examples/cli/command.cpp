@@ -21,6 +21,15 @@ Option Option::one_of(std::initializer_list<const char*> words) { return Option(
 Option Option::one_of(std::initializer_list<int> numbers) { return Option(option_->check(CLI::IsMember(numbers))); }
 Option Option::one_of(const std::vector<std::string>& words) { return Option(option_->check(CLI::IsMember(words))); }
 Option Option::separated_by(char delimiter) { return Option(option_->delimiter(delimiter)); }
+Option Option::number_or(const char* word) {
+  const auto check = [word](const std::string& text) {
+    char* end = nullptr;
+    const double number = std::strtod(text.c_str(), &end);
+    const bool is_number = end != text.c_str() && *end == '\0' && std::isfinite(number) && number > 0;
+    return is_number || text == word ? std::string() : text + " is neither a positive number nor " + word;
+  };
+  return Option(option_->check(CLI::Validator(check, lowrank::concat("POSITIVE or ", word))));
+}
 Option Option::needs(Option other) { return Option(option_->needs(other.option_)); }
 Option Option::excludes(Option other) { return Option(option_->excludes(other.option_)); }
 
@@ -54,6 +63,8 @@ Option Command::add_choice(const char* name, const std::vector<std::pair<std::st
                     ->type_name("ENUM")
                     ->transform(CLI::CheckedTransformer(std::map(words.begin(), words.end())).description(names + '}')));
 }
+
+bool Command::is_given(const std::string& name) const { return app_->get_option(name)->count() > 0; }
 
 void Command::when_called(std::function<void()> run) { app_->callback(std::move(run)); }
 

@@ -36,6 +36,8 @@ class Option {
   Option one_of(std::initializer_list<int> numbers);
   Option one_of(const std::vector<std::string>& words);
   Option separated_by(char delimiter);
+  /// A word or a positive number.
+  Option number_or(const char* word);
   Option needs(Option other);
   Option excludes(Option other);
 
@@ -70,6 +72,9 @@ class Command {
     for (const auto& [word, meaning] : words) numbers.emplace_back(word, static_cast<int>(meaning));
     return add_choice(name, numbers, help, [&value](int chosen) { value = static_cast<Enum>(chosen); });
   }
+
+  /// Whether the option of that name was given.
+  bool is_given(const std::string& name) const;
 
   /// What the command does once its options are read. `run` throws what it does not know how to do.
   void when_called(std::function<void()> run);

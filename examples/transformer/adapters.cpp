@@ -105,4 +105,14 @@ Adapter to_adapter(const Transformer& model, const LoraSet& set, LoraConfig conf
   return with_rows(model, lowrank::adapter_of(set, model, std::move(config)), true);
 }
 
+std::uint64_t fingerprint(const Adapter& adapter) {
+  std::uint64_t hash = 0xcbf29ce484222325u;
+  const auto add = [&](unsigned char byte) { hash = (hash ^ byte) * 0x100000001b3u; };
+  adapter.visit([&](const lowrank::StoredTensor& tensor) {
+    for (const char c : tensor.name) add(static_cast<unsigned char>(c));
+    for (std::size_t i = 0; i < tensor.bytes.size(); ++i) add(std::to_integer<unsigned char>(tensor.bytes.data()[i]));
+  });
+  return hash;
+}
+
 }  // namespace transformer

@@ -59,6 +59,9 @@ Adapter to_adapter(const Transformer& model, const LoraSet& set, LoraConfig conf
 /// The set as LoRA at a rank or with a share of the energy, in the Hugging Face layout (lowrank::to_lora).
 lowrank::FittedAdapter to_lora(const Transformer& model, const LoraSet& set, const lowrank::RankChoice& choice);
 
+/// A hash (FNV-1a) over the names and the bytes of an adapter's tensors.
+std::uint64_t fingerprint(const Adapter& adapter);
+
 /// What training an adapter changes.
 inline std::vector<ParameterRef<float>> parameters(Transformer&, LoraSet& set) { return lowrank::parameters(set); }
 

@@ -42,28 +42,45 @@ DeviceActivation attend(Cache<Cuda>& cache, Index layers, Index i, const DeviceA
 template <>
 class Steps<Cuda> {
  public:
-  Steps(Transformer& model, LoraSet* lora, lowrank::AdamW<float>& optimizer, const std::vector<ParameterRef<float>>&, const TrainOptions& options)
+  Steps(Transformer& model, LoraSet* lora, lowrank::AdamW<float>& optimizer, const std::vector<ParameterRef<float>>&,
+        const TrainOptions& options)
       : model_(model), lora_(lora), options_(options), optimizer_(optimizer) {
     lowrank::check<lowrank::ValueError>(!lora || !has_penalties(*lora), "train",
                                         "the adapter's method adds a term to the loss, which GPUs do not compute; train it on the CPU");
   }
 
-  double run(const Batch& batch) {
+  double run(std::span<const Batch> parts) {
     optimizer_.begin_step();
-    const bool all_count = std::find(batch.targets.begin(), batch.targets.end(), lowrank::ignored_target) == batch.targets.end();
-    const auto shape = std::pair(batch.ids.size(), batch.sequences);
-    const auto found = recorded_.find(shape);
-    if (found != recorded_.end() && all_count) return found->second->run(batch);
-    if (!all_count || recorded_.size() == most_shapes) return step(batch).item();
-    auto fresh = std::make_unique<RecordedStep>(*this, batch);
-    const double loss = fresh->losses.front().item();
-    recorded_.emplace(shape, std::move(fresh));
-    return loss;
+    return parts.size() == 1 ? run_whole(parts.front()) : run_parts(parts);
   }
   void download() { optimizer_.download(); }
 
  private:
   static constexpr std::size_t most_shapes = 4;  // each has its own memory
+
+  /// A step of one pass, recorded where its shape comes again.
+  double run_whole(const Batch& batch) {
+    const bool all_count = std::find(batch.targets.begin(), batch.targets.end(), lowrank::ignored_target) == batch.targets.end();
+    const auto shape = std::pair(batch.ids.size(), batch.sequences.count());
+    const auto found = recorded_.find(shape);
+    const bool is_recorded = all_count && batch.sequences.are_equal();
+    if (found != recorded_.end() && is_recorded) return found->second->run(batch);
+    if (!is_recorded || recorded_.size() == most_shapes) return step(batch).item();
+    auto fresh = std::make_unique<RecordedStep>(*this, batch);
+    const double loss = fresh->losses.front().item();
+    recorded_.emplace(shape, std::move(fresh));
+    return loss;
+  }
+
+  double run_parts(std::span<const Batch> parts) {
+    double loss = 0;
+    for (const Batch& part : parts) {
+      const double share = share_of(part, parts);
+      loss += share * pass(part, static_cast<float>(share)).item();
+    }
+    optimizer_.update(options_.clip_norm);
+    return loss;
+  }
 
   struct RecordedStep {
     Batch batch;
@@ -81,10 +98,16 @@ class Steps<Cuda> {
   };
 
   Var<float, Cuda> step(const Batch& batch) {
+    Var<float, Cuda> loss = pass(batch, 1);
+    optimizer_.update(options_.clip_norm);
+    return loss;
+  }
+
+  /// The loss of a batch; a share of its gradient joins the parameters'.
+  Var<float, Cuda> pass(const Batch& batch, float share) {
     Var<float, Cuda> loss = model_.loss<Cuda>(batch.ids, batch.targets, batch.sequences,
                                               {.tape = &tape_, .lora = lora_, .recompute = recomputes(model_, options_, batch)});
-    if (loss.requires_grad()) tape_.backward(loss);
-    optimizer_.update(options_.clip_norm);
+    if (loss.requires_grad()) tape_.backward(loss, DeviceActivation::Constant(1, 1, share));
     return loss;
   }
 
@@ -96,17 +119,17 @@ class Steps<Cuda> {
   std::map<std::pair<std::size_t, Index>, std::unique_ptr<RecordedStep>> recorded_;
 };
 
-template Var<float, Cuda> Transformer::hidden(std::span<const std::int32_t>, Index, Pass<Cuda>);
-template Var<float, Cuda> Transformer::logits(std::span<const std::int32_t>, Index, Pass<Cuda>);
+template Var<float, Cuda> Transformer::hidden(std::span<const std::int32_t>, const Sequences&, Pass<Cuda>);
+template Var<float, Cuda> Transformer::logits(std::span<const std::int32_t>, const Sequences&, Pass<Cuda>);
 template Var<float, Cuda> Transformer::next_logits(std::span<const std::int32_t>, Pass<Cuda>);
-template Var<float, Cuda> Transformer::loss(std::span<const std::int32_t>, std::span<const std::int32_t>, Index, Pass<Cuda>);
+template Var<float, Cuda> Transformer::loss(std::span<const std::int32_t>, std::span<const std::int32_t>, const Sequences&, Pass<Cuda>);
 template class Reader<Cuda>;
 template Activation<float> read_logits<Cuda>(Transformer&, LoraSet*, std::span<const std::int32_t>);
 template Generation generate<Cuda>(Transformer&, LoraSet*, const Tokenizer&, std::span<const std::int32_t>, const GenerateOptions&,
                                    const std::function<void(std::string_view)>&);
 
-template void train<Cuda>(Transformer&, LoraSet*, lowrank::AdamW<float>&, const std::vector<ParameterRef<float>>&, const std::vector<Example>&,
-                          const TrainOptions&, const std::function<void(const StepReport&)>&, Index);
+template void train<Cuda>(Transformer&, LoraSet*, lowrank::AdamW<float>&, const std::vector<ParameterRef<float>>&,
+                          const std::vector<Example>&, const TrainOptions&, const std::function<void(const StepReport&)>&, const Stretch&);
 template Evaluation evaluate<Cuda>(Transformer&, LoraSet*, const std::vector<Example>&, Index);
 
 }  // namespace transformer

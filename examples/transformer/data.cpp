@@ -3,13 +3,10 @@
 #include <algorithm>
 #include <fstream>
 #include <iterator>
-#include <numeric>
 #include <sstream>
 
-#include <lowrank/core/random.hpp>
 #include <lowrank/error.hpp>
 #include <lowrank/io/json.hpp>
-#include <lowrank/ops/loss.hpp>
 
 #include <transformer/tokenizer.hpp>
 
@@ -133,42 +130,6 @@ std::vector<Example> load_evaluation(const Tokenizer& tokenizer, const std::file
   lowrank::check<lowrank::ValueError>(!examples.empty(), "load_data", path.string(),
                                       " holds fewer than two tokens; there is nothing to predict");
   return examples;
-}
-
-Batch make_batch(const std::vector<const Example*>& examples) {
-  std::size_t length = 0;
-  for (const Example* example : examples) length = std::max(length, example->ids.size() - 1);
-  Batch batch{{}, {}, static_cast<Index>(examples.size())};
-  for (const Example* example : examples) {
-    const std::size_t count = example->ids.size() - 1;
-    batch.ids.insert(batch.ids.end(), example->ids.begin(), example->ids.end() - 1);
-    batch.ids.insert(batch.ids.end(), length - count, example->ids.back());
-    for (std::size_t i = 0; i < length; ++i) {
-      const bool predicted = i < count && static_cast<Index>(i) + 1 >= example->predict_from;
-      batch.targets.push_back(predicted ? example->ids[i + 1] : lowrank::ignored_target);
-    }
-  }
-  return batch;
-}
-
-Batch BatchStream::at(Index step) {
-  std::vector<const Example*> chosen;
-  for (Index i = 0; i < batch_; ++i) {
-    const Index position = step * batch_ + i, count = static_cast<Index>(examples_.size());
-    shuffle(position / count);
-    chosen.push_back(&examples_[order_[static_cast<std::size_t>(position % count)]]);
-  }
-  return make_batch(chosen);
-}
-
-void BatchStream::shuffle(Index epoch) {
-  if (epoch == epoch_) return;
-  epoch_ = epoch;
-  order_.resize(examples_.size());
-  std::iota(order_.begin(), order_.end(), std::size_t{0});
-  lowrank::Random random(seed_, static_cast<std::uint64_t>(epoch) + 1);
-  for (std::size_t i = order_.size(); i > 1; --i)
-    std::swap(order_[i - 1], order_[static_cast<std::size_t>(random.below(static_cast<Index>(i)))]);
 }
 
 }  // namespace transformer

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -15,13 +14,6 @@ class Tokenizer;
 namespace transformer {
 
 using lowrank::Index;
-
-/// Token ids of B sequences of T, one after the other, and what each is to predict (lowrank::ignored_target: nothing).
-struct Batch {
-  std::vector<std::int32_t> ids, targets;
-  Index sequences = 0;
-  Index length() const { return sequences ? static_cast<Index>(ids.size()) / sequences : 0; }
-};
 
 /// One training sequence: token i predicts token i + 1 where i + 1 >= predict_from.
 struct Example {
@@ -50,26 +42,5 @@ Dataset load_data(const Tokenizer& tokenizer, const std::filesystem::path& path,
 
 /// The whole file for evaluation, nothing held out.
 std::vector<Example> load_evaluation(const Tokenizer& tokenizer, const std::filesystem::path& path, Index length);
-
-/// Puts examples side by side; shorter ones are filled up on the right, where causal attention keeps the filling from mattering.
-Batch make_batch(const std::vector<const Example*>& examples);
-
-/// Deals examples in a random order that each epoch renews; the order is a pure function of the seed.
-class BatchStream {
- public:
-  BatchStream(const std::vector<Example>& examples, Index batch, std::uint64_t seed) : examples_(examples), batch_(batch), seed_(seed) {}
-
-  /// The batch of a step; steps may be asked for in any order, so a resumed run sees what an unbroken one would.
-  Batch at(Index step);
-
- private:
-  void shuffle(Index epoch);
-
-  const std::vector<Example>& examples_;
-  Index batch_;
-  std::uint64_t seed_;
-  Index epoch_ = -1;
-  std::vector<std::size_t> order_;
-};
 
 }  // namespace transformer

@@ -11,6 +11,8 @@
 #include <lowrank/quant/nf4.hpp>
 #include <lowrank/update/dora.hpp>
 
+#include <transformer/batch.hpp>
+
 namespace transformer {
 
 using lowrank::AnyLinear;

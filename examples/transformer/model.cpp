@@ -37,9 +37,9 @@ std::size_t Transformer::kept_bytes(Index tokens) const {
   return static_cast<std::size_t>(config.layers * tokens * (2 * config.hidden * 4 + products * word));
 }
 
-template Var<float> Transformer::hidden(std::span<const std::int32_t>, Index, Pass<Cpu>);
-template Var<float> Transformer::logits(std::span<const std::int32_t>, Index, Pass<Cpu>);
+template Var<float> Transformer::hidden(std::span<const std::int32_t>, const Sequences&, Pass<Cpu>);
+template Var<float> Transformer::logits(std::span<const std::int32_t>, const Sequences&, Pass<Cpu>);
 template Var<float> Transformer::next_logits(std::span<const std::int32_t>, Pass<Cpu>);
-template Var<float> Transformer::loss(std::span<const std::int32_t>, std::span<const std::int32_t>, Index, Pass<Cpu>);
+template Var<float> Transformer::loss(std::span<const std::int32_t>, std::span<const std::int32_t>, const Sequences&, Pass<Cpu>);
 
 }  // namespace transformer

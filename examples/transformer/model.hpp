@@ -57,14 +57,13 @@ class Transformer {
   /// All of them by their Hugging Face paths, slot by slot; last the token table.
   std::vector<lowrank::NamedLayer> named_layers() const;
 
-  /// Last hidden states [hidden, T], normed, of `sequences` sequences of equal length that lie one after the other.
-  /// Throws ValueError for more tokens than the context holds.
+  /// Last hidden states [hidden, T], normed, of sequences that lie one after the other. Throws ValueError for one longer than the context.
   template <class Device = Cpu>
-  Var<float, Device> hidden(std::span<const std::int32_t> ids, Index sequences, Pass<Device> pass = {});
+  Var<float, Device> hidden(std::span<const std::int32_t> ids, const Sequences& sequences, Pass<Device> pass = {});
 
   /// Logits [vocabulary, T] of every token.
   template <class Device = Cpu>
-  Var<float, Device> logits(std::span<const std::int32_t> ids, Index sequences = 1, Pass<Device> pass = {});
+  Var<float, Device> logits(std::span<const std::int32_t> ids, const Sequences& sequences = 1, Pass<Device> pass = {});
 
   /// Logits [vocabulary, 1] that follow the last token.
   template <class Device = Cpu>
@@ -72,7 +71,7 @@ class Transformer {
 
   /// Mean cross-entropy of the targets, nats a token; the logits exist a slice at a time only.
   template <class Device = Cpu>
-  Var<float, Device> loss(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets, Index sequences,
+  Var<float, Device> loss(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets, const Sequences& sequences,
                           Pass<Device> pass = {});
 
   /// Makes everything trainable that can be (dense weights, norms), or freezes it.
@@ -125,7 +124,7 @@ class Transformer {
   }
   /// The tokens' rows of the table, with the passes' updates of it.
   template <class Device>
-  Var<float, Device> embed(std::span<const std::int32_t> ids, Index sequences, const Pass<Device>& pass);
+  Var<float, Device> embed(std::span<const std::int32_t> ids, const Sequences& sequences, const Pass<Device>& pass);
   /// Whether a pass changes the head by an update.
   template <class Device>
   bool updates_head(const Pass<Device>& pass) const;
@@ -142,14 +141,15 @@ class Transformer {
     std::shared_ptr<const lowrank::RopeTable<float>> all, windowed;
   };
   template <class Device>
-  Angles rope_angles(Index tokens, Index sequences, const Pass<Device>& pass) const;
+  Angles rope_angles(Index tokens, const Sequences& sequences, const Pass<Device>& pass) const;
 
   /// The norm of a block at that place, of each head's part or of all; x itself where the family has none.
   template <class Device>
   Var<float, Device> normed(Index i, NormPlace place, Var<float, Device> x);
 
   template <class Device>
-  Var<float, Device> add_attention(Index i, Var<float, Device> x, Index sequences, const Angles& angles, const Pass<Device>& pass);
+  Var<float, Device> add_attention(Index i, Var<float, Device> x, const Sequences& sequences, const Angles& angles,
+                                   const Pass<Device>& pass);
 
   template <class Device>
   Var<float, Device> add_mlp(Index i, Var<float, Device> x, const Pass<Device>& pass);
@@ -161,7 +161,7 @@ class Transformer {
   /// Attention of the queries to all keys so far, the new ones included, as layer i sees them.
   template <class Device>
   Var<float, Device> attend_layer(Index i, const Var<float, Device>& q, const Var<float, Device>& k, const Var<float, Device>& v,
-                                  Index sequences, const Pass<Device>& pass) const;
+                                  const Sequences& sequences, const Pass<Device>& pass) const;
 
   /// Their mean cross-entropy; with more than loss_slice tokens the logits of so many exist at a time, forward and backward.
   template <class Device>

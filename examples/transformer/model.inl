@@ -15,12 +15,14 @@ namespace transformer {
 namespace detail {
 /// Rows with adapters of their own: one for each sequence, and none that replaces whole layers.
 template <class Device>
-void check_rows(const Pass<Device>& pass, Index sequences) {
+void check_rows(const Pass<Device>& pass, const Sequences& sequences) {
   using lowrank::ValueError;
   if (pass.row_loras.empty()) return;
-  lowrank::check<ValueError>(pass.lora == nullptr && static_cast<Index>(pass.row_loras.size()) == sequences, "transformer",
-                             pass.row_loras.size(), " adapters for ", sequences,
+  lowrank::check<ValueError>(pass.lora == nullptr && static_cast<Index>(pass.row_loras.size()) == sequences.count(), "transformer",
+                             pass.row_loras.size(), " adapters for ", sequences.count(),
                              " sequences; give one for each, null for the bare base, and no other");
+  lowrank::check<ValueError>(sequences.are_equal(), "transformer",
+                             "sequences with adapters of their own must be equally long; fill the shorter ones up");
   for (LoraSet* set : pass.row_loras)
     lowrank::check<ValueError>(!set || set->copies.empty(), "transformer",
                                "an adapter that replaces whole layers (modules_to_save) cannot serve single rows of a batch");
@@ -49,7 +51,7 @@ Var<float, Device> gated(Gate gate, const Var<float, Device>& g, const Var<float
 }  // namespace detail
 
 template <class Device>
-Var<float, Device> Transformer::hidden(std::span<const std::int32_t> ids, Index sequences, Pass<Device> pass) {
+Var<float, Device> Transformer::hidden(std::span<const std::int32_t> ids, const Sequences& sequences, Pass<Device> pass) {
   const auto angles = rope_angles(static_cast<Index>(ids.size()), sequences, pass);
   detail::check_rows(pass, sequences);
   Var<float, Device> x = detail::times(config.embedding_scale, embed(ids, sequences, pass));  // [hidden, T]
@@ -64,7 +66,7 @@ Var<float, Device> Transformer::hidden(std::span<const std::int32_t> ids, Index 
 }
 
 template <class Device>
-Var<float, Device> Transformer::logits(std::span<const std::int32_t> ids, Index sequences, Pass<Device> pass) {
+Var<float, Device> Transformer::logits(std::span<const std::int32_t> ids, const Sequences& sequences, Pass<Device> pass) {
   return head_logits(hidden(ids, sequences, pass), pass);
 }
 
@@ -75,7 +77,7 @@ Var<float, Device> Transformer::next_logits(std::span<const std::int32_t> ids, P
 }
 
 template <class Device>
-Var<float, Device> Transformer::loss(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets, Index sequences,
+Var<float, Device> Transformer::loss(std::span<const std::int32_t> ids, std::span<const std::int32_t> targets, const Sequences& sequences,
                                      Pass<Device> pass) {
   Var<float, Device> states = hidden(ids, sequences, pass);
   if (updates_head(pass) || config.logit_cap > 0) return head_loss(states, targets, pass);
@@ -121,11 +123,11 @@ bool Transformer::updates_head(const Pass<Device>& pass) const {
 }
 
 template <class Device>
-Var<float, Device> Transformer::embed(std::span<const std::int32_t> ids, Index sequences, const Pass<Device>& pass) {
+Var<float, Device> Transformer::embed(std::span<const std::int32_t> ids, const Sequences& sequences, const Pass<Device>& pass) {
   Var<float, Device> x = lowrank::embed(used(embedding_slot(), pass).base, pass.tape, ids);
   const auto update = [this](LoraSet* set) { return set && set->at(embedding_slot()) ? set->at(embedding_slot())->lora() : nullptr; };
   if (auto* own = update(pass.lora)) x = add_embedding_update(std::move(x), ids, 0, *own);
-  const Index length = static_cast<Index>(ids.size()) / sequences;
+  const Index length = static_cast<Index>(ids.size()) / sequences.count();
   for (std::size_t row = 0; row < pass.row_loras.size(); ++row) {
     const Index begin = static_cast<Index>(row) * length;
     if (auto* own = update(pass.row_loras[row]))
@@ -183,7 +185,7 @@ Var<float, Device> Transformer::normed(Index i, NormPlace place, Var<float, Devi
 }
 
 template <class Device>
-Var<float, Device> Transformer::add_attention(Index i, Var<float, Device> x, Index sequences, const Angles& angles,
+Var<float, Device> Transformer::add_attention(Index i, Var<float, Device> x, const Sequences& sequences, const Angles& angles,
                                               const Pass<Device>& pass) {
   static constexpr Projection wanted[] = {Projection::query, Projection::key, Projection::value};
   const auto qkv = maps(i, wanted, normed(i, NormPlace::attention_input, x), pass);
@@ -210,7 +212,7 @@ Var<float, Device> Transformer::add_mlp(Index i, Var<float, Device> x, const Pas
 
 template <class Device>
 Var<float, Device> Transformer::attend_layer(Index i, const Var<float, Device>& q, const Var<float, Device>& k, const Var<float, Device>& v,
-                                             Index sequences, const Pass<Device>& pass) const {
+                                             const Sequences& sequences, const Pass<Device>& pass) const {
   const lowrank::AttentionShape shape{.heads = config.heads,
                                       .kv_heads = config.kv_heads,
                                       .head_size = config.head_size,
@@ -224,20 +226,19 @@ Var<float, Device> Transformer::attend_layer(Index i, const Var<float, Device>& 
 }
 
 template <class Device>
-Transformer::Angles Transformer::rope_angles(Index tokens, Index sequences, const Pass<Device>& pass) const {
+Transformer::Angles Transformer::rope_angles(Index tokens, const Sequences& sequences, const Pass<Device>& pass) const {
   using lowrank::ValueError;
-  lowrank::check<ValueError>(sequences > 0 && tokens > 0 && tokens % sequences == 0, "transformer", tokens, " tokens do not divide into ",
-                             sequences, " sequences of equal, positive length");
-  lowrank::check<ValueError>(!pass.cache || sequences == 1, "transformer", "a cache continues one sequence, not ", sequences);
-  const Index start = pass.cache ? pass.cache->length : 0, length = tokens / sequences;
-  lowrank::check<ValueError>(start + length <= config.context, "transformer", "a sequence of ", start + length,
-                             " tokens exceeds the context of ", config.context, "; shorten the text");
-  std::vector<Index> positions(static_cast<std::size_t>(tokens));
-  for (Index t = 0; t < tokens; ++t) positions[static_cast<std::size_t>(t)] = start + t % length;
+  lowrank::check<ValueError>(tokens > 0, "transformer", "there is no token; give at least one");
+  lowrank::check<ValueError>(!pass.cache || sequences.count() == 1, "transformer", "a cache continues one sequence, not ",
+                             sequences.count());
+  const std::vector<Index> positions = sequences.positions("transformer", tokens, pass.cache ? pass.cache->length : 0);
+  const Index longest = *std::max_element(positions.begin(), positions.end()) + 1;
+  lowrank::check<ValueError>(longest <= config.context, "transformer", "a sequence of ", longest, " tokens exceeds the context of ",
+                             config.context, "; shorten the text");
   const auto table = [&](const lowrank::RopeOptions& options) {
     return std::make_shared<const lowrank::RopeTable<float>>(positions, options);
   };
-  return {table(config.rope_of(start + length)), config.local_rope.empty() ? nullptr : table(config.local_rope.front())};
+  return {table(config.rope_of(longest)), config.local_rope.empty() ? nullptr : table(config.local_rope.front())};
 }
 
 }  // namespace transformer

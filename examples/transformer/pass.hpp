@@ -19,6 +19,7 @@ using lowrank::Cpu;
 using lowrank::Cuda;
 using lowrank::LoraWeights;
 using lowrank::Parameter;
+using lowrank::Sequences;
 using lowrank::Tape;
 using lowrank::to_host;
 using lowrank::Var;
@@ -31,7 +32,7 @@ template <class Device = Cpu>
 struct Pass {
   Tape<float, Device>* tape = nullptr;       ///< records for backward
   LoraSet* lora = nullptr;                   ///< updates added to the base
-  std::span<LoraSet* const> row_loras = {};  ///< instead: the updates of each sequence, null for the bare base
+  std::span<LoraSet* const> row_loras = {};  ///< instead: the updates of each sequence, all equally long, null for the bare base
   Cache<Device>* cache = nullptr;            ///< continues a sequence (one sequence only)
   bool recompute = false;                    ///< keeps a block's input only, and runs the block again in the backward pass
   /// Sees the input of every linear map; of maps that share it (q, k and v; gate and up) once, under the first one's slot.

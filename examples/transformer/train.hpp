@@ -2,11 +2,12 @@
 
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <vector>
 
 #include <lowrank/optim/adamw.hpp>
 
-#include <transformer/data.hpp>
+#include <transformer/batch.hpp>
 #include <transformer/model.hpp>
 
 namespace transformer {
@@ -19,6 +20,8 @@ inline constexpr std::size_t recompute_above = std::size_t{256} << 20;  ///< kep
 
 struct TrainOptions {
   Index steps = 100, batch = 4, warmup = 0;
+  Index accumulate = 1;  ///< passes a step, of a batch each, in the memory of one
+  PackOptions pack = {};
   double learning_rate = 2e-4;
   double weight_decay = 0;
   double clip_norm = 1;  ///< 0: no clipping
@@ -38,14 +41,20 @@ struct StepReport {
 /// Share of the learning rate at a step.
 double learning_rate_share(const TrainOptions& options, Index step);
 
-/// Trains what is trainable of the model and the set, from step `first` on; the frozen rest is only read.
+/// Steps [first, last) of a run, as far as it has so many.
+struct Stretch {
+  Index first = 0, last = std::numeric_limits<Index>::max();
+};
+
+/// Trains what is trainable of the model and the set; the frozen rest is only read. A run in stretches has the bits of one.
 ///
-/// Loss is the mean cross-entropy of a batch, nats a token. With Device = Cuda on the GPU in use, each shape of batch recorded once and run
-/// as a whole. Throws ValueError when the loss stops being finite.
+/// Loss is the mean cross-entropy of a step's predicted tokens, in nats, however many passes they are spread over: accumulate passes of a
+/// batch have the gradient of one accumulate times as large, to rounding (the order of sums). With Device = Cuda on the GPU in use, each
+/// shape of batch recorded once and run as a whole. Throws ValueError when the loss stops being finite.
 template <class Device = Cpu>
 void train(Transformer& model, LoraSet* lora, lowrank::AdamW<float>& optimizer, const std::vector<ParameterRef<float>>& parameters,
            const std::vector<Example>& examples, const TrainOptions& options, const std::function<void(const StepReport&)>& report,
-           Index first = 0);
+           const Stretch& stretch = {});
 
 /// Mean negative log-likelihood, nats a predicted token, and how many were predicted.
 struct Evaluation {

@@ -8,23 +8,39 @@
 
 namespace transformer {
 
+/// The next recorded pass draws its masks of dropout from that number on, so that a step's masks depend on the step alone.
+inline void set_masks(LoraSet* lora, Index pass) {
+  if (!lora) return;
+  for (auto& update : lora->slots)
+    if (auto* dropout = update.dropout()) dropout->stream = static_cast<std::uint64_t>(pass);
+}
+
+inline Index tokens_of(const std::vector<Batch>& parts) {
+  Index tokens = 0;
+  for (const Batch& part : parts) tokens += static_cast<Index>(part.ids.size());
+  return tokens;
+}
+
 template <class Device>
 void train(Transformer& model, LoraSet* lora, lowrank::AdamW<float>& optimizer, const std::vector<ParameterRef<float>>& parameters,
            const std::vector<Example>& examples, const TrainOptions& options, const std::function<void(const StepReport&)>& report,
-           Index first) {
-  BatchStream batches(examples, options.batch, options.seed);
+           const Stretch& stretch) {
+  BatchStream batches(examples, options.batch, options.seed, options.pack);
   Steps<Device> steps(model, lora, optimizer, parameters, options);
-  for (Index step = first; step < options.steps; ++step) {
+  const Index last = std::min(stretch.last, options.steps);
+  for (Index step = stretch.first; step < last; ++step) {
     const auto start = std::chrono::steady_clock::now();
-    const Batch batch = batches.at(step);
+    std::vector<Batch> parts;
+    for (Index i = 0; i < options.accumulate; ++i) parts.push_back(batches.at(step * options.accumulate + i));
     optimizer.set_learning_rate_share(learning_rate_share(options, step));
-    const double loss = steps.run(batch);
+    set_masks(lora, step * options.accumulate);
+    const double loss = steps.run(parts);
     if (!std::isfinite(loss))
       lowrank::fail<lowrank::ValueError>("train", "the loss of step ", step + 1, " is ", loss, not_finite_reason(model, lora));
-    const bool is_read = step + 1 == options.steps || (options.read_every > 0 && (step + 1) % options.read_every == 0);
+    const bool is_read = step + 1 == last || (options.read_every > 0 && (step + 1) % options.read_every == 0);
     if (is_read) steps.download();
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    report({step, loss, seconds.count(), static_cast<Index>(batch.ids.size())});
+    report({step, loss, seconds.count(), tokens_of(parts)});
   }
 }
 

@@ -120,6 +120,31 @@ TEST_CASE("training on a GPU follows the CPU, in recorded steps, and its paramet
     }
 }
 
+TEST_CASE("accumulated passes and texts packed with walls on a GPU follow the CPU") {
+  std::vector<Example> examples;
+  for (std::size_t i = 0; i < 6; ++i) examples.push_back({some_ids(5 + 4 * i, i), static_cast<Index>(1 + i)});
+  const auto losses_of = [&](auto device, const TrainOptions& options) {
+    Transformer model = tiny_model();
+    LoraSet set = update_of(model, 1);
+    const auto references = parameters(model, set);
+    lowrank::AdamW<float> optimizer(references, {.learning_rate = 1e-2});
+    std::vector<double> losses;
+    train<decltype(device)>(model, &set, optimizer, references, examples, options,
+                            [&](const StepReport& step) { losses.push_back(step.loss); });
+    return losses;
+  };
+  const auto gpu = test_gpu();
+  lowrank::cuda::Use use(gpu);
+  const TrainOptions accumulated{.steps = 3, .batch = 2, .accumulate = 3};
+  const TrainOptions packed{.steps = 3, .batch = 2, .accumulate = 1, .pack = {Packing::walls, 30}};
+  for (const TrainOptions& options : {accumulated, packed}) {
+    const auto host = losses_of(lowrank::Cpu{}, options), device = losses_of(Cuda{}, options);
+    REQUIRE(device.size() == 3);
+    CHECK(host[2] < host[0]);
+    for (std::size_t i = 0; i < host.size(); ++i) CHECK(device[i] == doctest::Approx(host[i]).epsilon(2e-3));
+  }
+}
+
 TEST_CASE("evaluation and generation on a GPU") {
   Transformer model = load_model(std::filesystem::path(LOWRANK_EXAMPLES_DIR) / "data/demo.gguf");
   model.set_compute(Compute::bf16);

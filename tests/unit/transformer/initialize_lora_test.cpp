@@ -7,6 +7,7 @@
 
 #include <lowrank/update/dora.hpp>
 
+#include <transformer/batch.hpp>
 #include <transformer/initialize.hpp>
 #include <transformer/initialize_lora.hpp>
 

@@ -59,6 +59,38 @@ transformer::CachePrecision parse_cache(const std::string& word) {
   return word == "fp32" ? lowrank::CachePrecision::fp32 : lowrank::CachePrecision::bf16;
 }
 
+void add_special_tokens_option(Command command, transformer::SpelledTokens& spelled) {
+  using transformer::SpelledTokens;
+  command
+      .add_choice("--special-tokens", spelled, {{"text", SpelledTokens::text}, {"tokens", SpelledTokens::tokens}},
+                  "what becomes of a special token, such as <|im_end|>, that a text spells out")
+      .shows_default("text");
+}
+
+void add_data_options(Command command, transformer::DataOptions& options) {
+  add_special_tokens_option(command, options.spelled);
+  command.add_flag("--strict-data", options.strict, "a record that is left out or cut, and a field without a use, is an error");
+}
+
+transformer::Dataset make_data(Session& session, const transformer::Records& records, const transformer::DataOptions& options) {
+  transformer::Dataset data = transformer::make_dataset(session.need_tokenizer(), records, options);
+  std::fprintf(stderr, "data: %s\n", lowrank::printable(data.report.summary()).c_str());
+  for (const std::string& line : data.report.warnings()) std::fprintf(stderr, "warning: %s\n", lowrank::printable(line).c_str());
+  return data;
+}
+
+std::vector<std::int32_t> encode_prompt(Session& session, const std::string& prompt, transformer::SpelledTokens spelled) {
+  const Tokenizer& tokenizer = session.need_tokenizer();
+  const transformer::Encoded encoded = tokenizer.encode_text(prompt, {transformer::TextPart::prompt, spelled});
+  if (encoded.spelled_first)
+    std::fprintf(stderr, "warning: the prompt spells out %s, which is put in front anyway; it is there once\n",
+                 lowrank::printable(tokenizer.token_text(encoded.ids.front())).c_str());
+  if (encoded.spelled_inner)
+    std::fprintf(stderr, "warning: the prompt spells out %s, which is read as text; --special-tokens tokens reads it as the token\n",
+                 lowrank::printable(tokenizer.token_text(*encoded.spelled_inner)).c_str());
+  return encoded.ids;
+}
+
 std::string target_name(const Session& session) { return session.gpu ? gpu_name() : std::string(lowrank::kernels::target_name()); }
 
 std::filesystem::path model_path(const std::string& name) {

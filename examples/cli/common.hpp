@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <transformer/adapters.hpp>
+#include <transformer/data/load.hpp>
 #include <transformer/load.hpp>
 #include <transformer/model.hpp>
 #include <transformer/tokenizer.hpp>
@@ -47,6 +48,18 @@ struct Session {
   /// Read from the model's files when it is first asked for: what needs no text needs none. Throws FormatError where there is none.
   const Tokenizer& need_tokenizer();
 };
+
+/// What a special token that a text spells out becomes: --special-tokens.
+void add_special_tokens_option(Command command, transformer::SpelledTokens& spelled);
+
+/// How a command reads its data: --strict-data and --special-tokens.
+void add_data_options(Command command, transformer::DataOptions& options);
+
+/// Examples of records, with a line on stderr that says what became of them, and one for each thing that is unusual.
+transformer::Dataset make_data(Session& session, const transformer::Records& records, const transformer::DataOptions& options);
+
+/// The tokens of a prompt; a line on stderr where it spells special tokens out.
+std::vector<std::int32_t> encode_prompt(Session& session, const std::string& prompt, transformer::SpelledTokens spelled);
 
 /// Calls run(Cpu{}) or run(Cuda{}), by where the session's model runs.
 template <class Run>

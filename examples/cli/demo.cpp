@@ -46,7 +46,8 @@ struct Outcome {
   std::size_t state_bytes = 0;
 };
 
-Outcome train_on(Transformer& model, LoraSet* lora, const Domain& domain, const Options& o, double learning_rate, const std::string& label) {
+Outcome train_on(Transformer& model, LoraSet* lora, const Domain& domain, const Options& o, double learning_rate,
+                 const std::string& label) {
   const auto parameters = lora ? transformer::parameters(model, *lora) : lowrank::parameters(model);
   lowrank::AdamW<float> optimizer(parameters, {.learning_rate = learning_rate, .weight_decay = 0});
   transformer::TrainOptions options{
@@ -122,7 +123,8 @@ void show_swaps(Session& session, transformer::AdapterSet& adapters, const std::
   const Tokenizer& tokenizer = session.need_tokenizer();
   for (std::size_t i = 0; i < all.size(); ++i) {
     adapters.activate(all[i].name);
-    const auto result = transformer::generate(session.model, adapters.active(), tokenizer, tokenizer.encode(all[i].prompt), options);
+    const auto result = transformer::generate(session.model, adapters.active(), tokenizer,
+                                              tokenizer.encode(all[i].prompt, transformer::TextPart::prompt), options);
     std::string line = all[i].prompt + "|" + result.text;
     std::replace(line.begin(), line.end(), '\n', ' ');
     std::printf("  %-13s  %s\n", all[i].name.c_str(), line.c_str());

@@ -15,6 +15,7 @@ struct Options {
   std::string model, data, ids, logits;
   std::vector<std::string> adapters;
   Index sequence = 0;
+  transformer::DataOptions reading = {.hold_out = false};
 };
 
 /// The logits of int32 ids [B, T], written as float32 [B, T, vocabulary].
@@ -44,18 +45,19 @@ void write_logits(const Options& o, Session& session, LoraSet* lora) {
 void run(const Options& o) {
   for (const std::string& path : {o.logits, o.common.json})
     if (!path.empty()) ensure_writable(path, false);
-  Common common = o.common;
-  Session session = open_session(o.model, common, transformer::Base::native, "evaluate");
+  std::optional<transformer::Records> records;
+  if (!o.data.empty()) records = transformer::read_records(o.data);  // before a large model is read in vain
+  Session session = open_session(o.model, o.common, transformer::Base::native, "evaluate");
   const auto lora = open_adapters(session.model, o.adapters);
   auto json = common_report(session, lora.get());
   if (!o.ids.empty()) {
     write_logits(o, session, lora.get());
     json["peak_rss_bytes"] = peak_memory();
   }
-  if (!o.data.empty()) {
-    const Index length =
-        o.sequence > 0 ? std::min(o.sequence, session.model.config.context) : std::min<Index>(session.model.config.context, 1024);
-    const auto examples = transformer::load_evaluation(session.need_tokenizer(), o.data, length);
+  if (records) {
+    transformer::DataOptions reading = o.reading;
+    reading.length = std::min(session.model.config.context, o.sequence > 0 ? o.sequence : Index{1024});
+    const auto examples = make_data(session, *records, reading).train;
     const auto result =
         on_device(session, [&](auto device) { return transformer::evaluate<decltype(device)>(session.model, lora.get(), examples); });
     std::printf("mean negative log-likelihood %.4f nats a token, perplexity %.3f, over %ld tokens\n", result.mean_nll, result.perplexity(),
@@ -75,12 +77,13 @@ void add_evaluate(Command app) {
   Command command = app.add_command("evaluate", "measures how well a model predicts a text, or writes its logits");
   command.add_option("--model", o->model, "a .gguf file, a Hugging Face folder, or demo").required();
   command.add_option("--adapter", o->adapters, "a PEFT folder, as PATH or PATH:scale; may be repeated");
-  Option data = command.add_option("--data", o->data, "text to predict");
+  Option data = command.add_option("--data", o->data, "what to predict: text, JSON lines, a JSON array or CSV");
   Option ids = command.add_option("--ids", o->ids, "safetensors file with int32 ids [sequences, tokens]");
   Option logits = command.add_option("--logits", o->logits, "safetensors file to write float32 logits [sequences, tokens, vocabulary] to");
   command.add_option("--sequence", o->sequence, "tokens that are read together; 0: the context, at most 1024")
       .not_negative()
       .shows_default();
+  add_data_options(command, o->reading);
   ids.needs(logits);
   logits.needs(ids);
   add_common(command, o->common, Devices::cpu_and_cuda);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <utility>
 
 #include <lowrank/io/peft.hpp>
 
@@ -12,9 +13,19 @@ namespace cli {
 namespace finetune {
 namespace {
 
-transformer::Dataset load_datasets(const Options& o, const Tokenizer& tokenizer) {
-  transformer::Dataset data = transformer::load_data(tokenizer, o.data, o.sequence);
-  if (!o.evaluation_data.empty()) data.held_out = transformer::load_evaluation(tokenizer, o.evaluation_data, o.sequence);
+/// --data and --evaluation-data.
+std::vector<transformer::Records> read_data(const Options& o) {
+  std::vector<transformer::Records> files{transformer::read_records(o.data)};
+  if (!o.evaluation_data.empty()) files.push_back(transformer::read_records(o.evaluation_data));
+  return files;
+}
+
+transformer::Dataset load_datasets(const Options& o, Session& session, const std::vector<transformer::Records>& files) {
+  transformer::DataOptions reading = o.reading;
+  reading.length = o.sequence;
+  reading.hold_out = files.size() == 1;
+  transformer::Dataset data = make_data(session, files.front(), reading);
+  if (files.size() > 1) data.held_out = make_data(session, files.back(), reading).train;
   return data;
 }
 
@@ -113,13 +124,14 @@ std::vector<Setting> known_by(const Options& o, const Session& session, const lo
 
 void run(const Command& command, Options o) {
   check_options(o);
+  auto files = read_data(o);  // before a large model is read in vain
   Session session = open_session(o.model, o.common, transformer::parse_base(o.init == "loftq" ? "native" : o.base), "train");
   lowrank::check<lowrank::ValueError>(o.sequence <= session.model.config.context, "finetune", "--sequence ", o.sequence,
                                       " exceeds the model's context of ", session.model.config.context);
   std::optional<lowrank::Adapter> saved;
   if (!o.adapter.empty()) saved = transformer::open_adapter(session.model.config, o.adapter);
   if (saved) check_same_update(command, o, saved->config);
-  const transformer::Dataset data = load_datasets(o, session.need_tokenizer());
+  const transformer::Dataset data = load_datasets(o, session, std::exchange(files, {}));
   lowrank::LoraConfig config = saved ? saved->config : lora_config(o);
   settle(o, config, session.model, data);
   const std::vector<Setting> settings = known_by(o, session, config, data, saved ? &*saved : nullptr);

@@ -28,6 +28,7 @@ struct Options {
   bool rslora = false, lora_bias = false, freeze_a = false, resume = false, keep_best = false;
   transformer::TrainOptions train;
   transformer::StartOptions start;
+  transformer::DataOptions reading;
 };
 
 void add_options(Command command, Options& options);

@@ -7,7 +7,7 @@
 
 /// What a run is known by. Every option of finetune either decides the result, and stands in one of the three tables here, or does not:
 /// those are --out, --format, --plot, --json, --threads, --recompute (the same bits in other memory), --checkpoint, --checkpoint-every,
-/// --resume, and --epochs, which is --steps in other words. tests/cli/check_resume.sh goes through the options of the command and tries
+/// --resume, --strict-data, --special-tokens, which the hash of the tokens shows, and --epochs, which is --steps in other words. tests/cli/check_resume.sh goes through the options of the command and tries
 /// each.
 
 namespace cli::finetune {

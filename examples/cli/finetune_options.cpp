@@ -100,8 +100,10 @@ void add_update_options(Command command, Options& o) {
 
 void add_options(Command command, Options& o) {
   command.add_option("--model", o.model, "a .gguf file, a Hugging Face folder, or demo").required();
-  command.add_option("--data", o.data, "a text file, or .jsonl with text, or with prompt and completion").required();
+  command.add_option("--data", o.data, "text, or records of text, or of prompt and completion, as JSON lines, a JSON array or CSV")
+      .required();
   command.add_option("--evaluation-data", o.evaluation_data, "held-out data; default: a tenth of --data");
+  add_data_options(command, o.reading);
   command.add_option("--out", o.out, "folder (peft) or file (gguf) for the adapter").required();
   command.add_option("--format", o.format, "how the adapter is saved").one_of({"peft", "gguf"}).shows_default();
   command.add_option("--adapter", o.adapter, "goes on from a saved adapter: its rank, targets and method stay as they are");

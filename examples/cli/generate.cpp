@@ -12,6 +12,7 @@ struct Options {
   std::string model, prompt, cache = "auto";
   std::vector<std::string> adapters;
   transformer::GenerateOptions generate;
+  transformer::SpelledTokens spelled = transformer::SpelledTokens::text;
 };
 
 void run(Options o) {
@@ -21,6 +22,7 @@ void run(Options o) {
   if (!o.common.json.empty()) ensure_writable(o.common.json, false);
   Session session = open_session(o.model, o.common, transformer::Base::native, "generate");
   const auto lora = open_adapters(session.model, o.adapters);
+  const auto prompt = encode_prompt(session, o.prompt, o.spelled);
   const Tokenizer& tokenizer = session.need_tokenizer();
   std::printf("%s", o.prompt.c_str());
   std::fflush(stdout);
@@ -29,7 +31,7 @@ void run(Options o) {
     std::fflush(stdout);
   };
   const auto result = on_device(session, [&](auto device) {
-    return transformer::generate<decltype(device)>(session.model, lora.get(), tokenizer, tokenizer.encode(o.prompt), o.generate, show);
+    return transformer::generate<decltype(device)>(session.model, lora.get(), tokenizer, prompt, o.generate, show);
   });
   std::printf("\n");
   const double rate = result.seconds > 0 ? static_cast<double>(result.ids.size()) / result.seconds : 0;
@@ -57,6 +59,7 @@ void add_generate(Command app) {
   command.add_option("--top-p", o->generate.sampler.top_p, "draw from the most likely that hold this probability")
       .in_range(0.0, 1.0)
       .shows_default();
+  add_special_tokens_option(command, o->spelled);
   add_cache_option(command, o->cache);
   add_common(command, o->common, Devices::cpu_and_cuda);
   command.when_called([o] { generate::run(*o); });

@@ -49,7 +49,9 @@ void run(Options o) {
   o.train.seed = o.common.seed;
   o.train.schedule = transformer::Schedule::cosine;
   o.sizes.rope = {o.sizes.head_size, 10000, lowrank::RopePairs::interleaved, {}};
-  const transformer::Dataset data = transformer::split_stream(read_corpus(o.data), o.sequence, o.data);
+  transformer::Dataset data = transformer::split_stream(read_corpus(o.data), o.sequence, o.data);
+  if (data.train.size() > 1 && static_cast<Index>(data.train.back().ids.size()) <= o.sequence)
+    data.train.pop_back();  // the recipe has whole sequences alone
   Session session{o.name, transformer::random_model(o.sizes, o.common.seed), resolve_compute(o.common, "train")};
   session.model.set_compute(session.compute);
   std::fprintf(stderr, "pretraining %ld parameters on %zu sequences of %ld bytes\n", static_cast<long>(session.model.parameter_count()),

@@ -13,8 +13,7 @@ namespace {
 
 /// What token i of an example is to predict.
 std::int32_t target(const Example& example, std::size_t i) {
-  const bool is_predicted = i + 1 < example.ids.size() && static_cast<Index>(i) + 1 >= example.predict_from;
-  return is_predicted ? example.ids[i + 1] : lowrank::ignored_target;
+  return example.predicts(i + 1) ? example.ids[i + 1] : lowrank::ignored_target;
 }
 
 /// Tokens that a text has in a row: its last one predicts nothing, but what follows it in a stream sees it.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -7,23 +8,25 @@
 
 #include <lowrank/core/types.hpp>
 
-namespace transformer {
-class Tokenizer;
-}
+#include <transformer/data/report.hpp>
 
 namespace transformer {
 
 using lowrank::Index;
 
-/// One training sequence: token i predicts token i + 1 where i + 1 >= predict_from.
+/// One training sequence, in which tokens predict what follows them.
 struct Example {
   std::vector<std::int32_t> ids;
-  Index predict_from = 1;
+  std::vector<bool> learned = {};  ///< of each token whether it is to be predicted; empty: all are
+
+  /// Whether a token counts: the first one, which nothing comes before, never does.
+  bool predicts(std::size_t token) const { return token > 0 && token < ids.size() && (learned.empty() || learned[token]); }
 };
 
-/// Examples for training and a held-out part.
+/// Examples for training and a held-out part, and how they came about.
 struct Dataset {
   std::vector<Example> train, held_out;
+  DataReport report = {};
 };
 
 /// All bytes of a file. Throws IoError.
@@ -33,14 +36,8 @@ std::string read_text(const std::filesystem::path& path);
 /// The last window may be shorter; one token alone predicts nothing and is dropped.
 std::vector<Example> windows(const std::vector<std::int32_t>& ids, Index length);
 
-/// Splits a stream of tokens: the last tenth is held out (less when training needs it), the rest is cut into full windows.
-/// Throws ValueError when there is not even one sequence.
+/// Splits a stream of tokens: the last tenth is held out (less when training needs it for one whole sequence), both parts are cut into
+/// windows. Throws ValueError when there is nothing to predict.
 Dataset split_stream(const std::vector<std::int32_t>& ids, Index length, const std::string& name);
-
-/// Reads --data: a text file, or .jsonl with `text`, or with `prompt` and `completion`; sequences of at most `length` predictions.
-Dataset load_data(const Tokenizer& tokenizer, const std::filesystem::path& path, Index length);
-
-/// The whole file for evaluation, nothing held out.
-std::vector<Example> load_evaluation(const Tokenizer& tokenizer, const std::filesystem::path& path, Index length);
 
 }  // namespace transformer

@@ -126,16 +126,80 @@ std::optional<std::int32_t> Tokenizer::find(std::string_view text) const {
   return std::nullopt;
 }
 
-std::vector<std::int32_t> Tokenizer::encode(std::string_view text, bool add_special, bool parse_special) const {
+std::span<const std::int32_t> Tokenizer::first_tokens(TextPart part) const {
+  return part == TextPart::inner ? std::span<const std::int32_t>() : data_.prefix;
+}
+
+std::span<const std::int32_t> Tokenizer::last_tokens(TextPart part) const {
+  if (part == TextPart::inner || part == TextPart::prompt) return {};
+  if (!data_.suffix.empty() || part == TextPart::whole || data_.ends.empty()) return data_.suffix;
+  return std::span(data_.ends).first(1);
+}
+
+std::string Tokenizer::spelling(std::span<const std::int32_t> ids) const {
+  std::string text;
+  for (const std::int32_t id : ids) text += token_text(id);
+  return text;
+}
+
+Encoded Tokenizer::encode_text(std::string_view text, const EncodeOptions& options) const {
+  const auto first = first_tokens(options.part), last = last_tokens(options.part);
+  const std::string first_text = spelling(first), last_text = spelling(last);
+  Encoded result{{first.begin(), first.end()}, {}, !first_text.empty() && text.starts_with(first_text), false, {}};
+  const std::size_t removed = result.spelled_first ? first_text.size() : 0;
+  std::string_view body = text.substr(removed);
+  result.spelled_last = !last_text.empty() && body.ends_with(last_text);
+  if (result.spelled_last) body.remove_suffix(last_text.size());
+  const auto in_body = [&](const TextRange& range) {
+    const auto place = [&](std::size_t position) { return position < removed ? 0 : std::min(position - removed, body.size()); };
+    return TextRange(place(range.first), place(range.second));
+  };
+  std::vector<TextRange> literal;
+  for (const TextRange& range : options.literal) literal.push_back(in_body(range));
+  const SpecialPlaces special{options.spelled == SpelledTokens::tokens, literal};
+  append_text(body, special, result.ids);
+  result.marked.resize(result.ids.size());
+  for (const TextRange& range : options.marks) mark_tokens(body, special, in_body(range), first.size(), result);
+  const bool to_end =
+      std::any_of(options.marks.begin(), options.marks.end(), [&](const TextRange& range) { return range.second >= text.size(); });
+  result.ids.insert(result.ids.end(), last.begin(), last.end());
+  result.marked.resize(result.ids.size(), to_end);
+  const AddedToken* spelled = special.allowed ? nullptr : added_.first_special(body);
+  if (spelled == nullptr && !special.allowed) spelled = added_normalized_.first_special(body);
+  if (spelled != nullptr) result.spelled_inner = spelled->id;
+  return result;
+}
+
+/// Marks the tokens, from `first` on, that reach into a range of the text: compared where decoding puts both.
+void Tokenizer::mark_tokens(std::string_view text, const SpecialPlaces& special, const TextRange& range, std::size_t first,
+                            Encoded& encoded) const {
+  const std::size_t begin = decoded_bytes(text.substr(0, range.first), special);
+  const std::size_t end = range.second == text.size() ? std::string::npos : decoded_bytes(text.substr(0, range.second), special);
+  std::size_t token_begin = 0;
+  for (std::size_t i = first; i < encoded.ids.size(); ++i) {
+    const std::size_t token_end = token_begin + bytes_[static_cast<std::size_t>(encoded.ids[i])].size();
+    if (token_end > begin && token_begin < end) encoded.marked[i] = true;
+    token_begin = token_end;
+  }
+}
+
+/// The bytes that the tokens of a text stand for: where in decoded text what follows it begins, however the text was normalized.
+std::size_t Tokenizer::decoded_bytes(std::string_view text, const SpecialPlaces& special) const {
   std::vector<std::int32_t> ids;
-  if (add_special) ids = data_.prefix;
-  for (const AddedTokens::Segment& outer : added_.split(text, parse_special)) {
+  append_text(text, special, ids);
+  std::size_t count = 0;
+  for (const std::int32_t id : ids) count += bytes_[static_cast<std::size_t>(id)].size();
+  return count;
+}
+
+void Tokenizer::append_text(std::string_view text, const SpecialPlaces& special, std::vector<std::int32_t>& ids) const {
+  for (const AddedTokens::Segment& outer : added_.split(text, special)) {
     if (outer.id >= 0) {
       ids.push_back(outer.id);
       continue;
     }
     const std::string plain = data_.normalizer(text.substr(outer.begin, outer.end - outer.begin));
-    for (const AddedTokens::Segment& inner : added_normalized_.split(plain, parse_special)) {
+    for (const AddedTokens::Segment& inner : added_normalized_.split(plain, {special.hold(outer.begin, outer.end)})) {
       if (inner.id >= 0)
         ids.push_back(inner.id);
       else
@@ -143,8 +207,6 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text, bool add_spec
                         [&](std::string_view piece) { append_piece(piece, ids); });
     }
   }
-  if (add_special) ids.insert(ids.end(), data_.suffix.begin(), data_.suffix.end());
-  return ids;
 }
 
 std::vector<Symbol> Tokenizer::symbols_of(std::string_view piece) const {

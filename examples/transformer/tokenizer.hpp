@@ -18,6 +18,34 @@
 
 namespace transformer {
 
+/// What a text is where it stands, and so what belongs around it.
+enum class TextPart {
+  inner,   ///< the text alone
+  prompt,  ///< to be continued: the first token in front, never a last one
+  whole,   ///< from beginning to end: the first token in front, and the last one where the file puts one behind every text
+  closed   ///< whole, and closed by end of text even where the file asks for none: what a model is to learn to end
+};
+
+/// What becomes of a special token (end of text, a role of a chat) that a text spells out.
+enum class SpelledTokens { text, tokens };
+
+/// How a text is encoded; ranges are bytes of the text.
+struct EncodeOptions {
+  TextPart part = TextPart::whole;
+  SpelledTokens spelled = SpelledTokens::text;
+  std::span<const TextRange> marks = {};    ///< tokens that reach into them are marked
+  std::span<const TextRange> literal = {};  ///< hold no special token in any case
+};
+
+/// The tokens of a text.
+struct Encoded {
+  std::vector<std::int32_t> ids;
+  std::vector<bool> marked;                   ///< of each token
+  bool spelled_first = false;                 ///< the text itself spelled the first token out, which is there once
+  bool spelled_last = false;                  ///< likewise the last one
+  std::optional<std::int32_t> spelled_inner;  ///< a special token that the text spells out elsewhere and that stayed text
+};
+
 /// Text to tokens and back: byte pair encoding as the model's files describe it.
 ///
 /// encode() finds added tokens (chat markers, end of text), normalizes what lies between, cuts it with the pre-tokenizer's patterns and
@@ -33,9 +61,16 @@ class Tokenizer {
   /// From tokenizer.json, with tokenizer_config.json and its companions where they exist. Throws IoError, FormatError.
   static Tokenizer from_folder(const std::filesystem::path& folder);
 
-  /// The ids of a text. `add_special`: what the model wants around every text, such as a first token. `parse_special`: special tokens that
-  /// the text spells out become tokens; otherwise they are text like any other. Cost: O(n log n).
-  std::vector<std::int32_t> encode(std::string_view text, bool add_special = true, bool parse_special = true) const;
+  /// The ids of a text, with what its part asks for around it. A first or last token that the text spells out itself is there once.
+  /// Cost: O(n log n).
+  std::vector<std::int32_t> encode(std::string_view text, TextPart part = TextPart::whole,
+                                   SpelledTokens spelled = SpelledTokens::text) const {
+    return encode_text(text, {part, spelled}).ids;
+  }
+
+  /// The same with marks: a text is one text however many parts it is put together from, and a token across the border of a mark is marked.
+  /// A mark up to the end of the text takes the last token with it. Cost: O(n log n) for each border of a mark besides.
+  Encoded encode_text(std::string_view text, const EncodeOptions& options) const;
 
   /// The bytes of a text; valid UTF-8 only if the ids are. Throws ValueError for an id outside [0, vocab_size).
   std::string decode(std::span<const std::int32_t> ids) const;
@@ -60,6 +95,12 @@ class Tokenizer {
   void collect_tokens();
   void collect_merges();
   std::string bytes_of(std::size_t id, bool verbatim) const;
+  std::string spelling(std::span<const std::int32_t> ids) const;
+  std::span<const std::int32_t> first_tokens(TextPart part) const;
+  std::span<const std::int32_t> last_tokens(TextPart part) const;
+  void append_text(std::string_view text, const SpecialPlaces& special, std::vector<std::int32_t>& ids) const;
+  std::size_t decoded_bytes(std::string_view text, const SpecialPlaces& special) const;
+  void mark_tokens(std::string_view text, const SpecialPlaces& special, const TextRange& range, std::size_t first, Encoded& encoded) const;
   std::vector<Symbol> symbols_of(std::string_view piece) const;
   void append_character(std::string_view piece, std::size_t begin, std::size_t length, std::vector<Symbol>& symbols) const;
   void append_piece(std::string_view piece, std::vector<std::int32_t>& ids) const;

@@ -76,7 +76,8 @@ for option in $("$program" finetune --help | grep -o '^ *--[a-z-]*' | sort -u); 
     --weight-decay | --clip) refused $option $option 0.5 ;;
     --compute) refused --compute --compute bf16 ;;
     --threads | --checkpoint-every) accepted $option 2 ;;
-    --verbose) accepted --verbose ;;
+    --verbose | --strict-data) accepted $option ;;
+    --special-tokens) accepted --special-tokens tokens ;;  # of data without any
     --recompute) accepted --recompute on ;;
     --plot | --json) accepted $option "$folder/written" ;;
     --out | --checkpoint | --resume | --steps) ;;  # in every run above, of which one goes from two steps to four

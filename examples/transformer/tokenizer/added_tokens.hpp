@@ -1,8 +1,10 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -23,6 +25,20 @@ struct AddedToken {
   bool rstrip = false;       ///< takes the blanks on its right with it
   bool single_word = false;  ///< not inside a word
   bool normalized = false;   ///< looked for after normalization
+};
+
+/// Bytes [first, second) of a text.
+using TextRange = std::pair<std::size_t, std::size_t>;
+
+/// Where a text may hold special tokens: nowhere, or everywhere but in some ranges.
+struct SpecialPlaces {
+  bool allowed = false;
+  std::span<const TextRange> except = {};
+
+  bool hold(std::size_t begin, std::size_t end) const {
+    return allowed &&
+           std::none_of(except.begin(), except.end(), [&](const TextRange& range) { return begin < range.second && range.first < end; });
+  }
 };
 
 /// Finds added tokens: the leftmost, and of those that begin there the longest.
@@ -51,11 +67,11 @@ class AddedTokens {
   }
 
   /// The text cut into added tokens and what lies between them. Cost: O(bytes times the longest token) at worst.
-  std::vector<Segment> split(std::string_view text, bool parse_special) const {
+  std::vector<Segment> split(std::string_view text, const SpecialPlaces& special) const {
     std::vector<Segment> segments;
     std::size_t done = 0;
     for (std::size_t position = 0; position < text.size();) {
-      const AddedToken* token = longest_at(text, position, parse_special);
+      const AddedToken* token = longest_at(text, position, special);
       if (token == nullptr) {
         ++position;
         continue;
@@ -78,6 +94,13 @@ class AddedTokens {
     return segments;
   }
 
+  /// The first special token that the text spells out, or null.
+  const AddedToken* first_special(std::string_view text) const {
+    for (std::size_t position = 0; position < text.size(); ++position)
+      if (const AddedToken* token = longest_at(text, position, {true}); token != nullptr && token->special) return token;
+    return nullptr;
+  }
+
  private:
   static constexpr std::size_t longest = 1024;  // keeps a search linear in the text
   static constexpr std::uint32_t no_token = 0xFFFFFFFF;
@@ -86,15 +109,17 @@ class AddedTokens {
     return static_cast<std::uint64_t>(node) << 8 | static_cast<unsigned char>(byte);
   }
 
-  const AddedToken* longest_at(std::string_view text, std::size_t position, bool parse_special) const {
+  const AddedToken* longest_at(std::string_view text, std::size_t position, const SpecialPlaces& special) const {
     const AddedToken* best = nullptr;
     if (!begins_[static_cast<unsigned char>(text[position])]) return best;
     std::uint32_t node = 0;
-    for (; position < text.size(); ++position) {
-      const auto edge = edges_.find(key(node, text[position]));
+    for (std::size_t end = position; end < text.size(); ++end) {
+      const auto edge = edges_.find(key(node, text[end]));
       if (edge == edges_.end()) break;
       node = edge->second;
-      if (ends_[node] != no_token && (parse_special || !tokens_[ends_[node]].special)) best = &tokens_[ends_[node]];
+      if (ends_[node] == no_token) continue;
+      const AddedToken& token = tokens_[ends_[node]];
+      if (!token.special || special.hold(position, end + 1)) best = &token;
     }
     return best;
   }

@@ -20,7 +20,7 @@ using namespace json_tokenizer;
 
 namespace {
 
-std::string read_text(const std::filesystem::path& path) {
+std::string whole_file(const std::filesystem::path& path) {
   const lowrank::Buffer bytes = lowrank::Buffer::map(path);
   return bytes.empty() ? std::string() : std::string(bytes.as<char>(), bytes.size());
 }
@@ -28,7 +28,7 @@ std::string read_text(const std::filesystem::path& path) {
 /// A JSON file of the folder; null when it is not there.
 Json read_json(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path)) return {};
-  return lowrank::json::parse(read_text(path), "tokenizer", lowrank::path_text(path));
+  return lowrank::json::parse(whole_file(path), "tokenizer", lowrank::path_text(path));
 }
 
 std::int32_t token_id(const Json& value, std::string_view what) {
@@ -139,7 +139,7 @@ void read_end_ids(const Json& config, TokenizerData& data) {
 }
 
 std::string read_chat_template(const std::filesystem::path& folder, const Json& config) {
-  if (std::filesystem::exists(folder / "chat_template.jinja")) return read_text(folder / "chat_template.jinja");
+  if (std::filesystem::exists(folder / "chat_template.jinja")) return whole_file(folder / "chat_template.jinja");
   if (!config.is_object() || !config.contains("chat_template")) return "";
   const Json& value = config.at("chat_template");
   if (value.is_string()) return value.get<std::string>();

@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include <lowrank/cuda.hpp>
@@ -45,9 +46,11 @@ std::vector<std::int32_t> some_ids(std::size_t count, std::uint64_t seed) {
   return ids;
 }
 
-std::vector<Example> some_examples(std::size_t count, std::size_t length, Index predict_from) {
+std::vector<Example> some_examples(std::size_t count, std::size_t length, std::size_t predict_from) {
+  std::vector<bool> learned(length);
+  std::fill(learned.begin() + static_cast<std::ptrdiff_t>(predict_from), learned.end(), true);
   std::vector<Example> examples;
-  for (std::size_t i = 0; i < count; ++i) examples.push_back({some_ids(length, i), predict_from});
+  for (std::size_t i = 0; i < count; ++i) examples.push_back({some_ids(length, i), learned});
   return examples;
 }
 
@@ -107,7 +110,7 @@ TEST_CASE("training on a GPU follows the CPU, in recorded steps, and its paramet
   };
   const auto gpu = test_gpu();
   lowrank::cuda::Use use(gpu);
-  for (const Index predict_from : {Index{1}, Index{5}})  // the whole text, and completions, whose prompts do not count
+  for (const std::size_t predict_from : {std::size_t{1}, std::size_t{5}})  // the whole text, and completions, whose prompts do not count
     for (const Recompute recompute : {Recompute::never, Recompute::always}) {
       CAPTURE(predict_from);
       const auto examples = some_examples(4, 11, predict_from);
@@ -149,7 +152,7 @@ TEST_CASE("evaluation and generation on a GPU") {
   Transformer model = load_model(std::filesystem::path(LOWRANK_EXAMPLES_DIR) / "data/demo.gguf");
   model.set_compute(Compute::bf16);
   const auto tokenizer = Tokenizer::from_gguf(lowrank::gguf::File::open(std::filesystem::path(LOWRANK_EXAMPLES_DIR) / "data/demo.gguf"));
-  const std::vector<Example> examples{{tokenizer.encode("The sea was calm"), 1}};
+  const std::vector<Example> examples{{tokenizer.encode("The sea was calm")}};
   const auto prompt = tokenizer.encode("The lighthou");
   const auto expected = evaluate(model, nullptr, examples);
   const auto text = generate(model, nullptr, tokenizer, prompt, {.tokens = 3});

@@ -8,6 +8,8 @@
 
 using namespace tokenizer_test;
 using lowrank::FormatError;
+using transformer::SpelledTokens;
+using transformer::TextPart;
 using transformer::Tokenizer;
 
 namespace {
@@ -43,7 +45,7 @@ void refuses_json(const char* pointer, const char* value, const char* reason) {
 }  // namespace
 
 TEST_CASE("hostile GGUF metadata is refused") {
-  CHECK(from_metadata(small_metadata()).encode("abc a<|endoftext|>") == Ids{2, 5, 3, 0, 4});
+  CHECK(from_metadata(small_metadata()).encode("abc a<|endoftext|>", TextPart::whole, SpelledTokens::tokens) == Ids{2, 5, 3, 0, 4});
   refuses_metadata("tokenizer.ggml.model", std::string("bert"), "known are gpt2");
   refuses_metadata("tokenizer.ggml.model", std::uint32_t{7}, "tokenizer.ggml.model");
   refuses_metadata("tokenizer.ggml.pre", std::string("no-such"), "known are default");
@@ -71,7 +73,7 @@ TEST_CASE("hostile GGUF metadata is refused") {
 }
 
 TEST_CASE("hostile tokenizer.json is refused") {
-  CHECK(from_text(small_json().dump()).encode("ab<|endoftext|>a") == Ids{2, 3, 0});
+  CHECK(from_text(small_json().dump()).encode("ab<|endoftext|>a", TextPart::whole, SpelledTokens::tokens) == Ids{2, 3, 0});
   for (const char* text : {"", "[]", "null", "{", "{}", "\"x\"", "{\"model\": []}", "{\"model\": {\"type\": \"BPE\"}}"}) {
     CAPTURE(text);
     CHECK_THROWS_AS(from_text(text), FormatError);
@@ -139,7 +141,7 @@ TEST_CASE("long texts of one letter end") {
     std::string text;
     while (text.size() < length) text += unit;
     CHECK(tokenizer.decode(tokenizer.encode(text)) == text);
-    CHECK(llama.decode(llama.encode(text, false)) == text);
+    CHECK(llama.decode(llama.encode(text, TextPart::inner)) == text);
   }
 }
 

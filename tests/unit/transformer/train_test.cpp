@@ -37,7 +37,8 @@ std::vector<Example> texts(const std::vector<Index>& lengths) {
   for (const Index length : lengths) {
     Example& example = examples.emplace_back();
     for (Index i = 0; i < length; ++i) example.ids.push_back(static_cast<std::int32_t>(random.below(256)));
-    example.predict_from = 1 + length / 3;
+    example.learned.resize(static_cast<std::size_t>(length));
+    std::fill(example.learned.begin() + 1 + length / 3, example.learned.end(), true);
   }
   return examples;
 }
@@ -239,7 +240,7 @@ TEST_CASE("a data set's hash holds every token and what is predicted") {
   CHECK(fingerprint(other) == fingerprint(examples));
   other[1].ids[3] ^= 1;
   CHECK(fingerprint(other) != fingerprint(examples));
-  other = examples, ++other[2].predict_from;
+  other = examples, other[2].learned[6].flip();
   CHECK(fingerprint(other) != fingerprint(examples));
   other = examples, std::swap(other[0], other[2]);
   CHECK(fingerprint(other) != fingerprint(examples));

@@ -1,7 +1,7 @@
 #pragma once
 
-/// Files: safetensors, GGUF, adapters of PEFT, llama.cpp and mlx-lm, bitsandbytes checkpoints, the state of a run; a model's weights by
-/// name. Needs nlohmann-json.
+/// Files: safetensors, GGUF, adapters of PEFT, llama.cpp and mlx-lm, checkpoints of bitsandbytes, GPTQ and AWQ, the state of a run; a
+/// model's weights by name. Needs nlohmann-json.
 
 #include <lowrank/io/bitsandbytes.hpp>
 #include <lowrank/io/bitsandbytes_write.hpp>
@@ -11,6 +11,8 @@
 #include <lowrank/io/gguf_lora.hpp>
 #include <lowrank/io/gguf_matrix.hpp>
 #include <lowrank/io/gguf_write.hpp>
+#include <lowrank/io/gptq.hpp>
+#include <lowrank/io/imatrix.hpp>
 #include <lowrank/io/mlx.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/safetensors.hpp>

@@ -1,6 +1,11 @@
 #include <cstdio>
+#include <algorithm>
+#include <cctype>
 #include <map>
+#include <optional>
 
+#include <lowrank/io/gguf_matrix.hpp>
+#include <lowrank/io/imatrix.hpp>
 #include <lowrank/io/peft.hpp>
 
 #include <transformer/merge_model.hpp>
@@ -12,7 +17,7 @@ namespace adapter_merge {
 
 struct Options {
   Common common;
-  std::string model, out, residual_out;
+  std::string model, out, residual_out, imatrix;
   std::vector<std::string> adapters;
   transformer::MergeOptions merge;
 };
@@ -23,7 +28,7 @@ void print_kinds(const std::vector<transformer::MergedLayer>& layers) {
     double error = 0, survived = 0, changed = 0, count = 0;
   };
   std::map<std::string, Sums> kinds;
-  for (const auto& [path, report] : layers) {
+  for (const auto& [path, format, report] : layers) {
     Sums& sums = kinds[path.substr(path.rfind('.') + 1)];
     sums.error += report.relative_error, sums.survived += report.survived, sums.changed += report.codes_changed, sums.count += 1;
   }
@@ -36,14 +41,27 @@ void print_kinds(const std::vector<transformer::MergedLayer>& layers) {
 
 Json layers_json(const std::vector<transformer::MergedLayer>& layers) {
   auto list = Json::list();
-  for (const auto& [path, report] : layers)
+  for (const auto& [path, format, report] : layers)
     list.push_back({{"module", path},
+                    {"format", format},
                     {"update_norm", report.update_norm},
                     {"error_norm", report.error_norm},
                     {"relative_error", report.relative_error},
                     {"survived", report.survived},
                     {"codes_changed", report.codes_changed}});
   return list;
+}
+
+/// Says which layers could not be stored as asked.
+void print_fallbacks(const std::string& to, const std::vector<transformer::MergedLayer>& layers) {
+  std::map<std::string, int> others;
+  for (const auto& layer : layers) {
+    std::string format = layer.format;
+    std::transform(format.begin(), format.end(), format.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    if (to != "same" && format != to && format != "fp" + to.substr(1)) ++others[layer.format];
+  }
+  for (const auto& [format, count] : others)
+    std::printf("  %d layers are stored as %s: their rows do not divide into blocks of %s\n", count, format.c_str(), to.c_str());
 }
 
 void save_residual(const Options& o, const Session& session, const transformer::MergedModel& merged) {
@@ -64,8 +82,13 @@ void run(const Options& o) {
   const auto set = open_adapters(session.model, o.adapters);
   if (!o.residual_out.empty()) ensure_writable(o.residual_out, true);
   if (!o.common.json.empty()) ensure_writable(o.common.json, false);
-  const auto merged = transformer::merge_model(session.model, *set, model_path(o.model), o.out, o.merge);
+  transformer::MergeOptions merge = o.merge;
+  std::optional<lowrank::gguf::ImportanceMatrix> importance;
+  if (!o.imatrix.empty()) importance = lowrank::gguf::ImportanceMatrix::open(o.imatrix);
+  if (importance) merge.importance = &*importance;
+  const auto merged = transformer::merge_model(session.model, *set, model_path(o.model), o.out, merge);
   print_kinds(merged.layers);
+  print_fallbacks(o.merge.to, merged.layers);
   std::printf("  %s: %zu layers merged, each sum rounded once\n", o.out.c_str(), merged.layers.size());
   if (o.merge.residual_rank > 0) save_residual(o, session, merged);
   write_json(o.common.json, {{"model", o.model}, {"out", o.out}, {"layers", layers_json(merged.layers)}});
@@ -79,9 +102,12 @@ void add_adapter_merge(Command adapter) {
   command.add_option("--model", o->model, "a .gguf file, a Hugging Face folder, or demo").required();
   command.add_option("--adapter", o->adapters, "PATH or PATH:scale; several are summed").required();
   command.add_option("--out", o->out, "the copy: a .gguf file, or a folder for a folder").required();
-  command.add_option("--to", o->merge.to, "format of the layers that change")
-      .one_of({"same", "f32", "f16", "bf16", "q4_0", "q4_1", "q8_0"})
+  std::vector<std::string> types = lowrank::gguf::writable_types();
+  types.insert(types.begin(), "same");
+  command.add_option("--to", o->merge.to, "format of the layers that change; a quantized folder becomes dense as a whole")
+      .one_of(types)
       .shows_default();
+  command.add_option("--imatrix", o->imatrix, "an importance matrix of llama-imatrix, for ggml's formats");
   command.add_flag("--search", o->merge.search, "scales of NF4 and FP4 layers by search: 5 to 7 % less error");
   command.add_option("--residual", o->merge.residual_rank, "rank of an adapter for what rounding loses").in_range(1, 1 << 16);
   command.add_option("--residual-out", o->residual_out, "folder for that adapter");

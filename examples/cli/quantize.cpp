@@ -1,7 +1,13 @@
 #include <cstdio>
 #include <set>
 
+#include <algorithm>
+#include <map>
+#include <optional>
+
 #include <lowrank/io/bitsandbytes_write.hpp>
+#include <lowrank/io/gguf_matrix.hpp>
+#include <lowrank/io/imatrix.hpp>
 #include <lowrank/io/json.hpp>
 #include <lowrank/nn/frozen_linear.hpp>
 #include <lowrank/quant/any_matrix.hpp>
@@ -9,6 +15,7 @@
 #include <transformer/data.hpp>
 #include <transformer/folder.hpp>
 #include <transformer/load_folder.hpp>
+#include <transformer/quantize_gguf.hpp>
 
 #include <cli/common.hpp>
 
@@ -19,9 +26,9 @@ namespace fs = std::filesystem;
 using lowrank::StoredTensor;
 
 struct Options {
-  std::string model, out, format = "nf4", json;
+  std::string model, out, format = "nf4", to, imatrix, json;
   Index block = 64;
-  bool double_quant = false;
+  bool double_quant = false, pure = false;
 };
 
 /// The weights that transformers replaces: every linear map but the head.
@@ -103,7 +110,68 @@ void refuse_quantized(const fs::path& folder) {
                                        lowrank::path_text(path), " has a quantization_config already; give the model before quantization");
 }
 
+/// What was done, a line for each type, and what is worth knowing about it.
+void print_types(const std::vector<transformer::QuantizedTensor>& changed) {
+  struct Sums {
+    Index matrices = 0, weights = 0, weighed = 0;
+    std::size_t bytes = 0;
+  };
+  std::map<std::string, Sums> types;
+  std::map<std::pair<std::string, std::string>, Index> fallbacks;
+  Index requantized = 0;
+  for (const auto& tensor : changed) {
+    const std::string stored(lowrank::ggml_traits(tensor.stored).name), wanted(lowrank::ggml_traits(tensor.wanted).name);
+    Sums& sums = types[stored];
+    ++sums.matrices, sums.weights += tensor.weights, sums.bytes += tensor.bytes, sums.weighed += tensor.weighed;
+    if (stored != wanted) ++fallbacks[{wanted, stored}];
+    if (lowrank::ggml_traits(tensor.before).block_size > 1) ++requantized;
+  }
+  Table table({"type", "matrices", "weights", "bytes", "weighed by importance"});
+  for (const auto& [type, sums] : types)
+    table.add({type, format("%ld", static_cast<long>(sums.matrices)), format("%ld", static_cast<long>(sums.weights)),
+               human_bytes(static_cast<long long>(sums.bytes)), format("%ld", static_cast<long>(sums.weighed))});
+  table.print();
+  for (const auto& [pair, count] : fallbacks)
+    std::printf("  %ld matrices are %s instead of %s: their rows do not divide into its blocks\n", static_cast<long>(count),
+                pair.second.c_str(), pair.first.c_str());
+  if (requantized > 0)
+    std::printf("  %ld matrices were quantized already: what that lost is lost, and this loses more\n", static_cast<long>(requantized));
+}
+
+/// --to: a GGUF file in another type.
+void run_gguf(const Options& o) {
+  std::error_code failure;
+  const fs::path from = model_path(o.model);
+  lowrank::check<lowrank::ValueError>(
+      !fs::is_directory(from, failure), "quantize", "--to ", o.to,
+      " writes a GGUF file from another; make one of this folder with llama.cpp's convert_hf_to_gguf.py first");
+  ensure_writable(o.out, false);
+  if (!o.json.empty()) ensure_writable(o.json, false);
+  const double begin = now();
+  std::optional<lowrank::gguf::ImportanceMatrix> importance;
+  if (!o.imatrix.empty()) importance = lowrank::gguf::ImportanceMatrix::open(o.imatrix);
+  const auto type = lowrank::gguf::writable_type(o.to);
+  const auto changed = transformer::quantize_gguf(
+      from, o.out, {.type = type.value_or(lowrank::GgmlType::q4_k), .pure = o.pure, .importance = importance ? &*importance : nullptr});
+  const double seconds = now() - begin;
+  const auto fallbacks = std::count_if(changed.begin(), changed.end(), [](const auto& tensor) { return tensor.stored != tensor.wanted; });
+  const std::size_t before = fs::file_size(from), after = fs::file_size(o.out);
+  print_types(changed);
+  std::printf("  %s: %s before, %s now; %.1f s, peak memory %s\n", o.out.c_str(), human_bytes(static_cast<long long>(before)).c_str(),
+              human_bytes(static_cast<long long>(after)).c_str(), seconds, human_bytes(peak_memory()).c_str());
+  write_json(o.json, {{"model", o.model},
+                      {"out", o.out},
+                      {"to", o.to},
+                      {"matrices", changed.size()},
+                      {"fallbacks", fallbacks},
+                      {"bytes_before", before},
+                      {"bytes_after", after},
+                      {"seconds", seconds},
+                      {"peak_rss_bytes", peak_memory()}});
+}
+
 void run(const Options& o) {
+  if (!o.to.empty()) return run_gguf(o);
   const fs::path from = o.model, to = o.out;
   std::error_code failure;
   lowrank::check<lowrank::IoError>(fs::is_directory(from, failure), "quantize", lowrank::path_text(from),
@@ -145,10 +213,15 @@ void run(const Options& o) {
 
 void add_quantize(Command app) {
   auto o = std::make_shared<quantize::Options>();
-  Command command = app.add_command("quantize", "writes a Hugging Face model with 4-bit weights, as bitsandbytes does");
-  command.add_option("--model", o->model, "a Hugging Face folder").required();
-  command.add_option("--out", o->out, "folder for the result").required();
-  command.add_option("--format", o->format, "how weights are stored").one_of({"nf4", "fp4"}).shows_default();
+  Command command =
+      app.add_command("quantize", "writes a model in fewer bits: a folder as bitsandbytes does, a GGUF file as llama.cpp does");
+  command.add_option("--model", o->model, "a Hugging Face folder; with --to a .gguf file").required();
+  command.add_option("--out", o->out, "folder for the result; with --to a .gguf file").required();
+  Option stored_as = command.add_option("--format", o->format, "how weights of a folder are stored").one_of({"nf4", "fp4"}).shows_default();
+  Option to = command.add_option("--to", o->to, "type of a GGUF file's matrices").one_of(lowrank::gguf::writable_types());
+  to.excludes(stored_as);
+  command.add_option("--imatrix", o->imatrix, "an importance matrix of llama-imatrix").needs(to);
+  command.add_flag("--pure", o->pure, "the head in that type, too, and not in Q6_K").needs(to);
   command.add_option("--block", o->block, "weights that share a scale").one_of({32, 64, 128, 256, 512, 1024, 2048, 4096}).shows_default();
   command.add_flag("--double-quant", o->double_quant, "stores the scales in 8 bits as well");
   command.add_option("--json", o->json, "writes the results to this file as JSON");

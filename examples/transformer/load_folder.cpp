@@ -16,6 +16,7 @@
 #include <transformer/architecture.hpp>
 #include <transformer/data.hpp>
 #include <transformer/folder.hpp>
+#include <transformer/packed_folder.hpp>
 
 namespace transformer {
 
@@ -43,12 +44,13 @@ lowrank::Column<float> folder_vector(FolderTensors& tensors, const std::string& 
   return result;
 }
 
-/// name.weight [rows, cols], dense or in 4 bits of bitsandbytes, with name.bias where there is one.
+/// name.weight [rows, cols], dense or in 4 bits of bitsandbytes, GPTQ or AWQ, with name.bias where there is one.
 lowrank::AnyLinear folder_linear(FolderTensors& tensors, const std::string& name, Index rows, Index cols) {
   using namespace lowrank;
   const std::string weight = name + ".weight";
   Column<float> bias;
   if (tensors.has(name + ".bias")) bias = folder_vector(tensors, name + ".bias", rows);
+  if (auto packed = take_packed(tensors, name, rows, cols)) return AnyLinear(std::move(*packed), std::move(bias));
   const auto& file = tensors.file_of(weight);
   if (bitsandbytes::contains(file, name)) {
     tensors.mark(weight);

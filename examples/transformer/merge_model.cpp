@@ -1,6 +1,8 @@
 #include <transformer/merge_model.hpp>
 
 #include <optional>
+#include <span>
+#include <string_view>
 #include <tuple>
 #include <utility>
 
@@ -54,7 +56,7 @@ class Merger {
   /// Notes how a slot went.
   void note(Index slot, const AnyMatrix& merged, const AnyMatrix& stored) {
     const AnyMatrix before = merged_weight(model_, bare_, slot);
-    result_.layers.push_back({path(slot), merge_report(before, merged, stored)});
+    result_.layers.push_back({path(slot), std::string(stored.format()), merge_report(before, merged, stored)});
     if (options_.residual_rank == 0) return;
     lowrank::Weight<float> rest(merged.rows(), merged.cols()), q(merged.rows(), merged.cols());
     merged.decode(0, rest.rows(), 0, rest.cols(), rest.data(), rest.cols());
@@ -90,19 +92,18 @@ class Merger {
 
 GgmlType target_type(const std::string& to, GgmlType own) {
   if (to == "same") return own;
-  if (to == "f32") return GgmlType::f32;
-  if (to == "f16") return GgmlType::f16;
-  if (to == "bf16") return GgmlType::bf16;
-  if (to == "q4_0") return GgmlType::q4_0;
-  return to == "q4_1" ? GgmlType::q4_1 : GgmlType::q8_0;
+  const auto type = lowrank::gguf::writable_type(to);
+  lowrank::check<lowrank::ValueError>(type.has_value(), "merge", "--to ", to, " is no type that is written");
+  return type.value_or(own);
 }
 
 lowrank::gguf::Tensor merged_tensor(Merger& merger, Index slot, const std::string& name, GgmlType own) {
-  const GgmlType type = target_type(merger.options().to, own);
+  const AnyMatrix merged = merger.merged(slot);
+  const GgmlType type = lowrank::gguf::type_for_columns(target_type(merger.options().to, own), merged.cols());
   lowrank::check<lowrank::ValueError>(lowrank::gguf::is_writable(type), "merge", "tensor ", name, " is ", lowrank::ggml_traits(own).name,
                                       ", which is only read here; choose another type with --to, such as q8_0 or bf16");
-  const AnyMatrix merged = merger.merged(slot);
-  auto saved = lowrank::gguf::save_matrix(merged, name, type);
+  const auto* importance = merger.options().importance;
+  auto saved = lowrank::gguf::save_matrix(merged, name, type, importance ? importance->of(name, merged.cols()) : std::span<const float>());
   merger.note(slot, merged, saved.matrix);
   return std::move(saved.tensor);
 }
@@ -151,25 +152,32 @@ void merge_gguf(Merger& merger, const fs::path& source, const fs::path& out) {
 
 // ---- Hugging Face folders
 
+/// Whether a layer of a folder is stored in few bits.
+bool is_quantized(const FolderTensors& folder, const std::string& path) {
+  const bool is_packed = folder.has(path + ".qweight");
+  return is_packed || (folder.has(path + ".weight") && lowrank::bitsandbytes::contains(folder.file_of(path + ".weight"), path));
+}
+
 /// The parts in which a merged weight is stored as `prefix`: one dense tensor, or what bitsandbytes keeps of it. The model's own is that
 /// of `own` in the file.
 std::vector<StoredTensor> merged_parts(Merger& merger, Index slot, const lowrank::safetensors::File& file, const std::string& own,
                                        const std::string& prefix) {
   const std::string& to = merger.options().to;
   const AnyMatrix merged = merger.merged(slot);
-  const bool is_quantized = lowrank::bitsandbytes::contains(file, own);
-  if (to == "same" && is_quantized) {
+  if (to == "same" && lowrank::bitsandbytes::contains(file, own)) {
     const lowrank::bitsandbytes::QuantState state = lowrank::bitsandbytes::quant_state(file, own);
     const auto search = merger.options().search ? std::optional(lowrank::Search{}) : std::nullopt;
     auto saved = lowrank::bitsandbytes::save_weight(merged, state, prefix, search);
     merger.note(slot, merged, saved.matrix);
     return std::move(saved.tensors);
   }
-  lowrank::check<lowrank::ValueError>(!is_quantized, "merge", prefix, " is in 4 bits, as config.json says of all layers; leave --to away");
-  const auto dtype = file.at(own + ".weight").dtype;
+  const bool is_packed = file.contains(own + ".qweight");
+  lowrank::check<lowrank::ValueError>(!is_packed || to != "same", "merge", prefix,
+                                      " is packed as GPTQ or AWQ do, which is only read here; --to bf16 writes the model dense");
+  const auto dtype = is_packed ? lowrank::DType::bf16 : file.at(own + ".weight").dtype;
   const auto dense = [&]<class Element>(Element, lowrank::DType stored) {
     const auto matrix = lowrank::round_to<Element>(merged);
-    merger.note(slot, merged, AnyMatrix(matrix));
+    if (merger.changes(slot)) merger.note(slot, merged, AnyMatrix(matrix));
     return std::vector<StoredTensor>{{prefix + ".weight", stored, {merged.rows(), merged.cols()}, matrix.buffer()}};
   };
   if (to == "f32" || (to == "same" && dtype == lowrank::DType::f32)) return dense(float{}, lowrank::DType::f32);
@@ -190,17 +198,22 @@ void check_search(const Merger& merger, const FolderTensors& folder) {
   if (!merger.options().search) return;
   bool any = false;
   for (const auto& [path, slot] : folder_slots(merger))
-    any = any ||
-          (merger.changes(slot) && folder.has(path + ".weight") && lowrank::bitsandbytes::contains(folder.file_of(path + ".weight"), path));
+    any = any || (merger.changes(slot) && !folder.has(path + ".qweight") && is_quantized(folder, path));
   lowrank::check<lowrank::ValueError>(any && merger.options().to == "same", "merge",
                                       "--search finds scales of NF4 and FP4, and no layer that changes is stored so; leave it away");
 }
 
+/// Where the path of a module ends in a tensor's name: MODULE.weight, MODULE.bias, or of 4 bits MODULE.weight.absmax …, MODULE.qweight …
+std::size_t end_of_path(const std::string& name) {
+  for (const std::string_view packed : {".qweight", ".qzeros", ".scales", ".g_idx"})
+    if (name.ends_with(packed)) return name.size() - packed.size();
+  return std::min(name.find(".weight"), name.rfind(".bias"));
+}
+
 /// Appends what becomes of one tensor of the model's files.
-void append_merged(Merger& merger, const std::map<std::string, Index>& slots, const lowrank::safetensors::File& file,
-                   const StoredTensor& tensor, std::vector<StoredTensor>& tensors) {
-  // MODULE.weight, MODULE.bias, or of 4 bits MODULE.weight.absmax …
-  const std::size_t end = std::min(tensor.name.find(".weight"), tensor.name.rfind(".bias"));
+void append_merged(Merger& merger, const std::map<std::string, Index>& slots, const FolderTensors& folder,
+                   const lowrank::safetensors::File& file, const StoredTensor& tensor, std::vector<StoredTensor>& tensors) {
+  const std::size_t end = end_of_path(tensor.name);
   const std::string path = tensor.name.substr(0, end), part = end == std::string::npos ? "" : tensor.name.substr(end);
   const auto slot = slots.find(path);
   if (path == "lm_head" && merger.unties()) return;  // a second copy of the table
@@ -210,8 +223,9 @@ void append_merged(Merger& merger, const std::map<std::string, Index>& slots, co
     if (!bias) return tensors.push_back(tensor);
     return tensors.push_back(lowrank::detail::to_tensor(tensor.name, *bias, tensor.dtype, true));
   }
-  if (!merger.changes(slot->second)) return tensors.push_back(tensor);
-  if (part != ".weight") return;  // made anew with the weight
+  const bool becomes_dense = merger.options().to != "same" && is_quantized(folder, path);
+  if (!merger.changes(slot->second) && !becomes_dense) return tensors.push_back(tensor);
+  if (part != ".weight" && part != ".qweight") return;  // made anew with the weight
   for (StoredTensor& made : merged_parts(merger, slot->second, file, path, path)) tensors.push_back(std::move(made));
 }
 
@@ -227,8 +241,8 @@ struct NewBiases {
     for (Index s = 0; s < config.head_slot(); ++s) {
       if (!merger.bias(s) || folder.has(merger.path(s) + ".bias")) continue;
       const bool in_attention = is_attention(config, s);
-      lowrank::check<lowrank::ValueError>((in_attention ? family.attention_bias : family.mlp_bias) == Biases::by_key, "merge", merger.path(s),
-                                          ": the update has a bias, and models of the type ", family.type,
+      lowrank::check<lowrank::ValueError>((in_attention ? family.attention_bias : family.mlp_bias) == Biases::by_key, "merge",
+                                          merger.path(s), ": the update has a bias, and models of the type ", family.type,
                                           " have none there; use the adapter without merging it");
       (in_attention ? attention : mlp) = true;
     }
@@ -244,7 +258,7 @@ struct NewBiases {
   }
 };
 
-/// config.json, saying what is no longer as it was: a tied head, the type of the numbers, biases.
+/// config.json, saying what is no longer as it was: a tied head, the type of the numbers, biases, layers in few bits.
 void write_config(const Merger& merger, const NewBiases& biases, const fs::path& from, const fs::path& to) {
   const std::string& type = merger.options().to;
   if (!merger.unties() && type == "same" && !biases.attention && !biases.mlp) return copy_whole(from, to);
@@ -252,6 +266,7 @@ void write_config(const Merger& merger, const NewBiases& biases, const fs::path&
   if (merger.unties()) config["tie_word_embeddings"] = false;
   if (biases.attention) config["attention_bias"] = true;
   if (biases.mlp) config["mlp_bias"] = true;
+  if (type != "same") config.erase("quantization_config");
   const char* dtype = type == "f32" ? "float32" : type == "f16" ? "float16" : "bfloat16";
   for (const char* key : {"dtype", "torch_dtype"})
     if (type != "same" && config.contains(key)) config[key] = dtype;
@@ -281,7 +296,7 @@ void merge_folder(Merger& merger, const fs::path& source, const fs::path& out) {
   const auto slots = folder_slots(merger);
   std::vector<StoredTensor> tensors;
   for (const auto& file : folder.files())
-    for (const StoredTensor& tensor : file.tensors()) append_merged(merger, slots, file, tensor, tensors);
+    for (const StoredTensor& tensor : file.tensors()) append_merged(merger, slots, folder, file, tensor, tensors);
   if (merger.unties()) append_head(merger, folder, tensors);
   const NewBiases biases(merger, folder);
   biases.append(merger, folder, tensors);
@@ -293,7 +308,8 @@ void merge_folder(Merger& merger, const fs::path& source, const fs::path& out) {
 
 }  // namespace
 
-MergedModel merge_model(const Transformer& model, const LoraSet& set, const fs::path& source, const fs::path& out, const MergeOptions& options) {
+MergedModel merge_model(const Transformer& model, const LoraSet& set, const fs::path& source, const fs::path& out,
+                        const MergeOptions& options) {
   std::error_code failure;
   lowrank::check<lowrank::ValueError>(!fs::equivalent(source, out, failure), "merge", "--out is the model itself; choose another");
   Merger merger(model, set, options);

@@ -99,6 +99,33 @@ MergedModel check_merge(const fs::path& source, LoraSet& set, const MergeOptions
   return result;
 }
 
+/// tiny_llama with one layer packed as GPTQ does: codes 0 … 15, scale and zero for 32 inputs.
+void make_packed(const fs::path& folder, const std::string& layer) {
+  fs::create_directories(folder);
+  std::vector<lowrank::StoredTensor> tensors;
+  const auto file = lowrank::safetensors::File::open(golden_folder / "tiny_llama/model.safetensors");
+  lowrank::Random random(8);
+  for (const auto& tensor : file.tensors()) {
+    if (tensor.name != layer + ".weight") {
+      tensors.push_back(tensor);
+      continue;
+    }
+    const Index out = tensor.shape[0], in = tensor.shape[1];
+    const auto words = [&](const char* part, std::vector<Index> shape) {
+      std::vector<std::int32_t> values(static_cast<std::size_t>(shape[0] * shape[1]));
+      for (auto& value : values) value = static_cast<std::int32_t>(random.bits());
+      tensors.push_back(lowrank::make_tensor<std::int32_t>(layer + part, shape, values));
+    };
+    words(".qweight", {in / 8, out}), words(".qzeros", {in / 32, out / 8});
+    const std::vector<float> scales(static_cast<std::size_t>(in / 32 * out), 0.02f);
+    tensors.push_back(lowrank::make_tensor<float>(layer + ".scales", {in / 32, out}, scales));
+  }
+  lowrank::safetensors::write(folder / "model.safetensors", tensors);
+  auto config = lowrank::json::parse(read_text(golden_folder / "tiny_llama/config.json"), "test", "config.json");
+  config["quantization_config"] = {{"quant_method", "gptq"}, {"bits", 4}, {"group_size", 32}};
+  lowrank::test::write_file(folder / "config.json", config.dump());
+}
+
 }  // namespace
 
 TEST_CASE("a folder with an adapter of PEFT merged into it: LoRA, DoRA, biases, a copy of the head, an update of the token table") {
@@ -155,6 +182,55 @@ TEST_CASE("quantized bases keep their format where it is the same, and a residua
   CHECK(file.tensor("output.weight").type == lowrank::GgmlType::q8_0);
 }
 
+TEST_CASE("a GGUF file becomes any type that is written, and says where rows do not divide into its blocks") {
+  const TemporaryFolder folder;
+  make_gguf(folder / "m.gguf");
+  const Transformer model = load_model(folder / "m.gguf");
+  LoraSet set = moved_set(model, {"q_proj", "down_proj"}, {});
+  const MergedModel result = check_merge(folder / "m.gguf", set, {.to = "q6_k"}, 0.03);  // rows of 32 and 64: Q8_0
+  for (const auto& layer : result.layers) CHECK(layer.format == "Q8_0");
+  merge_model(model, set, folder / "m.gguf", folder / "out.gguf", {.to = "iq4_nl"});
+  CHECK(lowrank::gguf::File::open(folder / "out.gguf").tensor("blk.1.attn_q.weight").type == lowrank::GgmlType::iq4_nl);
+  CHECK_THROWS_WITH_AS(merge_model(model, set, folder / "m.gguf", folder / "x.gguf", {.to = "iq1_s"}), doctest::Contains("--to iq1_s"),
+                       lowrank::ValueError);
+}
+
+TEST_CASE("a folder of bitsandbytes becomes dense as a whole") {
+  const TemporaryFolder folder;
+  const fs::path source = golden_folder / "tiny_llama_nf4";
+  Transformer model = load_model(source);
+  LoraSet set = bind(model, lowrank::peft::load(golden_folder / "adapters/lora_qv_r4"));
+  const MergedModel result = check_merge(source, set, {.to = "f32"}, 1e-5);
+  CHECK(result.layers.size() == 4);  // q and v of two blocks; the others are only decoded
+  merge_model(model, set, source, folder / "dense", {.to = "bf16"});
+  const auto config = lowrank::json::parse(read_text(folder / "dense/config.json"), "test", "config.json");
+  CHECK_FALSE(config.contains("quantization_config"));
+  const auto file = lowrank::safetensors::File::open(folder / "dense/model.safetensors");
+  for (const auto& tensor : file.tensors()) CHECK(tensor.name.find(".weight.") == std::string::npos);
+  CHECK(file.at("model.layers.1.mlp.up_proj.weight").dtype == lowrank::DType::bf16);
+  Transformer dense = load_model(folder / "dense");
+  CHECK(distance(some_logits(dense, nullptr), some_logits(model, &set)) < 2e-2);
+}
+
+TEST_CASE("a folder of GPTQ is read, and merged into a dense one") {
+  const TemporaryFolder folder;
+  const std::string layer = "model.layers.0.self_attn.q_proj";
+  make_packed(folder / "m", layer);
+  const Transformer model = load_model(folder / "m");
+  const auto& query = model.layer(model.slot(0, Projection::query));
+  CHECK(query.base.get_if<lowrank::SourceLinear<lowrank::AnyMatrix>>()->weight().format() == "gptq");
+  LoraSet set = moved_set(model, {"q_proj"}, {});
+  check_merge(folder / "m", set, {.to = "f32"}, 1e-5);
+  CHECK_THROWS_WITH_AS(merge_model(model, set, folder / "m", folder / "x", {}), doctest::Contains("--to bf16 writes the model dense"),
+                       lowrank::ValueError);
+  LoraSet other = moved_set(model, {"k_proj"}, {});
+  check_merge(folder / "m", other, {}, 1e-5);  // what is packed stays
+  auto config = lowrank::json::parse(read_text(folder / "m/config.json"), "test", "config.json");
+  config.erase("quantization_config");
+  lowrank::test::write_file(folder / "m/config.json", config.dump());
+  CHECK_THROWS_WITH_AS(load_model(folder / "m"), doctest::Contains("no quantization_config of GPTQ or AWQ"), lowrank::FormatError);
+}
+
 TEST_CASE("scales by search lose less, and are refused where there are none") {
   const TemporaryFolder folder;
   const fs::path source = golden_folder / "tiny_llama_nf4";
@@ -163,7 +239,7 @@ TEST_CASE("scales by search lose less, and are refused where there are none") {
   const auto error = [&](bool search) {
     const auto result = merge_model(model, set, source, folder / "nf4", {.search = search});
     double sum = 0;
-    for (const auto& [path, report] : result.layers) sum += report.error_norm * report.error_norm;
+    for (const auto& [path, format, report] : result.layers) sum += report.error_norm * report.error_norm;
     CHECK(load_folder(folder / "nf4").slots() == model.slots());
     return sum;
   };
@@ -190,7 +266,8 @@ TEST_CASE("biases of updates: added to the base's, or new ones in the way of bot
   lowrank::safetensors::write(folder / "m/model.safetensors", tensors);
   auto source_config = lowrank::json::parse(lowrank::test::read_file(golden_folder / "tiny_llama/config.json"), "test", "config.json");
   lowrank::test::write_file(folder / "m/config.json", lowrank::json::text_of(source_config));
-  CHECK_THROWS_WITH_AS(load_model(folder / "m"), doctest::Contains("says attention_bias false, but the weights have a"), FormatError);
+  CHECK_THROWS_WITH_AS(load_model(folder / "m"), doctest::Contains("says attention_bias false, but the weights have a"),
+                       lowrank::FormatError);
   source_config["attention_bias"] = true;
   lowrank::test::write_file(folder / "m/config.json", lowrank::json::text_of(source_config));
   make_gguf(folder / "m.gguf");

@@ -12,9 +12,9 @@ namespace {
 
 /// What a description says of one RoPE.
 struct Scaling {
-  const Fields& fields;     ///< the object that has the numbers
+  const Fields& fields;  ///< the object that has the numbers
   const ModelConfig& config;
-  Index original = 0;       ///< the context that the frequencies were trained for
+  Index original = 0;  ///< the context that the frequencies were trained for
 
   double positive(const std::string& key, std::optional<double> fallback = {}) const {
     const auto value = fields.number(key);
@@ -125,8 +125,17 @@ void read_kind(const Scaling& scaling, lowrank::RopeOptions& rope, ModelConfig* 
     grown->growth = {RopeGrowth::Kind::dynamic, grown->context, factor, {}};
     grown->context = static_cast<Index>(std::ceil(static_cast<double>(grown->context) * std::max(factor, 1.0)));
   } else {
-    scaling.fields.refuse("rope_type", " is ", lowrank::name_text(kind), "; default, linear, dynamic, llama3, yarn and longrope are supported");
+    scaling.fields.refuse("rope_type", " is ", lowrank::name_text(kind),
+                          "; default, linear, dynamic, llama3, yarn and longrope are supported");
   }
+}
+
+/// How many numbers of a head turn.
+template <class Value>
+void set_turned(const Fields& fields, const char* key, const Value& value, Index turned, ModelConfig& config) {
+  if (turned < 2 || turned % 2 != 0 || turned > config.head_size)
+    fields.refuse(key, " is ", value, ", so that ", turned, " of ", config.head_size, " numbers of a head turn; they turn in pairs");
+  config.rope.turned = turned == config.head_size ? 0 : turned;
 }
 
 double base_of(const Fields& fields, const Fields& scaling, const char* key, double fallback) {
@@ -152,7 +161,8 @@ void read_folder_rope(const Fields& fields, ModelConfig& config) {
   if (part != 1 && !family.turns_parts)
     fields.refuse("partial_rotary_factor", " is ", part, "; models of the type ", family.name, " turn whole heads");
   if (part <= 0 || part > 1) fields.refuse("partial_rotary_factor", " is ", part, "; it must lie in (0, 1]");
-  if (part != 1) config.rope.turned = static_cast<Index>(static_cast<double>(config.head_size) * part);
+  if (part != 1)
+    set_turned(fields, "partial_rotary_factor", part, static_cast<Index>(static_cast<double>(config.head_size) * part), config);
   if (family.has_local_rope) {
     config.local_rope = {{config.head_size, base_of(fields, local, "rope_local_base_freq", 10000), lowrank::RopePairs::halves}};
     read_kind({local, config, config.context}, config.local_rope.front(), nullptr);
@@ -177,7 +187,7 @@ void read_gguf_rope(const Fields& fields, ModelConfig& config) {
   if (turned != config.head_size && !family.turns_parts)
     fields.refuse("rope.dimension_count", " is ", turned, "; models of the architecture ", family.name, " turn all ", config.head_size,
                   " numbers of a head");
-  if (turned != config.head_size) config.rope.turned = turned;
+  set_turned(fields, "rope.dimension_count", turned, turned, config);
   const double local = base("rope.freq_base_swa", 10000);
   if (family.has_local_rope && config.window > 0) config.local_rope = {{config.head_size, local, family.gguf_pairs}};
 

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,6 +13,7 @@
 #include <transformer/generate.hpp>
 #include <transformer/load.hpp>
 #include <transformer/load_folder.hpp>
+#include <transformer/merge_model.hpp>
 #include <transformer/merged_weight.hpp>
 #include <transformer/open_adapter.hpp>
 #include <transformer/save_gguf.hpp>
@@ -185,6 +184,45 @@ TEST_CASE("a merged model of each architecture computes what the model and its a
       Transformer merged = transformer::merged(model, transformer::bind(model, peft::load(models + family + "/adapter")));
       CHECK(largest_difference(expected["adapter.logits"], expected.known(merged.logits(expected.ids).value())) < 1e-5);
     }
+}
+
+TEST_CASE("each architecture's files take an adapter in, and are read again") {
+  for (const std::string& family : families)
+    for (const bool is_gguf : {false, true}) {
+      CAPTURE(family);
+      CAPTURE(is_gguf);
+      const TemporaryFolder folder;
+      const std::filesystem::path source = models + family + (is_gguf ? "/model.gguf" : ""),
+                                  out = folder / (is_gguf ? "merged.gguf" : "merged");
+      const Transformer model = transformer::load_model(source);
+      const LoraSet set = transformer::bind(model, peft::load(models + family + "/adapter"));
+      transformer::merge_model(model, set, source, out, {.to = "f32"});
+      Transformer merged = transformer::load_model(out);
+      const Expected expected(family, is_gguf);
+      CHECK(largest_difference(expected["adapter.logits"], expected.known(merged.logits(expected.ids).value())) < 1e-5);
+    }
+}
+
+TEST_CASE("each architecture over a base in NF4 computes what it computes over the same weights dense") {
+  for (const std::string& family : families) {
+    CAPTURE(family);
+    Transformer nf4 = transformer::load_model(models + family, transformer::Base::nf4);
+    Transformer dense = transformer::load_model(models + family, transformer::Base::nf4);
+    transformer::convert_base(dense, transformer::Base::fp32);
+    const Expected expected(family, false);
+    const Activation<float> want = dense.logits(expected.ids).value(), given = nf4.logits(expected.ids).value();
+    CHECK((given - want).cwiseAbs().maxCoeff() < 1e-5f * want.cwiseAbs().maxCoeff());
+    const Adapter adapter = peft::load(models + family + "/adapter");
+    std::vector<float> gradients[2];
+    for (Transformer* model : {&dense, &nf4}) {
+      LoraSet set = transformer::bind(*model, adapter);
+      Tape<float> tape;
+      tape.backward(model->loss(expected.ids, expected.targets(), 1, {.tape = &tape, .lora = &set}));
+      gradients[model == &nf4] = gradients_in_order(*model, set, adapter.config);
+    }
+    CHECK(largest_difference(gradients[0], Eigen::Map<const Column<float>>(gradients[1].data(), static_cast<Index>(gradients[1].size()))) <
+          1e-4);
+  }
 }
 
 TEST_CASE("RoPE under each scaling turns as in transformers, short texts and long ones") {

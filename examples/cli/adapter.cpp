@@ -77,7 +77,8 @@ void info(const Options& o) {
   std::printf("%s: %s%s, ", o.path.c_str(), method.c_str(), config.use_rslora ? " (rank-stabilized)" : "");
   if (config.peft_type == "LORA")
     std::printf("rank %ld, alpha %g, dropout %g, ", static_cast<long>(config.rank), config.alpha, config.dropout);
-  std::printf("base %s\n", config.base_model.value_or("not named").c_str());
+  std::printf("base %s%s%s\n", config.base_model.value_or("not named").c_str(), config.needs_base.empty() ? "" : " in ",
+              config.needs_base.c_str());
   std::printf("%zu modules, %ld parameters, %s\n\n", adapter.layers.size(), static_cast<long>(adapter.parameter_count()),
               human_bytes(static_cast<long long>(adapter.bytes())).c_str());
   auto layers = Json::list();

@@ -99,6 +99,8 @@ std::filesystem::path model_path(const std::string& name) {
   std::error_code failure;
   lowrank::check<lowrank::IoError>(fs::exists(path, failure), "model", lowrank::path_text(path), ": ",
                                    failure ? failure.message() : "no such file", "; give a .gguf file, a Hugging Face folder, or demo");
+  lowrank::check<lowrank::IoError>(fs::is_directory(path) || path.extension() != ".safetensors", "model", lowrank::path_text(path),
+                                   " is one file of a model; give the folder that it is in, with its config.json");
   return path;
 }
 

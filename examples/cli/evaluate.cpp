@@ -12,7 +12,7 @@ namespace evaluate {
 
 struct Options {
   Common common;
-  std::string model, data, ids, logits;
+  std::string model, data, ids, logits, base = "native";
   std::vector<std::string> adapters;
   Index sequence = 0;
   transformer::DataOptions reading = {.hold_out = false};
@@ -47,7 +47,7 @@ void run(const Options& o) {
     if (!path.empty()) ensure_writable(path, false);
   std::optional<transformer::Records> records;
   if (!o.data.empty()) records = transformer::read_records(o.data);  // before a large model is read in vain
-  Session session = open_session(o.model, o.common, transformer::Base::native, "evaluate");
+  Session session = open_session(o.model, o.common, transformer::parse_base(o.base), "evaluate");
   const auto lora = open_adapters(session.model, o.adapters);
   auto json = common_report(session, lora.get());
   if (!o.ids.empty()) {
@@ -76,6 +76,7 @@ void add_evaluate(Command app) {
   auto o = std::make_shared<evaluate::Options>();
   Command command = app.add_command("evaluate", "measures how well a model predicts a text, or writes its logits");
   command.add_option("--model", o->model, "a .gguf file, a Hugging Face folder, or demo").required();
+  command.add_option("--base", o->base, "format of the model's weights").one_of({"native", "nf4", "fp32", "bf16"}).shows_default();
   command.add_option("--adapter", o->adapters, "a PEFT folder, as PATH or PATH:scale; may be repeated");
   Option data = command.add_option("--data", o->data, "what to predict: text, JSON lines, a JSON array or CSV");
   Option ids = command.add_option("--ids", o->ids, "safetensors file with int32 ids [sequences, tokens]");

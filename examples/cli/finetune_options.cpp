@@ -189,6 +189,8 @@ void check_options(const Options& o) {
                     "--keep-best and --patience go by evaluations; give --eval-every STEPS");
   check<ValueError>(o.init != "loftq" || o.base == "nf4", "finetune",
                     "--init loftq makes up for rounding the base; give --base nf4 and a model that is not quantized yet");
+  check<ValueError>(o.init != "loftq" || o.format == "peft", "finetune",
+                    "--init loftq makes an adapter for an NF4 base, which no GGUF file is; leave --format away");
   check<ValueError>(o.adapter.empty() || o.init == "default", "finetune", "--adapter begins with what was saved, and --init ", o.init,
                     " with something else; leave one of them away");
 }

@@ -9,7 +9,7 @@ namespace generate {
 
 struct Options {
   Common common;
-  std::string model, prompt, cache = "auto";
+  std::string model, prompt, cache = "auto", base = "native";
   std::vector<std::string> adapters;
   transformer::GenerateOptions generate;
   transformer::SpelledTokens spelled = transformer::SpelledTokens::text;
@@ -20,7 +20,7 @@ void run(Options o) {
   o.generate.cache = parse_cache(o.cache);
   transformer::Sampler{o.generate.sampler};  // refuses wrong options before the model is read
   if (!o.common.json.empty()) ensure_writable(o.common.json, false);
-  Session session = open_session(o.model, o.common, transformer::Base::native, "generate");
+  Session session = open_session(o.model, o.common, transformer::parse_base(o.base), "generate");
   const auto lora = open_adapters(session.model, o.adapters);
   const auto prompt = encode_prompt(session, o.prompt, o.spelled);
   const Tokenizer& tokenizer = session.need_tokenizer();
@@ -51,6 +51,7 @@ void add_generate(Command app) {
   auto o = std::make_shared<generate::Options>();
   Command command = app.add_command("generate", "continues a prompt");
   command.add_option("--model", o->model, "a .gguf file, a Hugging Face folder, or demo").required();
+  command.add_option("--base", o->base, "format of the model's weights").one_of({"native", "nf4", "fp32", "bf16"}).shows_default();
   command.add_option("--adapter", o->adapters, "a PEFT folder, as PATH or PATH:scale; may be repeated, the updates add up");
   command.add_option("--prompt", o->prompt, "the text to continue").required();
   command.add_option("--tokens", o->generate.tokens, "at most so many new tokens").in_range(1, 1 << 24).shows_default();

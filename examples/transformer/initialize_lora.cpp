@@ -265,6 +265,7 @@ StartedLora start_lora(Transformer& model, LoraConfig& config, const StartOption
       break;
     case LoraStart::loftq:
       start_loftq(model, started.lora, slots);
+      config.needs_base = "nf4";
       break;
     case LoraStart::eva:
       start_eva(model, config, started.lora, slots, options, examples);

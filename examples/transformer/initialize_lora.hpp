@@ -32,7 +32,8 @@ struct StartedLora {
 };
 
 /// Makes a fresh set for a configuration. pissa, olora and lora_ga change the model's layers to W - s B A, in place and without a dense
-/// copy of a quantized weight; loftq quantizes them to NF4. eva may change the ranks in the configuration. Throws ValueError.
+/// copy of a quantized weight; loftq quantizes them to NF4 and the configuration then asks for such a base. eva may change the ranks in the
+/// configuration. Throws ValueError.
 StartedLora start_lora(Transformer& model, LoraConfig& config, const StartOptions& options, const std::vector<Example>& examples);
 
 /// The trained set for the model as it was before start_lora: s [B, -B₀] [A; A₀], of twice the rank, where something was moved; `config`

@@ -10,6 +10,7 @@
 #include <lowrank/io/bitsandbytes.hpp>
 #include <lowrank/io/finite.hpp>
 #include <lowrank/io/json.hpp>
+#include <lowrank/io/safetensors_folder.hpp>
 #include <lowrank/io/safetensors_matrix.hpp>
 #include <lowrank/nn/any_linear.hpp>
 
@@ -93,6 +94,8 @@ void check_bias(const Fields& fields, const Architecture& family, Projection p, 
 /// Fields of config.json.
 Fields folder_fields(const std::filesystem::path& folder) {
   const std::string path = (folder / "config.json").string();
+  if (!std::filesystem::exists(path))
+    lowrank::fail<lowrank::FormatError>("load_folder", lowrank::path_text(folder), std::filesystem::exists(folder / "model.safetensors") ? " has no config.json, which says what the model is" : lowrank::safetensors::instead_of_model(folder));
   return Fields(lowrank::json::parse(read_text(path), "load_folder", path), "load_folder", path);
 }
 

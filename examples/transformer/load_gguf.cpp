@@ -101,7 +101,7 @@ ModelConfig gguf_config(const lowrank::gguf::File& file) {
   using lowrank::FormatError;
   const auto kind = file.get_or<std::string>("general.type", "model");
   lowrank::check<FormatError>(kind == "model", "load_gguf", file.path().string(), " is of the type ", lowrank::name_text(kind),
-                              "; give a model");
+                              kind == "adapter" ? "; give it as the adapter, and here the model that it was trained on" : "; give a model");
   const auto architecture = file.get<std::string>("general.architecture");
   const Fields fields = Fields::of_gguf(file, architecture);
   ModelConfig config = read_config(find_architecture(fields, architecture), fields, file.tensor("token_embd.weight").rows());

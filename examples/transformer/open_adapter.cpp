@@ -65,9 +65,10 @@ AdapterFormat adapter_format(const std::filesystem::path& path) {
   if (is_folder && !std::filesystem::exists(path / "adapter_model.safetensors", ignored) && lowrank::mlx::is_adapter(path))
     return AdapterFormat::mlx;
   if (is_folder) return AdapterFormat::peft;
-  lowrank::check<lowrank::IoError>(std::filesystem::exists(path, ignored) && has_gguf_magic(path), "adapter", lowrank::path_text(path),
-                                   std::filesystem::exists(path, ignored) ? " is no GGUF file" : " does not exist",
-                                   "; give a folder of PEFT or mlx-lm, or a GGUF adapter");
+  const bool exists = std::filesystem::exists(path, ignored);
+  lowrank::check<lowrank::IoError>(exists && has_gguf_magic(path), "adapter", lowrank::path_text(path), exists ? " is no GGUF file" : " does not exist",
+                                   exists && path.extension() == ".safetensors" ? "; give the folder that it is in, with its adapter_config.json"
+                                                                                : "; give a folder of PEFT or mlx-lm, or a GGUF adapter");
   return AdapterFormat::gguf;
 }
 

@@ -51,6 +51,8 @@ LOWRANK_INLINE void check_combinable(std::span<const WeightedAdapter> adapters) 
   for (const WeightedAdapter& one : adapters) {
     check<ValueError>(is_finite(one.weight), "combine", "a weight is ", one.weight, "; weights must be finite");
     const LoraConfig& config = one.adapter->config;
+    check<ValueError>(config.needs_base == adapters.front().adapter->config.needs_base, "combine",
+                      "one adapter makes up for rounding its base (LoftQ), another does not; they belong to different bases");
     check<ValueError>(config.fan_in_fan_out == adapters.front().adapter->config.fan_in_fan_out, "combine",
                       "one adapter has fan_in_fan_out, another has not; they belong to different models");
     for (const auto& [path, layer] : one.adapter->layers) {
@@ -178,6 +180,7 @@ LOWRANK_INLINE void combine_configs(Adapter& result, std::span<const WeightedAda
   LoraConfig& config = result.config;
   const LoraConfig& first = adapters.front().adapter->config;
   config.fan_in_fan_out = first.fan_in_fan_out;
+  config.needs_base = first.needs_base;
   config.task_type = first.task_type;
   config.base_model = first.base_model;
   for (const WeightedAdapter& one : adapters) {

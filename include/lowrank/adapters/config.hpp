@@ -41,6 +41,8 @@ struct LoraConfig {
   std::vector<std::string> modules_to_save = {};  // trained as full copies
   std::optional<std::string> base_model = {};     // "base_model_name_or_path"
   std::optional<std::string> task_type = {};
+  std::string needs_base = {};  // a format such as "nf4": the update makes up for rounding to it, and is right over such a base only
+  std::string made_by = {};     // the version of this library that wrote the file; of a fresh adapter, and of others' files, empty
   std::map<std::string, std::string> json = {};  // every key of the file it came from, as JSON: what is not above is written back unchanged
 };
 

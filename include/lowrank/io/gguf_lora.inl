@@ -62,6 +62,8 @@ LOWRANK_INLINE StoredTensor scaled(const StoredTensor& b, double factor) {
 LOWRANK_INLINE void check_savable(const Adapter& adapter, const std::string& file) {
   constexpr std::string_view operation = "gguf::save_adapter";
   check<ValueError>(!adapter.layers.empty(), operation, file, ": the adapter changes no module");
+  check<ValueError>(adapter.config.needs_base.empty(), operation, file, ": the adapter makes up for rounding to ",
+                    adapter.config.needs_base, " and is right over such a base only, which no GGUF file is; keep it as a folder for PEFT");
   check<ValueError>(adapter.saved.empty(), operation, file, ": the adapter brings a full copy, ",
                     adapter.saved.empty() ? std::string() : name_text(adapter.saved.front().name),
                     ", which GGUF adapters cannot hold; train it without modules_to_save and biases, or merge it into the model");
@@ -175,11 +177,11 @@ LOWRANK_INLINE std::map<std::string, Halves> pair_up(const File& file, const std
 /// Kind and architecture of the file are right; returns alpha, 0 when it has none.
 LOWRANK_INLINE double check_metadata(const File& file, const std::string& architecture, const std::string& name) {
   const auto expect = [&](const char* key, const std::string& expected, std::string_view advice) {
-    const auto value = file.get<std::string>(key);
-    check<FormatError>(value == expected, "gguf::load_adapter", name, ": ", key, " is ", name_text(value), " but must be ",
-                       name_text(expected), advice);
+    const auto value = file.get_or<std::string>(key, "");
+    check<FormatError>(value == expected, "gguf::load_adapter", name, ": ", key,
+                       value.empty() ? " is not there" : concat(" is ", name_text(value)), " but must be ", name_text(expected), advice);
   };
-  expect("general.type", "adapter", "; is this a model?");
+  expect("general.type", "adapter", "; is this a model? Give it as one, and a GGUF adapter here");
   expect("adapter.type", "lora", "; other adapters are not supported");
   expect("general.architecture", architecture, ", that of the base; the adapter was trained on another one");
   for (const auto& [key, value] : file.metadata()) {

@@ -10,6 +10,9 @@
 /// [r, in], ".lora_B.weight" [out, r], ".lora_B.bias" [out]; of an embedding ".lora_embedding_A" [r, vocabulary], ".lora_embedding_B" [dim,
 /// r]; of a convolution ".lora_A.weight" [r, channels, kernel…], ".lora_B.weight" [out, r, 1…], which is LoRA of the map [out, channels ·
 /// kernel] that its weight [out, channels, kernel…] is. Tensors keep the shapes of their file.
+///
+/// Two keys of the tensors' file, which PEFT passes over, are this library's: "lowrank.version", which wrote it, and "lowrank.base" = "nf4"
+/// of an adapter that makes up for rounding to NF4 (LoftQ) and is right over such a base only (LoraConfig::needs_base).
 
 namespace lowrank::inline LOWRANK_ABI::peft {
 

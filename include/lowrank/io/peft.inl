@@ -26,6 +26,33 @@ inline constexpr std::string_view config_name = "adapter_config.json", tensors_n
 
 inline constexpr std::size_t max_config_size = std::size_t{4} << 20;
 
+/// Keys of the tensors' file that other readers pass over: what the adapter needs beyond its configuration, and who wrote it.
+inline constexpr std::string_view own_keys = "lowrank.", base_key = "lowrank.base", version_key = "lowrank.version";
+
+LOWRANK_INLINE std::string own_version() { return concat(LOWRANK_VERSION_MAJOR, '.', LOWRANK_VERSION_MINOR, '.', LOWRANK_VERSION_PATCH); }
+
+/// Reads those keys into the configuration. Throws FormatError for a need that this version does not know.
+LOWRANK_INLINE void read_needs(const safetensors::Metadata& metadata, LoraConfig& config, const std::string& file) {
+  for (const auto& [key, value] : metadata)
+    if (key == version_key) config.made_by = value;
+  for (const auto& [key, value] : metadata) {
+    if (!key.starts_with(own_keys) || key == version_key) continue;
+    check<FormatError>(key == base_key && value == "nf4", "peft", file, ": the adapter needs ", name_text(key), " = ", name_text(value),
+                       ", which version ", own_version(), " of this library does not know; it was written by version ",
+                       name_text(config.made_by.empty() ? "unknown" : config.made_by));
+    config.needs_base = value;
+  }
+}
+
+/// The same of an adapter that is to be written: one that was made here says so, one of another's file stays as it was.
+LOWRANK_INLINE safetensors::Metadata needs_of(const LoraConfig& config) {
+  safetensors::Metadata metadata{{"format", "pt"}};
+  if (!config.needs_base.empty()) metadata.emplace_back(base_key, config.needs_base);
+  const bool is_fresh = config.json.empty() && config.made_by.empty();
+  if (is_fresh || !config.made_by.empty()) metadata.emplace_back(version_key, is_fresh ? own_version() : config.made_by);
+  return metadata;
+}
+
 /// The tensor that a name without the prefix stands for among those of a type's methods: the longest that fits; `path` becomes the
 /// module's. Empty: none.
 LOWRANK_INLINE std::string_view split(std::string_view name, std::string_view peft_type, std::string_view& path) {
@@ -200,7 +227,9 @@ LOWRANK_INLINE LoraConfig told_by_tensors(LoraConfig config, const std::vector<S
     json::Json keys = json::Json::object();
     for (const auto& [key, value] : config.json) keys[key] = json::parse(value, "peft", file);
     keys["peft_type"] = std::string(method.peft_type);
-    return parse_config(keys.dump(), file);
+    LoraConfig told = parse_config(keys.dump(), file);
+    told.needs_base = config.needs_base, told.made_by = config.made_by;
+    return told;
   }
   return config;
 }
@@ -213,15 +242,34 @@ LOWRANK_INLINE LoraConfig load_config(const std::filesystem::path& path) {
 
 }  // namespace detail
 
-LOWRANK_INLINE Adapter load(const std::filesystem::path& folder) {
-  const auto config_path = folder / detail::config_name, tensors_path = folder / detail::tensors_name;
+namespace detail {
+
+/// Throws IoError for a folder that is another kind of thing than an adapter in safetensors, saying which.
+LOWRANK_INLINE void check_folder(const std::filesystem::path& folder) {
   std::error_code ignored;
+  const auto has = [&](std::string_view name) { return std::filesystem::exists(folder / name, ignored); };
   check<IoError>(std::filesystem::is_directory(folder, ignored), "peft", path_text(folder),
                  " is not a folder; give one with adapter_config.json and adapter_model.safetensors");
-  check<IoError>(std::filesystem::exists(tensors_path, ignored) || !std::filesystem::exists(folder / "adapter_model.bin", ignored), "peft",
-                 path_text(folder), " holds a pickle, adapter_model.bin; save it with safe_serialization=True");
-  const LoraConfig config = detail::load_config(config_path);
+  check<IoError>(has(tensors_name) || !has("adapter_model.bin"), "peft", path_text(folder),
+                 " holds a pickle, adapter_model.bin; save it with safe_serialization=True");
+  if (has(config_name) || has(tensors_name)) return;
+  check<IoError>(!has("config.json"), "peft", path_text(folder),
+                 " is the folder of a model; give it as the model, and as the adapter a folder with adapter_config.json");
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    check<IoError>(!std::filesystem::exists(entry.path() / config_name, ignored), "peft", path_text(folder),
+                   " is no adapter, but folders in it are; give one of them, such as ", path_text(entry.path()));
+    check<IoError>(entry.path().extension() != ".gguf", "peft", path_text(folder), " holds ", path_text(entry.path()), "; give that file");
+  }
+}
+
+}  // namespace detail
+
+LOWRANK_INLINE Adapter load(const std::filesystem::path& folder) {
+  const auto config_path = folder / detail::config_name, tensors_path = folder / detail::tensors_name;
+  detail::check_folder(folder);
+  LoraConfig config = detail::load_config(config_path);
   const auto file = safetensors::File::open(tensors_path);
+  detail::read_needs(file.metadata(), config, path_text(folder));
   return detail::make_assembler(detail::told_by_tensors(config, file.tensors(), path_text(folder)), path_text(folder))
       .assemble(file.tensors());
 }
@@ -276,9 +324,10 @@ LOWRANK_INLINE LoraConfig with_true_patterns(const Adapter& adapter) {
 }
 
 /// Writes both files of a folder under temporary names, then renames both.
-LOWRANK_INLINE void write_files(const std::filesystem::path& folder, const std::string& config, const std::vector<StoredTensor>& tensors) {
+LOWRANK_INLINE void write_files(const std::filesystem::path& folder, const std::string& config, const std::vector<StoredTensor>& tensors,
+                                const safetensors::Metadata& metadata) {
   AtomicFile config_file(folder / config_name, "peft::save"), tensor_file(folder / tensors_name, "peft::save");
-  safetensors::write(tensor_file, path_text(folder / tensors_name), tensors, {{"format", "pt"}});
+  safetensors::write(tensor_file, path_text(folder / tensors_name), tensors, metadata);
   config_file.write(config);
   tensor_file.finish();
   config_file.finish();
@@ -299,7 +348,7 @@ LOWRANK_INLINE void save(const Adapter& adapter, const std::filesystem::path& fo
   check<IoError>(existed || !error, "peft::save", path_text(folder), " cannot be created: ", error.message(),
                  "; give a folder in a place that is writable");
   try {
-    detail::write_files(folder, text, tensors);
+    detail::write_files(folder, text, tensors, detail::needs_of(adapter.config));
   } catch (...) {
     if (!existed) std::filesystem::remove(folder, error);  // only when empty
     throw;

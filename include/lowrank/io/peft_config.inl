@@ -215,9 +215,19 @@ LOWRANK_INLINE bool is_off(const Json& value) {
   return value.is_null() || ((value.is_array() || value.is_object()) && value.empty()) || json::is_text(value, {""});
 }
 
-/// Initialisations that leave the base as it is; the others need the base they changed.
-LOWRANK_INLINE bool keeps_base(const Json& init) {
-  return init.is_boolean() || init.is_null() || json::is_text(init, {"gaussian", "eva", "orthogonal"});
+/// Throws FormatError for an initialization that changes the base, so that the adapter is right over the changed one only.
+LOWRANK_INLINE void check_init(const Json& init, const std::string& file) {
+  if (init.is_boolean() || init.is_null() || json::is_text(init, {"gaussian", "eva", "orthogonal", "mica"})) return;
+  const std::string name = init.is_string() ? init.get<std::string>() : std::string();
+  const bool is_moved = name.starts_with("pissa") || name == "olora" || name == "corda" || name == "lora_ga";
+  fail<FormatError>(
+      "peft", file, ": init_lora_weights is ", json::excerpt(init),
+      is_moved
+          ? ", which moved a part of the base's weights into the adapter; save it in PEFT with path_initial_model_for_weight_conversion"
+      : name == "loftq"
+          ? ", so the adapter makes up for rounding and is right over the weights that LoftQ left only; save those in PEFT with "
+            "model.unload().save_pretrained(), give them as the model, and set init_lora_weights to true"
+          : ", which is not known here; it may change the base's weights");
 }
 
 /// Throws unless the configuration is that of a registered method and each of its keys is understood, without effect, or off.
@@ -236,8 +246,7 @@ LOWRANK_INLINE void refuse_unsupported(const Json& config, const std::string& fi
   };
   for (const auto& [key, value] : config.items()) {
     if (key == "init_lora_weights")
-      check<FormatError>(keeps_base(value), "peft", file, ": init_lora_weights is ", json::excerpt(value),
-                         ", which changes the base weights; save it in PEFT with path_initial_model_for_weight_conversion");
+      check_init(value, file);
     else if (!is_known(key))
       check<FormatError>(is_off(value), "peft", file, ": ", name_text(key), " is ", json::excerpt(value),
                          ", which is not supported and may change what the adapter computes");

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -16,6 +17,9 @@ namespace lowrank::inline LOWRANK_ABI::safetensors {
 /// Throws IoError, and FormatError "[operation] …" that names what is wrong: neither file is there, an index that is not well formed or
 /// names a shard that is missing, a tensor in two shards, in the index alone, in a shard alone, or in another shard than the index says.
 std::vector<File> open_folder(const std::filesystem::path& folder, std::string_view operation = "safetensors");
+
+/// What a folder holds in the place of a model in safetensors, and what to do about it: the end of a sentence that begins with the folder.
+std::string instead_of_model(const std::filesystem::path& folder);
 
 }  // namespace lowrank::inline LOWRANK_ABI::safetensors
 

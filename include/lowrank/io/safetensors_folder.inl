@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -62,11 +64,32 @@ LOWRANK_INLINE std::vector<File> open_shards(const std::filesystem::path& index,
 
 }  // namespace detail
 
+LOWRANK_INLINE std::string instead_of_model(const std::filesystem::path& folder) {
+  std::error_code failure;
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, failure)) names.insert(entry.path().filename().string());
+  const auto first = [&](std::string_view begin, std::string_view end) {
+    const auto found = std::find_if(names.begin(), names.end(), [&](const auto& n) { return n.starts_with(begin) && n.ends_with(end); });
+    return found == names.end() ? std::string() : *found;
+  };
+  if (names.contains("adapter_config.json"))
+    return " is the folder of an adapter; give it as the adapter, and the model that it was trained on as the model";
+  if (const std::string pickle = first("pytorch_model", ".bin"); !pickle.empty())
+    return concat(" holds ", pickle, ", a pickle, which may run code; save the model with save_pretrained(…, safe_serialization=True)");
+  if (const std::string native = first("consolidated", ".safetensors"); !native.empty())
+    return concat(" holds ", native, ", whose tensors have other names; take the model's files for transformers, model.safetensors");
+  if (const std::string other = first("", ".pth"); !other.empty())
+    return concat(" holds ", other, ", a pickle with other names; take the model's files for transformers, model.safetensors");
+  if (const std::string gguf = first("", ".gguf"); !gguf.empty()) return concat(" holds ", gguf, "; give that file");
+  if (const std::string shard = first("model-", ".safetensors"); !shard.empty())
+    return concat(" holds ", shard, " but no model.safetensors.index.json, which says what is where; download it, too");
+  return " has neither model.safetensors nor model.safetensors.index.json; give the folder of a model in safetensors";
+}
+
 LOWRANK_INLINE std::vector<File> open_folder(const std::filesystem::path& folder, std::string_view operation) {
   const auto index = folder / "model.safetensors.index.json", whole = folder / "model.safetensors";
   if (std::filesystem::exists(index)) return detail::open_shards(index, operation);
-  check<FormatError>(std::filesystem::exists(whole), operation, path_text(folder),
-                     " has neither model.safetensors nor model.safetensors.index.json; give the folder of a model in safetensors");
+  if (!std::filesystem::exists(whole)) fail<FormatError>(operation, path_text(folder), instead_of_model(folder));
   std::vector<File> files;
   files.push_back(File::open(whole));
   return files;

@@ -90,7 +90,8 @@ UpdateSet new_updates(const ModelLayers& layers, const LoraConfig& config, LoraI
 
 /// A loaded adapter for a model: its updates, and full copies of linear layers or of the token table.
 ///
-/// Throws ShapeError when it belongs to another model, ValueError for what the model cannot hold, such as a copy of a norm.
+/// Throws ShapeError when it belongs to another model, ValueError for what the model cannot hold, and where an adapter that needs its base
+/// in one format (LoraConfig::needs_base) meets another.
 UpdateSet apply(const Adapter& adapter, const ModelLayers& layers);
 
 /// A set as an adapter, ready to be saved; `config` says what it is. Names and shapes are those of files.

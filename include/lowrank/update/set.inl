@@ -101,6 +101,17 @@ LOWRANK_INLINE void check_kernel(const NamedLayer& named, const Method& method) 
   check<ValueError>(method.peft_type == "LORA", "bind", named.path, " is a convolution, which LoRA and DoRA can adapt, not ", method.name);
 }
 
+/// Throws ValueError where the adapter makes up for rounding to a format that the layer is not in.
+LOWRANK_INLINE void check_base_format(const LoraConfig& config, const NamedLayer& named) {
+  if (config.needs_base.empty()) return;
+  const WeightView w = named.layer->base.source();
+  const bool fits = w.kind() == WeightView::Kind::blocks && w.format().starts_with(config.needs_base) && w.blocks().group == 64;
+  check<ValueError>(fits, "bind", "the adapter makes up for rounding to ", config.needs_base,
+                    " in blocks of 64 (LoftQ) and is right over such a base only, but ", named.path, " is ", describe(w), "; pass --base ",
+                    config.needs_base, " where the command has it, or give a model that `lowrank quantize --format ", config.needs_base,
+                    "` wrote");
+}
+
 /// Puts a module's tensors in the place of an update's numbers: each parameter has its tensor, and each tensor its parameter.
 LOWRANK_INLINE void load_parameters(AnyUpdate& update, const ModuleTensors& module, const NamedLayer& named) {
   const std::string& path = named.path;
@@ -282,6 +293,7 @@ LOWRANK_INLINE UpdateSet apply(const Adapter& adapter, const ModelLayers& layers
   for (std::size_t s = 0; s < layers.size(); ++s)
     if (const auto module = adapter.layers.find(layers[s].path); module != adapter.layers.end()) {
       detail::check_kernel(layers[s], method);
+      detail::check_base_format(adapter.config, layers[s]);
       sites.push_back(detail::site_of(layers, static_cast<Index>(s), 0));
       for (const auto& [name, tensor] : module->second.tensors) sites.back().shapes.emplace(name, tensor.shape);
     }

@@ -161,7 +161,7 @@ TEST_CASE("gguf adapters: Q8_0 tensors are read") {
 TEST_CASE("gguf adapters: files of another kind or base are refused with the first mismatch") {
   Parts parts;
   parts.set("general.type", std::string("model"));
-  parts.refused("general.type is \"model\" but must be \"adapter\"");
+  parts.refused("general.type is \"model\" but must be \"adapter\"; is this a model?");
   parts = Parts(), parts.set("adapter.type", std::string("control"));
   parts.refused("adapter.type is \"control\"");
   parts = Parts(), parts.set("general.architecture", std::string("gemma"));

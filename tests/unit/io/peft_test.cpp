@@ -291,6 +291,57 @@ TEST_CASE("peft: every field of PEFT's LoraConfig is kept or refused by name") {
   for (const auto& [key, value] : needing_tensors) CHECK_MESSAGE(with(key, value).find(key) != std::string::npos, with(key, value));
 }
 
+TEST_CASE("peft: the file says which version wrote it and what base it needs; needs of later versions are refused") {
+  PeftFolder f;
+  Adapter adapter = f.load();
+  CHECK(adapter.config.made_by.empty());
+  const test::TemporaryFolder folder;
+  const auto metadata = [&](const Adapter& saved) {
+    peft::save(saved, folder.path());
+    return safetensors::File::open(folder / "adapter_model.safetensors").metadata();
+  };
+  CHECK(metadata(adapter) == safetensors::Metadata{{"format", "pt"}});  // another's file stays as it was
+  adapter.config.json.clear();
+  adapter.config.needs_base = "nf4";
+  const safetensors::Metadata own = metadata(adapter);
+  REQUIRE(own.size() == 3);
+  CHECK(own[1] == std::pair<std::string, std::string>("lowrank.base", "nf4"));
+  CHECK(own[2].first == "lowrank.version");
+  const Adapter again = peft::load(folder.path());
+  CHECK(again.config.needs_base == "nf4");
+  CHECK(again.config.made_by == own[2].second);
+  CHECK(metadata(again) == own);
+  CHECK(test::read_file(folder / "adapter_config.json").find("lowrank") == std::string::npos);  // PEFT would warn of it
+  for (const auto& [key, value] : {std::pair("lowrank.base", "nf3"), {"lowrank.tokens", "4"}}) {
+    safetensors::write(folder / "adapter_model.safetensors", f.tensors, {{"format", "pt"}, {key, value}, {"lowrank.version", "9.1"}});
+    const std::string complaint = test::complaint([&] { peft::load(folder.path()); });
+    CHECK_MESSAGE(complaint.find(key) != complaint.npos, complaint);
+    CHECK_MESSAGE(complaint.find("9.1") != complaint.npos, complaint);
+  }
+}
+
+TEST_CASE("peft: an initialization that changes the base is refused with what to do about it") {
+  for (const char* init : {"pissa", "pissa_niter_4", "olora", "corda", "lora_ga"})
+    check_member(std::string("\"init_lora_weights\": \"") + init + '"', "path_initial_model_for_weight_conversion");
+  check_member(R"("init_lora_weights": "loftq")", "right over the weights that LoftQ left only");
+  check_member(R"("init_lora_weights": "new")", "is not known here");
+}
+
+TEST_CASE("peft: another kind of folder is told what it is") {
+  const test::TemporaryFolder folder;
+  const auto refused = [&](const std::filesystem::path& path, const char* part) {
+    const std::string complaint = test::complaint([&] { peft::load(path); });
+    CHECK_MESSAGE(complaint.find(part) != complaint.npos, complaint);
+  };
+  for (const char* name : {"model", "run", "run/checkpoint-5", "gguf"}) std::filesystem::create_directories(folder / name);
+  test::write_file(folder / "model/config.json", "{}");
+  test::write_file(folder / "run/checkpoint-5/adapter_config.json", "{}");
+  test::write_file(folder / "gguf/a.gguf", "GGUF");
+  refused(folder / "model", "is the folder of a model; give it as the model");
+  refused(folder / "run", "checkpoint-5");
+  refused(folder / "gguf", "a.gguf\"; give that file");
+}
+
 TEST_CASE("peft: folders without an adapter are refused with advice") {
   const test::TemporaryFolder folder;
   CHECK_THROWS_WITH_AS(peft::load(folder / "missing"), doctest::Contains("is not a folder"), IoError);

@@ -2,6 +2,9 @@
 
 #include <limits>
 
+#include <lowrank/adapters/combine.hpp>
+#include <lowrank/io/peft.hpp>
+#include <lowrank/quant/nf4.hpp>
 #include <lowrank/quant/q8_0.hpp>
 #include <lowrank/quant/matrix.hpp>
 
@@ -10,6 +13,9 @@
 #include <transformer/batch.hpp>
 #include <transformer/initialize.hpp>
 #include <transformer/initialize_lora.hpp>
+#include <transformer/open_adapter.hpp>
+
+#include <support/files.hpp>
 
 #include "transformer_support.hpp"
 
@@ -165,6 +171,39 @@ TEST_CASE("start_lora loftq: the base is NF4 and the update brings the model nea
     CHECK(dense_weight(converted(model.layer(s), Base::nf4)) == dense_weight(model.layer(s)));  // rounding again changes nothing
   }
   CHECK(distance(small_logits(model, &started.lora), before) < 0.8 * distance(small_logits(rounded, nullptr), before));
+}
+
+TEST_CASE("an adapter of loftq says what base it needs, and is refused over another") {
+  Transformer dense = small_model(), rounded = small_model();
+  convert_base(rounded, Base::nf4);
+  LoraConfig config = small_lora();
+  Transformer trained_on = small_model();
+  const StartedLora started = start_lora(trained_on, config, {.start = LoraStart::loftq, .seed = seed}, {});
+  CHECK(config.needs_base == "nf4");
+  const lowrank::test::TemporaryFolder folder;
+  lowrank::peft::save(to_adapter(trained_on, plain_lora(started, config), config), folder / "a");
+  Adapter adapter = lowrank::peft::load(folder / "a");
+  LoraSet bound = bind(rounded, adapter);
+  CHECK(distance(small_logits(rounded, &bound), small_logits(dense, nullptr)) < distance(small_logits(rounded, nullptr), small_logits(dense, nullptr)));
+  CHECK_THROWS_WITH_AS(bind(dense, adapter), doctest::Contains("q_proj is fp32 [32, 32]; pass --base nf4"), lowrank::ValueError);
+  const Index first = rounded.slot(0, Projection::query);  // NF4, but of other blocks
+  rounded.layer(first) = lowrank::AnyLinear(lowrank::AnyMatrix(lowrank::quantize<lowrank::Nf4<128>>(dense_weight(dense.layer(first)))));
+  CHECK_THROWS_AS(bind(rounded, adapter), lowrank::ValueError);
+  CHECK_THROWS_WITH_AS(lowrank::gguf::save_adapter(adapter, gguf_base(dense.config), folder / "a.gguf"), doctest::Contains("which no GGUF file is"),
+                       lowrank::ValueError);
+  const lowrank::WeightedAdapter alone{&adapter, 1};
+  CHECK(lowrank::combine({&alone, 1}, {}).adapter.config.needs_base == "nf4");
+  Adapter other = adapter;
+  other.config.needs_base.clear();  // the numbers alone, which nothing ties to a base
+  CHECK_NOTHROW(bind(dense, other));
+  const lowrank::WeightedAdapter both[] = {{&adapter, 0.5}, {&other, 0.5}};
+  CHECK_THROWS_AS(lowrank::combine(both, {}), lowrank::ValueError);
+  for (const char* name : {"default", "pissa", "olora", "eva", "lora_ga"}) {  // of the base as its file has it
+    LoraConfig plain = small_lora();
+    Transformer model = small_model();
+    start_lora(model, plain, {.start = parse_start(name), .seed = seed, .batch = 2, .batches = 2}, small_data());
+    CHECK(plain.needs_base.empty());
+  }
 }
 
 TEST_CASE("eva: A spans what the layer reads; ranks are redistributed under the same budget and scale") {

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include <lowrank/io/gguf_write.hpp>
 #include <lowrank/io/mlx.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/safetensors.hpp>
@@ -96,6 +97,49 @@ TEST_CASE("what is no adapter, or one of another base, is refused with the first
   other.intermediate = 96;
   CHECK_THROWS_WITH_AS(transformer::open_adapter(other, folder / "x.gguf"),
                        doctest::Contains("\"blk.0.ffn_down.weight.lora_a\" is [8, 160] but must be [8, 96]"), lowrank::ShapeError);
+}
+
+TEST_CASE("a model given as an adapter, an adapter as a model, and files of other kinds are told what they are") {
+  const auto config = transformer::folder_config(golden_folder / "tiny_llama");
+  const TemporaryFolder folder;
+  const auto refused = [&](const auto& open, const char* part) {
+    const std::string complaint = lowrank::test::complaint(open);
+    CHECK_MESSAGE(complaint.find(part) != complaint.npos, complaint);
+  };
+  const auto adapter_refused = [&](const std::filesystem::path& path, const char* part) {
+    refused([&] { transformer::open_adapter(config, path); }, part);
+  };
+  const auto model_refused = [&](const std::filesystem::path& path, const char* part) {
+    refused([&] { transformer::load_model(path); }, part);
+  };
+  lowrank::gguf::Metadata metadata{{"general.architecture", std::string("llama")}};
+  const auto tensor = lowrank::make_tensor<float>("token_embd.weight", {1, 1}, std::vector<float>{1});
+  const lowrank::gguf::Tensor table{tensor.name, lowrank::GgmlType::f32, tensor.shape, tensor.bytes};
+  lowrank::gguf::write(folder / "model.gguf", metadata, {&table, 1});
+  adapter_refused(folder / "model.gguf", "general.type is not there but must be \"adapter\"; is this a model?");
+  lowrank::gguf::save_adapter(transformer::open_adapter(config, golden_folder / "adapters/lora_r8"), transformer::gguf_base(config),
+                              folder / "a.gguf");
+  model_refused(folder / "a.gguf", "give it as the adapter");
+  adapter_refused(golden_folder / "tiny_llama", "is the folder of a model");
+  model_refused(golden_folder / "adapters/lora_r8", "is the folder of an adapter");
+  adapter_refused(golden_folder / "adapters/lora_r8/adapter_model.safetensors", "give the folder that it is in");
+  const std::pair<const char*, const char*> kinds[] = {{"pytorch_model.bin", "holds pytorch_model.bin, a pickle"},
+                                                       {"pytorch_model-00001-of-00002.bin", "safe_serialization=True"},
+                                                       {"consolidated.safetensors", "holds consolidated.safetensors"},
+                                                       {"consolidated.00.pth", "holds consolidated.00.pth"},
+                                                       {"x-Q4_K_M.gguf", "holds x-Q4_K_M.gguf; give that file"},
+                                                       {"model-00001-of-00002.safetensors", "no model.safetensors.index.json"}};
+  for (const auto& [name, part] : kinds)
+    for (const bool has_config : {true, false}) {
+      CAPTURE(name);
+      const TemporaryFolder model;
+      if (has_config) std::filesystem::copy(golden_folder / "tiny_llama/config.json", model / "config.json");
+      lowrank::test::write_file(model / name, "x");
+      model_refused(model.path(), part);
+    }
+  const TemporaryFolder bare;
+  std::filesystem::copy(golden_folder / "tiny_llama/model.safetensors", bare / "model.safetensors");
+  model_refused(bare.path(), "has no config.json");
 }
 
 TEST_CASE("a trained set is saved as GGUF and opened again, unless it changes a table that is the head, too") {

@@ -113,7 +113,7 @@ struct Free {
 };
 
 std::string message(int error) {
-  PCRE2_UCHAR text[256];
+  PCRE2_UCHAR text[256] = {};
   pcre2_get_error_message(error, text, sizeof text);
   return reinterpret_cast<const char*>(text);
 }
@@ -127,8 +127,9 @@ bool find(const Pattern& pattern, const pcre2_code* code, std::string_view subje
   // Compiled matching has 32 KiB of stack; the interpreter has the heap.
   if (count == PCRE2_ERROR_JIT_STACKLIMIT) count = attempt(PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT);
   if (count == PCRE2_ERROR_NOMATCH) return false;
-  check<lowrank::ValueError>(count >= 0, "tokenizer", "the pattern ", lowrank::name_text(pattern.text()), " gave up on a text of ",
-                             subject.size(), " bytes: ", message(count));
+  if (count < 0)  // a count that is none has no message
+    lowrank::fail<lowrank::ValueError>("tokenizer", "the pattern ", lowrank::name_text(pattern.text()), " gave up on a text of ",
+                                       subject.size(), " bytes: ", message(count));
   return true;
 }
 
@@ -146,8 +147,9 @@ Pattern::Pattern(std::string_view pattern, Kind kind) : text_(pattern) {
   PCRE2_SIZE offset = 0;
   pcre2_code* const code =
       pcre2_compile(reinterpret_cast<PCRE2_SPTR>(spelled.data()), spelled.size(), options, &error, &offset, context.get());
-  check<FormatError>(code != nullptr, "tokenizer", "the pattern ", lowrank::name_text(text_), " is not valid at byte ", offset, ": ",
-                     message(error));
+  if (code == nullptr)
+    lowrank::fail<FormatError>("tokenizer", "the pattern ", lowrank::name_text(text_), " is not valid at byte ", offset, ": ",
+                               message(error));
   code_.reset(code, Free{});
   pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // where it cannot, the interpreter does the same, slower
 }

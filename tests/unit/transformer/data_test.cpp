@@ -219,7 +219,7 @@ TEST_CASE("the held-out part: every tenth record, or the last tenth of one text,
 
 TEST_CASE("a batch predicts what its examples do") {
   const Example text{{1, 2, 3}}, marked{{4, 5, 6, 7}, {false, false, true, false}};
-  const transformer::Batch batch = transformer::make_batch({&text, &marked});
+  const transformer::Batch batch = transformer::make_batch(std::vector<const Example*>{&text, &marked});
   const std::int32_t none = lowrank::ignored_target;
   CHECK(batch.targets == Ids{2, 3, none, none, 6, none});
 }

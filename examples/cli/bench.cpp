@@ -63,7 +63,7 @@ template <class Device>
 void train_steps(Transformer& model, LoraSet& lora, const Options& o, const std::function<void(const transformer::StepReport&)>& done) {
   std::vector<transformer::Example> examples;
   for (Index i = 0; i < o.batch; ++i)
-    examples.push_back({random_ids(model, o.sequence + 1, o.common.seed + static_cast<std::uint64_t>(i)), 1});
+    examples.push_back({random_ids(model, o.sequence + 1, o.common.seed + static_cast<std::uint64_t>(i))});
   const auto parameters = transformer::parameters(model, lora);
   lowrank::AdamW<float> optimizer(parameters, {.learning_rate = 2e-4, .weight_decay = 0});
   const transformer::TrainOptions options{.steps = o.steps + 1,

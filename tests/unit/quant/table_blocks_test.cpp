@@ -206,7 +206,7 @@ TEST_CASE("scales need not be aligned in their file") {
 TEST_CASE("concepts: what is a format, what can be written") {
   static_assert(QuantFormat<Nf4<64>> && QuantFormat<Q6K> && !QuantFormat<float>);
   static_assert(TableFormat<Fp4<32, DoubleQuant>> && !TableFormat<Q4_0>);
-  static_assert(WritableFormat<Q8_0> && WritableFormat<Nf4<4096>> && !WritableFormat<Q4K>);
+  static_assert(WritableFormat<Q8_0> && WritableFormat<Nf4<4096>> && WritableFormat<Q4K> && !WritableFormat<Iq1S>);
   static_assert(Source<QuantizedMatrix<Q4_1>>);
 }
 

@@ -125,7 +125,11 @@ TEST_CASE("training on a GPU follows the CPU, in recorded steps, and its paramet
 
 TEST_CASE("accumulated passes and texts packed with walls on a GPU follow the CPU") {
   std::vector<Example> examples;
-  for (std::size_t i = 0; i < 6; ++i) examples.push_back({some_ids(5 + 4 * i, i), static_cast<Index>(1 + i)});
+  for (std::size_t i = 0; i < 6; ++i) {
+    std::vector<bool> learned(5 + 4 * i, true);
+    std::fill_n(learned.begin(), 1 + i, false);
+    examples.push_back({some_ids(5 + 4 * i, i), learned});
+  }
   const auto losses_of = [&](auto device, const TrainOptions& options) {
     Transformer model = tiny_model();
     LoraSet set = update_of(model, 1);

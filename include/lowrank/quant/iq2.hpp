@@ -16,11 +16,13 @@ namespace quant {
 /// Signs of eight weights from seven bits: the eighth makes the number of minus signs even.
 constexpr unsigned even_signs(unsigned bits) { return bits | static_cast<unsigned>(std::popcount(bits) & 1) << 7; }
 
-/// Grid points times a scale: out[i] = ± scale · grid[i], i < count, with a minus where bit i of signs is set.
-inline void signed_point(const std::int8_t* grid, Index count, unsigned signs, float scale, float* out) {
-  for (Index i = 0; i < count; ++i) {
-    const float value = scale * static_cast<float>(grid[i]);
-    out[i] = (signs >> i & 1u) != 0 ? -value : value;
+/// A grid point times a scale: out[i] = ± scale · grid[i], with a minus where bit i of signs is set. Signs are as good as random, so that a
+/// branch on each would cost more than all the rest.
+template <Index Count>
+void signed_point(const std::int8_t* grid, unsigned signs, float scale, float* out) {
+  for (Index i = 0; i < Count; ++i) {
+    const int minus = -static_cast<int>(signs >> i & 1u);
+    out[i] = scale * static_cast<float>((grid[i] ^ minus) - minus);
   }
 }
 
@@ -50,8 +52,8 @@ struct Iq2Xxs {
       const auto word = quant::load<std::uint32_t>(points + 4);
       const float scale = d * (0.5f + static_cast<float>(word >> 28)) * 0.25f;
       for (Index k = 0; k < 4; ++k)
-        quant::signed_point(grid + 8 * static_cast<Index>(points[k]), 8, quant::even_signs(word >> 7 * k & 127u), scale,
-                            out + 32 * j + 8 * k);
+        quant::signed_point<8>(grid + 8 * static_cast<Index>(points[k]), quant::even_signs(word >> 7 * k & 127u), scale,
+                               out + 32 * j + 8 * k);
     }
   }
 };
@@ -73,7 +75,7 @@ struct Iq2Xs {
     for (Index k = 0; k < 32; ++k) {
       const unsigned word = quant::load<std::uint16_t>(from + 2 + 2 * k);
       const float scale = quant::iq2_scale(d, from[66 + k / 4], k % 4 / 2);
-      quant::signed_point(grid + 8 * static_cast<Index>(word & 511u), 8, quant::even_signs(word >> 9), scale, out + 8 * k);
+      quant::signed_point<8>(grid + 8 * static_cast<Index>(word & 511u), quant::even_signs(word >> 9), scale, out + 8 * k);
     }
   }
 };
@@ -101,7 +103,7 @@ struct Iq2S {
       const unsigned upper = static_cast<unsigned>(from[66 + k / 4]) >> 2 * (k % 4) & 3u;
       const auto index = static_cast<Index>(static_cast<unsigned>(from[2 + k]) | upper << 8);
       const float scale = quant::iq2_scale(d, from[74 + k / 4], k % 4 / 2);
-      quant::signed_point(grid + 8 * index, 8, static_cast<unsigned>(from[34 + k]), scale, out + 8 * k);
+      quant::signed_point<8>(grid + 8 * index, static_cast<unsigned>(from[34 + k]), scale, out + 8 * k);
     }
   }
 };

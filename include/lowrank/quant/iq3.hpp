@@ -29,7 +29,7 @@ struct Iq3Xxs {
       const auto word = quant::load<std::uint32_t>(from + 66 + k / 8 * 4);
       const float scale = d * (0.5f + static_cast<float>(word >> 28)) * 0.5f;
       const unsigned signs = quant::even_signs(word >> 7 * (k / 2 % 4) & 127u) >> 4 * (k % 2);
-      quant::signed_point(grid + 4 * static_cast<Index>(from[2 + k]), 4, signs, scale, out + 4 * k);
+      quant::signed_point<4>(grid + 4 * static_cast<Index>(from[2 + k]), signs, scale, out + 4 * k);
     }
   }
 };
@@ -58,7 +58,7 @@ struct Iq3S {
       const unsigned ninth = static_cast<unsigned>(from[66 + k / 8]) >> k % 8 & 1u;
       const auto index = static_cast<Index>(static_cast<unsigned>(from[2 + k]) | ninth << 8);
       const unsigned signs = static_cast<unsigned>(from[74 + k / 2]) >> 4 * (k % 2);
-      quant::signed_point(grid + 4 * index, 4, signs, d * static_cast<float>(1 + 2 * s), out + 4 * k);
+      quant::signed_point<4>(grid + 4 * index, signs, d * static_cast<float>(1 + 2 * s), out + 4 * k);
     }
   }
 };

@@ -4,7 +4,9 @@
 #include <string>
 #include <vector>
 
+#include <lowrank/core/random.hpp>
 #include <lowrank/io/gptq.hpp>
+#include <lowrank/io/safetensors.hpp>
 #include <lowrank/nn/any_linear.hpp>
 #include <lowrank/nn/frozen_linear.hpp>
 
@@ -123,4 +125,24 @@ TEST_CASE("gptq: parts that do not belong together are refused") {
     for (const char* part : {"p.qweight", "p.qzeros", "p.scales"})
       for (const std::size_t axis : {0, 1})
         CHECK(complaint("gptq", {.group = 32}, [&](PackedTensors& t) { t.at(part).shape[axis] = size; }).starts_with("[gptq] "));
+}
+
+TEST_CASE("gptq: damaged files are read or refused, never more") {
+  const test::TemporaryFolder folder;
+  const test::GoldenFile golden(LOWRANK_GOLDEN_DIR "/packed_int4.safetensors");
+  std::vector<StoredTensor> tensors;
+  for (const auto& [name, tensor] : packed_case(golden, "small")) tensors.push_back(tensor);
+  safetensors::write(folder / "whole", tensors);
+  const std::string bytes = test::read_file(folder / "whole");
+  Random random(11);
+  for (int i = 0; i < 1500; ++i) {
+    test::write_file(folder / "x", test::damaged(bytes, random));
+    const std::string complaint = test::complaint([&] {
+      const auto file = safetensors::File::open(folder / "x");
+      const AnyMatrix w = gptq::load_weight([&](const std::string& name) { return file.find(name); }, "p", {.group = 16}, "x");
+      std::vector<float> row(static_cast<std::size_t>(w.cols()));
+      for (Index r = 0; r < w.rows(); ++r) w.decode(r, 1, 0, w.cols(), row.data(), w.cols());
+    });
+    CHECK((complaint.empty() || complaint.starts_with("[gptq] ") || complaint.starts_with("[safetensors] ")));
+  }
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <initializer_list>
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -9,7 +10,6 @@
 
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/io/bytes.hpp>
-#include <lowrank/io/gptq.hpp>
 #include <lowrank/io/json.hpp>
 #include <lowrank/quant/int4_groups.hpp>
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <utility>
@@ -9,7 +10,6 @@
 #include <lowrank/io/bytes.hpp>
 #include <lowrank/io/file.hpp>
 #include <lowrank/io/gguf.hpp>
-#include <lowrank/io/imatrix.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::gguf {
 

@@ -2,8 +2,6 @@
 
 #include <cmath>
 
-#include <lowrank/quant/block_search.hpp>
-
 LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI::quant {
 
@@ -184,7 +182,8 @@ LOWRANK_INLINE float search_positive(const float* x, const float* w, Index n, in
     q[i] = rounded_code(inverse * x[i], 0, largest);
     sums.add(w[i], x[i], static_cast<float>(q[i]));
   }
-  detail::descend(x, [w](Index i) { return w[i]; }, n, 0, largest, q, sums);
+  detail::descend(
+      x, [w](Index i) { return w[i]; }, n, 0, largest, q, sums);
   for (Index i = 0; i < n; ++i) codes[i] = static_cast<std::uint8_t>(q[i]);
   return sums.qq > 0 ? sums.xq / sums.qq : 0.0f;
 }

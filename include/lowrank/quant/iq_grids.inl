@@ -5,8 +5,6 @@
 #include <initializer_list>
 #include <string_view>
 
-#include <lowrank/quant/iq_grids.hpp>
-
 namespace lowrank::inline LOWRANK_ABI::quant {
 
 namespace detail {

@@ -1,8 +1,7 @@
 #pragma once
 
 #include <cmath>
-
-#include <lowrank/quant/k_blocks.hpp>
+#include <cstddef>
 
 LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI::quant {

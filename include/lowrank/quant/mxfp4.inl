@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include <lowrank/quant/mxfp4.hpp>
-
 LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 

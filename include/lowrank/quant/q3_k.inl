@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include <lowrank/quant/q3_k.hpp>
-
 LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <lowrank/quant/q4_1.hpp>
+#include <cstdint>
 
 LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {

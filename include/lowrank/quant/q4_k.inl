@@ -1,8 +1,7 @@
 #pragma once
 
 #include <algorithm>
-
-#include <lowrank/quant/q4_k.hpp>
+#include <cstdint>
 
 LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <lowrank/quant/q6_k.hpp>
-
 LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {
 

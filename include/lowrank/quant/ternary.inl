@@ -4,7 +4,6 @@
 #include <cstdint>
 
 #include <lowrank/quant/k_blocks.hpp>
-#include <lowrank/quant/ternary.hpp>
 
 LOWRANK_IEEE_BEGIN
 namespace lowrank::inline LOWRANK_ABI {

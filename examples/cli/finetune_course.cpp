@@ -59,8 +59,8 @@ class Journey {
   void evaluate(Index step) {
     course_.evaluations.push_back({step, held_out_loss(session_, lora_, data_)});
     const bool is_best = course_.best() == &course_.evaluations.back();
-    std::fprintf(stderr, "step %ld: held-out loss %.4f%s\n", static_cast<long>(step), course_.evaluations.back().loss,
-                 is_best ? ", the best so far" : "");
+    progress_.say(format("step %ld: held-out loss %.4f%s", static_cast<long>(step), course_.evaluations.back().loss,
+                         is_best ? ", the best so far" : ""));
     if (is_best && o_.keep_best) keep();
   }
 

@@ -6,9 +6,9 @@
 #include <variant>
 
 /// What a run is known by. Every option of finetune either decides the result, and stands in one of the three tables here, or does not:
-/// those are --out, --format, --plot, --json, --threads, --recompute (the same bits in other memory), --checkpoint, --checkpoint-every,
-/// --resume, --strict-data, --special-tokens, which the hash of the tokens shows, and --epochs, which is --steps in other words. tests/cli/check_resume.sh goes through the options of the command and tries
-/// each.
+/// those are --out, --format, --plot, --json, --verbose, --strict-data, --threads, --recompute (the same bits in other memory),
+/// --checkpoint, --checkpoint-every, --resume, and --epochs, which is --steps in other words. tests/cli/check_resume.sh goes through the
+/// options of the command and tries each.
 
 namespace cli::finetune {
 
@@ -91,6 +91,8 @@ const struct {
     {"--accumulate", [](const Run& r) { return Json(r.options.train.accumulate); }},
     {"--sequence", [](const Run& r) { return Json(r.options.sequence); }},
     {"--packing", [](const Run& r) { return Json(r.options.packing); }},
+    {"--special-tokens",
+     [](const Run& r) { return Json(r.options.reading.spelled == transformer::SpelledTokens::tokens ? "tokens" : "text"); }},
     {"--eval-every", [](const Run& r) { return Json(r.options.evaluate_every); }},
     {"--keep-best", [](const Run& r) { return Json(r.options.keep_best); }},
     {"--patience", [](const Run& r) { return Json(r.options.patience); }},

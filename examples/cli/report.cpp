@@ -136,6 +136,8 @@ void Progress::show(Index done, double loss, double tokens_per_second) {
                done == total_ ? "\n" : "");
 }
 
+void Progress::say(const std::string& text) const { std::fprintf(stderr, terminal_ ? "\r\033[K%s\n" : "%s\n", text.c_str()); }
+
 std::string loss_svg(const std::vector<double>& losses, const std::string& title) {
   std::vector<double> steps(losses.size());
   std::iota(steps.begin(), steps.end(), 1.0);

@@ -81,6 +81,8 @@ class Progress {
   Progress(Index total, std::string label);
 
   void show(Index done, double loss, double tokens_per_second);
+  /// A line of its own, above the one that rewrites itself.
+  void say(const std::string& text) const;
 
  private:
   Index total_;

@@ -235,6 +235,10 @@ Transformer::Angles Transformer::rope_angles(Index tokens, const Sequences& sequ
   const Index longest = *std::max_element(positions.begin(), positions.end()) + 1;
   lowrank::check<ValueError>(longest <= config.context, "transformer", "a sequence of ", longest, " tokens exceeds the context of ",
                              config.context, "; shorten the text");
+  lowrank::check<ValueError>(
+      sequences.are_equal() || config.growth.kind == RopeGrowth::Kind::none || longest <= config.growth.original_context, "transformer",
+      "one of several texts has ", longest, " tokens, and beyond ", config.growth.original_context,
+      " this model's positions follow the length of the text; give texts of equal length, or shorter ones");
   const auto table = [&](const lowrank::RopeOptions& options) {
     return std::make_shared<const lowrank::RopeTable<float>>(positions, options);
   };

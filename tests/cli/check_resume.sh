@@ -77,7 +77,7 @@ for option in $("$program" finetune --help | grep -o '^ *--[a-z-]*' | sort -u); 
     --compute) refused --compute --compute bf16 ;;
     --threads | --checkpoint-every) accepted $option 2 ;;
     --verbose | --strict-data) accepted $option ;;
-    --special-tokens) accepted --special-tokens tokens ;;  # of data without any
+    --special-tokens) refused --special-tokens --special-tokens tokens ;;
     --recompute) accepted --recompute on ;;
     --plot | --json) accepted $option "$folder/written" ;;
     --out | --checkpoint | --resume | --steps) ;;  # in every run above, of which one goes from two steps to four

@@ -119,9 +119,11 @@ class Journey {
     course_.losses = checkpoint.list("losses");
     const std::vector<double> steps = checkpoint.list("evaluated"), losses = checkpoint.list("held_out");
     const auto done = static_cast<Index>(course_.losses.size());  // those with a loss that was not finite changed nothing
-    lowrank::check<lowrank::FormatError>(optimizer_.steps() <= done && steps.size() == losses.size(), "checkpoint", o_.checkpoint, ": has ",
-                                         done, " losses of ", optimizer_.steps(), " steps, and ", losses.size(), " of ", steps.size(),
-                                         " evaluations");
+    const bool are_places =
+        std::all_of(steps.begin(), steps.end(), [&](double step) { return step > 0 && step <= static_cast<double>(done); });
+    lowrank::check<lowrank::FormatError>(optimizer_.steps() <= done && steps.size() == losses.size() && are_places, "checkpoint",
+                                         o_.checkpoint, ": has ", done, " losses of ", optimizer_.steps(), " steps, and ", losses.size(),
+                                         " evaluations at ", steps.size(), " places of them; it is damaged");
     for (std::size_t i = 0; i < steps.size(); ++i) course_.evaluations.push_back({static_cast<Index>(steps[i]), losses[i]});
   }
 

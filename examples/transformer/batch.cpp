@@ -39,12 +39,13 @@ std::vector<Row> make_rows(const std::vector<Example>& examples, const PackOptio
     return rows;
   }
   std::stable_sort(sorted.begin(), sorted.end(), [](const Example* a, const Example* b) { return a->ids.size() > b->ids.size(); });
-  std::multimap<Index, std::size_t> room;  // of each row
+  const Index fresh = options.tokens + (options.packing == Packing::stream ? 1 : 0);  // the last token of a row predicts nothing
+  std::multimap<Index, std::size_t> room;                                             // of each row
   for (const Example* example : sorted) {
     const auto tokens = static_cast<Index>(tokens_of(*example, options.packing));
     const auto found = room.lower_bound(tokens);
     const std::size_t row = found == room.end() ? rows.size() : found->second;
-    const Index left = (found == room.end() ? options.tokens : found->first) - tokens;
+    const Index left = (found == room.end() ? fresh : found->first) - tokens;
     if (found == room.end())
       rows.emplace_back();
     else
@@ -65,6 +66,7 @@ Batch make_batch(const std::vector<const Row*>& rows, Packing packing) {
       append(*example, count, batch);
       if (packing == Packing::walls) lengths.push_back(static_cast<Index>(count));
     }
+    if (packing == Packing::stream) batch.ids.pop_back(), batch.targets.pop_back();
     if (packing != Packing::walls) lengths.push_back(static_cast<Index>(batch.ids.size() - begin));
   }
   batch.sequences = lowrank::Sequences::with_lengths(std::move(lengths));

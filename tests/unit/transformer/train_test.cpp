@@ -159,13 +159,17 @@ TEST_CASE("with BatchInvariant, texts behind walls have the very bits of the tex
 
 TEST_CASE("texts packed without walls are one text, and no text predicts another's first token") {
   const auto examples = texts({6, 4});
-  const Batch batch = packed_batch(make_rows(examples, {Packing::stream, 20}), Packing::stream);
-  std::vector<std::int32_t> ids = examples[0].ids, targets(10, lowrank::ignored_target);
+  const auto rows = make_rows(examples, {Packing::stream, 9});  // the last token of a row need not be read
+  REQUIRE(rows.size() == 1);
+  const Batch batch = packed_batch(rows, Packing::stream);
+  std::vector<std::int32_t> ids = examples[0].ids, targets(9, lowrank::ignored_target);
   ids.insert(ids.end(), examples[1].ids.begin(), examples[1].ids.end());
   for (const std::size_t i : {2u, 3u, 4u, 7u, 8u}) targets[i] = ids[i + 1];
+  ids.pop_back();
   CHECK(batch.ids == ids);
   CHECK(batch.targets == targets);
-  CHECK(batch.sequences == lowrank::Sequences::with_lengths({10}));
+  CHECK(batch.sequences == lowrank::Sequences::with_lengths({9}));
+  CHECK(make_rows(examples, {Packing::stream, 8}).size() == 2);
 }
 
 TEST_CASE("rows hold every text once, none more tokens than it may, and are filled by best fit") {

@@ -106,6 +106,7 @@ ModelConfig gguf_config(const lowrank::gguf::File& file) {
   const Fields fields = Fields::of_gguf(file, architecture);
   ModelConfig config = read_config(find_architecture(fields, architecture), fields, file.tensor("token_embd.weight").rows());
   config.tied_head = file.find_tensor("output.weight") == nullptr;
+  static_cast<void>(fields.find("vocab_size"));  // the table's rows say it
   config.unread = fields.unread();
   return config;
 }

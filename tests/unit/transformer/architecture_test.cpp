@@ -195,7 +195,8 @@ TEST_CASE("a setting of another family is refused by name, unless it is neutral"
                                                                  {"attn_logit_softcapping", 50.0f},
                                                                  {"logit_scale", 8.0f},
                                                                  {"attention.scale", 0.5f},
-                                                                 {"attention.sliding_window_pattern", std::uint32_t{2}}};
+                                                                 {"attention.sliding_window_pattern", std::uint32_t{2}},
+                                                                 {"rope.freq_base_swa", 100.0f}};
   for (const auto& [key, value] : file) {
     CAPTURE(key);
     CHECK_THROWS_WITH_AS(FamilyFile("qwen2").set("qwen2." + key, value).config(), doctest::Contains(("qwen2." + key + " is ").c_str()),
@@ -214,11 +215,17 @@ TEST_CASE("what no family computes is refused: mixtures of experts, attention to
   CHECK_THROWS_WITH_AS(family_with("gemma2", "hidden_activation", "silu"), doctest::Contains("hidden_activation is \"silu\""), FormatError);
   CHECK_NOTHROW(family_with("gemma2", "hidden_act", "gelu"));  // an old key beside the one that counts
   CHECK_THROWS_WITH_AS(family_with("llama", "model_type", "mixtral"), doctest::Contains("mixture of experts"), FormatError);
-  const std::vector<std::pair<std::string, gguf::Value>> file = {
-      {"expert_count", std::uint32_t{8}},         {"attention.causal", false},
-      {"attention.max_alibi_bias", 8.0f},         {"attention.clamp_kqv", 8.0f},
-      {"nextn_predict_layers", std::uint32_t{1}}, {"attention.key_length_swa", std::uint32_t{4}},
-      {"rope.dimension_count", std::uint32_t{4}}};
+  const std::vector<std::pair<std::string, gguf::Value>> file = {{"expert_count", std::uint32_t{8}},
+                                                                 {"attention.causal", false},
+                                                                 {"attention.max_alibi_bias", 8.0f},
+                                                                 {"attention.clamp_kqv", 8.0f},
+                                                                 {"nextn_predict_layers", std::uint32_t{1}},
+                                                                 {"attention.temperature_scale", 0.1f},
+                                                                 {"rope.scaling.alpha", 1000.0f},
+                                                                 {"rope.scaling.yarn_ext_factor", 0.5f},
+                                                                 {"rope.scaling.yarn_log_multiplier", 0.1f},
+                                                                 {"attention.key_length_swa", std::uint32_t{4}},
+                                                                 {"rope.dimension_count", std::uint32_t{4}}};
   for (const auto& [key, value] : file) {
     CAPTURE(key);
     CHECK_THROWS_WITH_AS(FamilyFile("llama").set("llama." + key, value).config(), doctest::Contains(("llama." + key + " is ").c_str()),
@@ -285,6 +292,13 @@ TEST_CASE("windows: a flag a layer, a period, or none") {
   const ModelConfig plain = FamilyFile("gemma3").set("gemma3.attention.sliding_window", std::uint32_t{0}).config();
   CHECK(plain.kinds.empty());
   CHECK(plain.local_rope.empty());
+  FamilyFile olmo3("olmo2");  // OLMo 3 by the name of 2: what stretches RoPE is for layers that see everything
+  olmo3.set("olmo2.attention.sliding_window", std::uint32_t{8}).set("olmo2.attention.sliding_window_pattern", std::uint32_t{2});
+  olmo3.set("olmo2.rope.scaling.type", std::string("yarn")).set("olmo2.rope.scaling.factor", 4.0f);
+  CHECK(windowed(olmo3.config()) == "w-");
+  CHECK(olmo3.config().rope.magnitude > 1);
+  CHECK(olmo3.config().local_rope.front().base == olmo3.config().rope.base);
+  CHECK(olmo3.config().local_rope.front().frequency_factors.empty());
   CHECK(windowed(FamilyFile("phi3").set("phi3.attention.sliding_window", std::uint32_t{8}).config()) == "ww");
 }
 

@@ -59,6 +59,7 @@ class DatasetMaker {
     const TextPart part = records_.is_plain ? TextPart::whole : TextPart::closed;
     const Encoded encoded = encode(record.text, {part, options_.spelled}, record.place);
     if (encoded.ids.size() < 2) return remark(data_.report.left_out, "one token predicts nothing", record.place);
+    data_.report.tokens += static_cast<Index>(encoded.ids.size());
     if (options_.hold_out && records_.items.size() == 1) {
       Dataset split = split_stream(encoded.ids, options_.length, records_.name);
       data_.train = std::move(split.train);
@@ -86,6 +87,7 @@ class DatasetMaker {
       example.ids.resize(longest);
       example.learned.resize(longest);
     }
+    data_.report.tokens += static_cast<Index>(example.ids.size());
     side.push_back(std::move(example));
   }
 
@@ -105,10 +107,8 @@ class DatasetMaker {
   void finish() {
     DataReport& report = data_.report;
     for (const auto* side : {&data_.train, &data_.held_out})
-      for (const Example& example : *side) {
-        report.tokens += static_cast<Index>(example.ids.size());
+      for (const Example& example : *side)
         for (std::size_t i = 1; i < example.ids.size(); ++i) report.predicted += example.predicts(i);
-      }
     report.held_out = static_cast<Index>(data_.held_out.size());
     report.sequences = static_cast<Index>(data_.train.size()) + report.held_out;
     lowrank::check<lowrank::ValueError>(!data_.train.empty(), "data", "nothing is left to learn of ", report.summary(),

@@ -19,7 +19,7 @@ struct DataReport {
 
   std::string name, format, place;                          ///< place: what a number counts, "line" or "record"
   Index records = 0, sequences = 0, held_out = 0;           ///< held_out: of the sequences
-  Index tokens = 0, predicted = 0;                          ///< of the sequences
+  Index tokens = 0, predicted = 0;                          ///< tokens: of the texts, each once, however they are cut
   std::vector<Remark> left_out = {}, cut = {}, notes = {};  ///< notes: what went well though it is unusual
   std::vector<std::string> unused = {};                     ///< fields or columns that no record has a use for
 

@@ -39,7 +39,7 @@ int run(int argc, char** argv) {
   const Index steps = argc > 11 ? std::strtol(argv[11], nullptr, 10) : 12;
   const bool keeps_fp32 = argc > 12 && std::strtol(argv[12], nullptr, 10) == 32;
   cuda::Use use(cuda::open_gpu());
-  Llama model = make_model(shape.config, four_bits, bfloat16_rows);
+  Transformer model = make_model(shape.config, four_bits, bfloat16_rows);
   if (keeps_fp32) model.set_compute(Compute::fp32);
   transformer::LoraSet set = make_updates(model, shape.rank);
   const auto parameters = transformer::parameters(model, set);

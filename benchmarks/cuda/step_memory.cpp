@@ -75,7 +75,7 @@ struct Bytes {
 
 Bytes bytes_of_step(Shape shape, Index layers) {
   shape.config.layers = layers;
-  Llama model = make_model(shape.config, four_bits, bfloat16_zeros);
+  Transformer model = make_model(shape.config, four_bits, bfloat16_zeros);
   transformer::LoraSet set = make_updates(model, shape.rank);
   const auto heap = std::make_shared<CountingHeap>();
   cuda::Use use(std::make_shared<CountingGpu>(heap));

@@ -36,7 +36,7 @@ struct Result {
 };
 
 template <class Optimizer>
-Result run(transformer::Llama& model, const Texts& texts, double rate, std::uint64_t seed) {
+Result run(transformer::Transformer& model, const Texts& texts, double rate, std::uint64_t seed) {
   lowrank::LoraConfig config;
   config.rank = rank;
   config.alpha = 2.0 * rank;
@@ -66,7 +66,7 @@ Result run(transformer::Llama& model, const Texts& texts, double rate, std::uint
 }
 
 template <class Optimizer>
-void compare(const char* name, transformer::Llama& model, const Texts& texts, const std::vector<double>& rates) {
+void compare(const char* name, transformer::Transformer& model, const Texts& texts, const std::vector<double>& rates) {
   Result best;
   for (const double rate : rates) {
     const Result result = run<Optimizer>(model, texts, rate, 1);
@@ -88,7 +88,7 @@ void compare(const char* name, transformer::Llama& model, const Texts& texts, co
 int main() {
   const std::filesystem::path folder = std::filesystem::path(LOWRANK_EXAMPLES_DIR) / "data";
   const auto file = lowrank::gguf::File::open(folder / "demo.gguf");
-  transformer::Llama model = transformer::load_gguf(file);
+  transformer::Transformer model = transformer::load_gguf(file);
   const auto tokenizer = transformer::Tokenizer::from_gguf(file);
   const auto read = [&](const char* name) {
     return transformer::windows(tokenizer.encode(transformer::read_text(folder / "domains" / name)), sequence);

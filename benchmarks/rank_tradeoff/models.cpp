@@ -21,7 +21,7 @@ namespace rank_tradeoff {
 namespace {
 
 using transformer::Base;
-using transformer::Llama;
+using transformer::Transformer;
 using transformer::LoraSet;
 
 constexpr double alpha = 16;  // fixed, so that s = alpha / r and alpha / sqrt(r) show what the rank does to them
@@ -105,7 +105,7 @@ class Trainer {
 
   /// The highest rank that every adapted layer can have.
   Index largest_rank() {
-    const Llama& adapted = model(setting_.adapted_base);
+    const Transformer& adapted = model(setting_.adapted_base);
     Index largest = std::numeric_limits<Index>::max();
     for (const Index slot : transformer::target_slots(adapted, config_of({})))
       largest = std::min({largest, adapted.layer(slot).in_features(), adapted.layer(slot).out_features()});
@@ -117,12 +117,12 @@ class Trainer {
   /// One training; a rate at which the loss stops being finite gives an infinite loss.
   Training run(Search& search, double rate, int seed, Index step_count, bool evaluates = true) {
     Training t{setting_.name, search.method, base_name(search.base), search.rank, rate, seed, step_count};
-    std::optional<Llama> full;
+    std::optional<Transformer> full;
     if (search.method == "full") {
       full = load(Base::fp32);
       full->set_trainable(true);
     }
-    Llama& target = full ? *full : model(search.base);
+    Transformer& target = full ? *full : model(search.base);
     const lowrank::LoraConfig config = config_of(search);
     std::optional<LoraSet> lora;
     if (!full) lora = transformer::new_lora(target, config, lowrank::LoraInit::kaiming, static_cast<std::uint64_t>(seed));
@@ -154,13 +154,13 @@ class Trainer {
   }
 
  private:
-  Llama load(Base base) const {
-    Llama model = transformer::load_model(setting_.file, base);
+  Transformer load(Base base) const {
+    Transformer model = transformer::load_model(setting_.file, base);
     const bool native = lowrank::kernels::current_target().bf16.unit == 2;
     model.set_compute(native ? lowrank::Compute::bf16 : lowrank::Compute::fp32);
     return model;
   }
-  Llama& model(Base base) {
+  Transformer& model(Base base) {
     auto& held = models_[base];
     if (!held) held.emplace(load(base));
     return *held;
@@ -175,7 +175,7 @@ class Trainer {
     return config;
   }
   /// Bytes of the adapter's folder as PEFT reads it.
-  double saved_bytes(const Llama& target, const LoraSet& lora, const lowrank::LoraConfig& config) const {
+  double saved_bytes(const Transformer& target, const LoraSet& lora, const lowrank::LoraConfig& config) const {
     const auto folder = scratch_ / "adapter";
     lowrank::peft::save(transformer::to_adapter(target, lora, config), folder);
     double bytes = 0;
@@ -187,7 +187,7 @@ class Trainer {
   Setting setting_;
   std::filesystem::path scratch_;
   Data data_;
-  std::map<Base, std::optional<Llama>> models_;
+  std::map<Base, std::optional<Transformer>> models_;
 };
 
 /// Trains in stages, so that what time allows is spread over all ranks: the rates with one seed, then further seeds.

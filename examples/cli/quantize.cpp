@@ -151,8 +151,10 @@ void run_gguf(const Options& o) {
   std::optional<lowrank::gguf::ImportanceMatrix> importance;
   if (!o.imatrix.empty()) importance = lowrank::gguf::ImportanceMatrix::open(o.imatrix);
   const auto type = lowrank::gguf::writable_type(o.to);
-  const auto changed = transformer::quantize_gguf(
-      from, o.out, {.type = type.value_or(lowrank::GgmlType::q4_k), .pure = o.pure, .importance = importance ? &*importance : nullptr});
+  transformer::QuantizeOptions options{.mixture = transformer::find_mixture(o.to), .pure = o.pure};
+  if (type) options.type = *type;
+  if (importance) options.importance = &*importance;
+  const auto changed = transformer::quantize_gguf(from, o.out, options);
   const double seconds = now() - begin;
   const auto fallbacks = std::count_if(changed.begin(), changed.end(), [](const auto& tensor) { return tensor.stored != tensor.wanted; });
   const std::size_t before = fs::file_size(from), after = fs::file_size(o.out);
@@ -218,10 +220,12 @@ void add_quantize(Command app) {
   command.add_option("--model", o->model, "a Hugging Face folder; with --to a .gguf file").required();
   command.add_option("--out", o->out, "folder for the result; with --to a .gguf file").required();
   Option stored_as = command.add_option("--format", o->format, "how weights of a folder are stored").one_of({"nf4", "fp4"}).shows_default();
-  Option to = command.add_option("--to", o->to, "type of a GGUF file's matrices").one_of(lowrank::gguf::writable_types());
+  std::vector<std::string> types = lowrank::gguf::writable_types();
+  for (const auto& mixture : transformer::mixtures()) types.emplace_back(mixture.name);
+  Option to = command.add_option("--to", o->to, "type of a GGUF file's matrices, or a mixture of llama.cpp").one_of(types);
   to.excludes(stored_as);
   command.add_option("--imatrix", o->imatrix, "an importance matrix of llama-imatrix").needs(to);
-  command.add_flag("--pure", o->pure, "the head in that type, too, and not in Q6_K").needs(to);
+  command.add_flag("--pure", o->pure, "all matrices in one type, the head too").needs(to);
   command.add_option("--block", o->block, "weights that share a scale").one_of({32, 64, 128, 256, 512, 1024, 2048, 4096}).shows_default();
   command.add_flag("--double-quant", o->double_quant, "stores the scales in 8 bits as well");
   command.add_option("--json", o->json, "writes the results to this file as JSON");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -51,11 +52,27 @@ void set(gguf::Metadata& metadata, const std::string& key, gguf::Value value) {
     found->second = std::move(value);
 }
 
-GgmlType wanted_type(const gguf::File& file, const gguf::Tensor& tensor, const QuantizeOptions& options) {
-  const bool is_head = tensor.name == (file.find_tensor("output.weight") ? "output.weight" : "token_embd.weight");
-  const bool stays = options.pure || !is_head || is_dense(options.type) || options.type == GgmlType::q8_0;
-  return stays ? options.type : GgmlType::q6_k;
-}
+/// The type that each matrix should have.
+class Wanted {
+ public:
+  Wanted(const gguf::File& file, const QuantizeOptions& options)
+      : head_(file.find_tensor("output.weight") ? "output.weight" : "token_embd.weight"),
+        type_(options.mixture ? options.mixture->type : options.type),
+        head_stays_(options.pure || is_dense(type_) || type_ == GgmlType::q8_0) {
+    if (options.mixture && !options.pure) rule_.emplace(file, *options.mixture);
+  }
+  GgmlType type() const { return type_; }
+  GgmlType operator()(const std::string& name) const {
+    if (name == head_ && !head_stays_) return GgmlType::q6_k;
+    return rule_ ? (*rule_)(name) : type_;
+  }
+
+ private:
+  std::string head_;
+  GgmlType type_;
+  bool head_stays_;
+  std::optional<MixtureRule> rule_;
+};
 
 }  // namespace
 
@@ -73,12 +90,13 @@ std::vector<QuantizedTensor> quantize_gguf(const std::filesystem::path& source, 
   lowrank::check<lowrank::ValueError>(!std::filesystem::equivalent(source, out, failure), "quantize",
                                       "--out is the model itself; choose another");
   const auto file = gguf::File::open(source);
+  const Wanted wanted_of(file, options);
   std::vector<gguf::Tensor> tensors;
   std::vector<QuantizedTensor> changed;
   for (const gguf::Tensor& tensor : file.tensors()) {
     tensors.push_back(tensor);
     if (!is_quantizable(tensor.name, tensor.shape)) continue;
-    const GgmlType wanted = wanted_type(file, tensor, options), stored = gguf::type_for_columns(wanted, tensor.cols());
+    const GgmlType wanted = wanted_of(tensor.name), stored = gguf::type_for_columns(wanted, tensor.cols());
     if (stored == tensor.type) continue;
     const bool is_single = tensor.shape.size() == 2;  // experts, stacked, have an importance each
     const auto importance = options.importance && is_single ? options.importance->of(tensor.name, tensor.cols()) : std::span<const float>();
@@ -89,7 +107,7 @@ std::vector<QuantizedTensor> quantize_gguf(const std::filesystem::path& source, 
     tensors.back() = std::move(saved);
   }
   gguf::Metadata metadata = file.metadata();
-  set(metadata, "general.file_type", file_type(options.type));
+  set(metadata, "general.file_type", options.mixture ? options.mixture->file_type : file_type(options.type));
   set(metadata, "general.quantization_version", std::uint32_t{2});
   gguf::write(out, metadata, tensors);
   return changed;

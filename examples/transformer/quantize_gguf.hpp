@@ -7,12 +7,15 @@
 #include <lowrank/io/ggml_type.hpp>
 #include <lowrank/io/imatrix.hpp>
 
+#include <transformer/mixture.hpp>
+
 namespace transformer {
 
 /// How the matrices of a GGUF file are stored in a copy of it.
 struct QuantizeOptions {
   lowrank::GgmlType type = lowrank::GgmlType::q4_k;
-  bool pure = false;  ///< the head as well; else it becomes Q6_K, as with llama-quantize
+  const Mixture* mixture = nullptr;  ///< in place of the type
+  bool pure = false;                 ///< the head as well; else it becomes Q6_K, as with llama-quantize
   const lowrank::gguf::ImportanceMatrix* importance = nullptr;
 };
 

@@ -115,6 +115,50 @@ TEST_CASE("quantize: the head is the token table where there is no other, and --
   CHECK(head(GgmlType::bf16, false) == GgmlType::bf16);
 }
 
+TEST_CASE("quantize: mixtures give more bits where llama.cpp does") {
+  const TemporaryFolder folder;
+  std::vector<gguf::Tensor> tensors{drawn_tensor("token_embd.weight", {4, 256})};
+  for (int layer = 0; layer < 16; ++layer)
+    for (const char* part : {"attn_v", "attn_q", "attn_output", "ffn_down"})
+      tensors.push_back(drawn_tensor(lowrank::concat("blk.", layer, '.', part, ".weight"), {2, 256}));
+  const auto write = [&](std::uint32_t kv_heads) {
+    gguf::write(folder / "a.gguf",
+                {{"general.architecture", std::string("llama")},
+                 {"llama.block_count", std::uint32_t{16}},
+                 {"llama.attention.head_count", std::uint32_t{8}},
+                 {"llama.attention.head_count_kv", kv_heads}},
+                tensors);
+  };
+  const auto types = [&](const char* mixture, const std::string& part, bool pure = false) {
+    quantize_gguf(folder / "a.gguf", folder / "b.gguf", {.mixture = find_mixture(mixture), .pure = pure});
+    const auto all = types_of(folder / "b.gguf");
+    std::string text;
+    for (int layer = 0; layer < 16; ++layer)
+      text += lowrank::ggml_traits(all.at(lowrank::concat("blk.", layer, '.', part, ".weight"))).name[1];
+    return text;
+  };
+  write(4);
+  CHECK(types("q4_k_m", "attn_v") == "6644644644644666");
+  CHECK(types("q4_k_m", "ffn_down") == "6644644644644666");
+  CHECK(types("q4_k_m", "ffn_down", true) == std::string(16, '4'));
+  CHECK(types("q5_k_m", "attn_v") == "6655655655655666");
+  CHECK(types("q4_k_s", "attn_v") == "5555444444444444");
+  CHECK(types("q4_k_s", "ffn_down") == "5544444444444444");
+  CHECK(types("q3_k_m", "attn_v") == "5544444444444444");
+  CHECK(types("q3_k_m", "ffn_down") == "5444444444444444");
+  CHECK(types("q3_k_m", "attn_output") == std::string(16, '4'));
+  CHECK(types("q3_k_m", "attn_q") == std::string(16, '3'));
+  CHECK(types("q3_k_l", "attn_output") == std::string(16, '5'));
+  CHECK(types("q2_k_m", "attn_v") == std::string(16, '3'));
+  CHECK(types("q2_k_m", "attn_output") == std::string(16, '3'));
+  write(2);
+  CHECK(types("q2_k_m", "attn_v") == std::string(16, '4'));
+  CHECK(types("q2_k_s", "attn_v") == std::string(16, '4'));
+  CHECK(types("q2_k_s", "ffn_down") == "4422222222222222");
+  CHECK(gguf::File::open(folder / "b.gguf").get<std::uint32_t>("general.file_type") == 21);
+  CHECK(types_of(folder / "b.gguf").at("token_embd.weight") == GgmlType::q6_k);
+}
+
 TEST_CASE("quantize: every type that is written gives a file whose matrices are near the old ones") {
   const TemporaryFolder folder;
   write_drawn_gguf(folder / "a.gguf", true);

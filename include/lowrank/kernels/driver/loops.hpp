@@ -94,6 +94,7 @@ struct Product {
 
   /// Rows [row, row + rows) times tokens [token, token + count).
   void block(Index row, Index rows, Index token, Index count) const {
+    if (kernels.multiply_blocks != nullptr && count <= kernels.columns) return panel_of_tokens(row, rows, token, count);
     const LeftPacker packer{target, kernels, pieces};
     const Index height = kernels.rows(), panels = ceil_div(rows, height), panel_words = blocking.depth / kernels.unit * height;
     Word* packed = Scratch<PackedRows>::get<Word>(panels * panel_words);
@@ -114,7 +115,45 @@ struct Product {
     } while (depth < depth_end);
   }
 
+  /// The same for at most a panel of tokens: rows of blocks are multiplied as they are decoded, the rest from panels.
+  void panel_of_tokens(Index row, Index rows, Index token, Index count) const {
+    const PhaseScope scope(Phase::product);
+    const Index height = kernels.rows();
+    Word* const packed = Scratch<PackedRows>::get<Word>(blocking.depth / kernels.unit * height);
+    for (Index r = row; r < row + rows; r += height) {
+      const Index some = std::min(height, row + rows - r);
+      float* const result = y + token * ldy + r;
+      bool accumulate = depth_begin > 0 || options.accumulate;
+      Index depth = depth_begin;
+      do {
+        depth += add_part(r, some, depth, token, count, accumulate, result, packed);
+        accumulate = true;
+      } while (depth < depth_end);
+      if (depth == pieces.depth()) finish(options, r, some, count, result, ldy);
+    }
+  }
+
  private:
+  /// As much of the depth from `depth` on as goes one way; gives its length.
+  Index add_part(Index row, Index rows, Index depth, Index token, Index count, bool accumulate, float* result, Word* packed) const {
+    const LeftPacker packer{target, kernels, pieces};
+    const Word* const b = packed_tokens + token / kernels.columns * token_words + (depth - depth_begin) / kernels.unit * kernels.columns;
+    const float* const from = accumulate ? result : nullptr;
+    if (const Piece* piece = packer.blocks_at(row, rows, depth)) {
+      const Index length = (std::min(piece->depth + piece->length, depth_end) - depth) / 32 * 32;
+      if (length > 0) {
+        kernels.multiply_blocks(piece->weight.blocks(), row - piece->row, rows, depth - piece->depth, length, piece->scale, count, b, from,
+                                ldy, result, ldy);
+        return length;
+      }
+    }
+    const Index length = std::min(blocking.depth, depth_end - depth);
+    packer.pack(row, rows, depth, length, packed);
+    kernels.multiply(round_up(length, kernels.grain) / kernels.unit, ceil_div(rows, kernels.lanes), rows, count, packed, b, from, ldy,
+                     result, ldy);
+    return length;
+  }
+
   /// One block of depth [depth, depth + length): panels of tokens times panels of rows, each of `panel_words` words.
   void multiply(Index row, Index rows, Index token, Index count, Index depth, Index length, const Word* packed, Index panel_words,
                 float* sums) const {

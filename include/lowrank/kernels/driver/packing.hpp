@@ -27,6 +27,14 @@ struct LeftPacker {
   const PanelKernels& kernels;
   const Pieces& pieces;
 
+  /// The piece of blocks that a kernel decodes as it multiplies rows [row, row + rows) from depth k on, or null.
+  const Piece* blocks_at(Index row, Index rows, Index k) const {
+    const Piece* const p = whole_rows_at(row, rows, k);
+    if (p == nullptr || p->transposed || p->weight.kind() != WeightView::Kind::blocks) return nullptr;
+    const bool has_chunk = (k - p->depth) % 32 == 0 && p->depth + p->length >= k + 32;
+    return has_chunk && p->weight.blocks().rows_hold_whole_groups() ? p : nullptr;
+  }
+
   /// Rows [row, row + rows), depth [depth, depth + length) of the product; depth is a multiple of the grain, rows at most a panel's. The
   /// panel is zero from there to a whole grain.
   void pack(Index row, Index rows, Index depth, Index length, Word* panel) const {

@@ -78,6 +78,7 @@ constexpr Target make_target(const char* name, bool (*available)()) {
   bf16.pack_token_rows = pack_token_rows;
   bf16.pack_token_columns = pack_token_columns;
   bf16.multiply = multiply<Tiles>;
+  bf16.multiply_blocks = nullptr;
   bf16.enter = enter<Tiles>;
   bf16.leave = leave<Tiles>;
   bf16.outruns_caches = true;

@@ -59,7 +59,8 @@ constexpr PanelKernels panel_kernels() {
           .pack_token_columns = avx2::pack_columns<columns, Rounded>,
           .pack_blocks = pack_blocks<Rounded>,
           .packs_any_rows = true,
-          .multiply = multiply};
+          .multiply = multiply,
+          .multiply_blocks = Rounded ? nullptr : multiply_blocks};
 }
 
 inline constexpr Target target = {.name = "avx512",

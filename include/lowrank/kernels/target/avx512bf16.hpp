@@ -54,7 +54,8 @@ constexpr Target make_target() {
               .pack_blocks = pack_blocks,
               .pack_blocks_transposed = pack_blocks_transposed,
               .packs_any_rows = true,
-              .multiply = multiply};
+              .multiply = multiply,
+              .multiply_blocks = multiply_blocks};
   all.few_tokens_bf16 = few_tokens;
   all.few_tokens_int8 = few_tokens_int8;
   all.to_bfloat16 = to_bfloat16;

@@ -36,6 +36,9 @@ struct PanelKernels {
   /// from may be c; null is zero.
   using Multiply = void (*)(Index words, Index vectors, Index rows, Index columns, const Word* a, const Word* b, const float* from,
                             Index from_stride, float* c, Index ldc);
+  /// The same for rows of blocks, at most a panel's, that are decoded on the way, with the numbers of pack_blocks; rows hold whole groups.
+  using MultiplyBlocks = void (*)(const BlockSource& source, Index row, Index rows, Index col, Index depth, float scale, Index columns,
+                                  const Word* b, const float* from, Index from_stride, float* c, Index ldc);
 
   Index lanes;                               ///< floats in a vector
   Index vectors;                             ///< vectors in the rows of a full panel
@@ -50,6 +53,7 @@ struct PanelKernels {
   PackBlocks pack_blocks_transposed = nullptr;  ///< may be null
   bool packs_any_rows = false;                  ///< whether both take blocks that runs_across_rows(), the second with all lanes
   Multiply multiply;
+  MultiplyBlocks multiply_blocks = nullptr;         ///< for one panel of tokens; null where there is none, and where `enter` is not
   void (*enter)() = nullptr, (*leave)() = nullptr;  ///< called by a thread around its calls of multiply, between which no other code runs
   /// Whether sums between blocks of depth wait in memory of their own, not in Y, and tokens are prefetched: multiply is that fast.
   bool outruns_caches = false;

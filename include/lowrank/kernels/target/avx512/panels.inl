@@ -36,12 +36,8 @@ template <int Vectors, int Columns>
   }
 }
 
-/// Writes 16 bytes of 16 rows column by column: out[z] lane l holds byte 4 z + l of rows 0 … 15; missing rows repeat row 0.
-///
-/// Register z holds rows z, 4 + z, 8 + z, 12 + z, one a 128-bit lane. Two rounds of byte and word unpacking bring the four rows of a lane
-/// together, then one permutation of the 16 double words brings the four lanes together: 28 instructions for 256 bytes.
-inline void transpose_bytes(const std::byte* from, Index stride, Index count, __m512i* out) {
-  __m512i z[4];
+/// 16 bytes of each of 16 rows: z[i] has those of rows i, 4 + i, 8 + i, 12 + i, one a 128-bit lane; missing rows repeat row 0.
+[[gnu::always_inline]] inline void load_quarters(const std::byte* from, Index stride, Index count, __m512i (&z)[4]) {
   LOWRANK_UNROLL
   for (Index i = 0; i < 4; ++i) {
     __m128i part[4];
@@ -53,6 +49,15 @@ inline void transpose_bytes(const std::byte* from, Index stride, Index count, __
     const __m512i low = _mm512_inserti32x4(_mm512_castsi128_si512(part[0]), part[1], 1);
     z[i] = _mm512_inserti32x4(_mm512_inserti32x4(low, part[2], 2), part[3], 3);
   }
+}
+
+/// Writes 16 bytes of 16 rows column by column: out[z] lane l holds byte 4 z + l of rows 0 … 15; missing rows repeat row 0.
+///
+/// Two rounds of byte and word unpacking bring the four rows of a lane together, then one permutation of the 16 double words brings the
+/// four lanes together: 28 instructions for 256 bytes.
+inline void transpose_bytes(const std::byte* from, Index stride, Index count, __m512i* out) {
+  __m512i z[4];
+  load_quarters(from, stride, count, z);
   const __m512i t0 = _mm512_unpacklo_epi8(z[0], z[1]), t1 = _mm512_unpackhi_epi8(z[0], z[1]);
   const __m512i t2 = _mm512_unpacklo_epi8(z[2], z[3]), t3 = _mm512_unpackhi_epi8(z[2], z[3]);
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
@@ -62,35 +67,60 @@ inline void transpose_bytes(const std::byte* from, Index stride, Index count, __
   out[3] = _mm512_permutexvar_epi32(order, _mm512_unpackhi_epi16(t1, t3));
 }
 
+/// 4 bytes of each of 16 rows; missing rows repeat the first. Insertions take a third of a gather's time, and no way through memory.
+inline __m512i words_of(const std::byte* from, Index row_bytes, Index count) {
+  __m128i part[4];
+  LOWRANK_UNROLL
+  for (Index l = 0; l < 4; ++l) {
+    std::int32_t word[4];
+    LOWRANK_UNROLL
+    for (Index i = 0; i < 4; ++i) __builtin_memcpy(word + i, from + (4 * l + i < count ? 4 * l + i : 0) * row_bytes, 4);
+    part[l] = _mm_setr_epi32(word[0], word[1], word[2], word[3]);
+  }
+  const __m512i low = _mm512_inserti32x4(_mm512_castsi128_si512(part[0]), part[1], 1);
+  return _mm512_inserti32x4(_mm512_inserti32x4(low, part[2], 2), part[3], 3);
+}
+/// 16 bytes of each of 16 rows, 4 a register: out[j] has the j-th 4 bytes.
+inline void load_words(const std::byte* from, Index row_bytes, Index count, __m512i (&out)[4]) {
+  __m512i z[4];
+  load_quarters(from, row_bytes, count, z);
+  const __m512i t0 = _mm512_unpacklo_epi32(z[0], z[1]), t1 = _mm512_unpackhi_epi32(z[0], z[1]);
+  const __m512i t2 = _mm512_unpacklo_epi32(z[2], z[3]), t3 = _mm512_unpackhi_epi32(z[2], z[3]);
+  out[0] = _mm512_unpacklo_epi64(t0, t2), out[1] = _mm512_unpackhi_epi64(t0, t2);
+  out[2] = _mm512_unpacklo_epi64(t1, t3), out[3] = _mm512_unpackhi_epi64(t1, t3);
+}
+
+/// Half-precision numbers in the lower and in the upper half of each word.
+inline __m512 lower_halves(__m512i words) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words)); }
+inline __m512 upper_halves(__m512i words) { return lower_halves(_mm512_srli_epi32(words, 16)); }
+
 /// Scales and offsets of one group each of 16 rows.
 struct Scales {
-  alignas(64) float scale[16], offset[16];
+  __m512 scale, offset;
 
-  /// 4 bytes of each of 16 rows; missing rows repeat the first. Loads and insertions take a third of a gather's time.
-  static __m512i words(const std::byte* from, Index row_bytes, Index count) {
-    alignas(64) std::uint32_t word[16];
-    LOWRANK_UNROLL
-    for (Index i = 0; i < 16; ++i) __builtin_memcpy(word + i, from + (i < count ? i : 0) * row_bytes, 4);
-    return _mm512_load_si512(word);
-  }
-  /// A half-precision number of each of 16 rows. Reads 4 bytes at each: codes follow a block's numbers.
-  static __m512 halves(const std::byte* from, Index row_bytes, Index count) {
-    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words(from, row_bytes, count)));
-  }
-  /// Of the group that holds column col in rows row … row + count - 1; missing rows repeat the first.
+  /// Of the group that holds column col in rows row … row + count - 1; missing rows repeat the first. Where they are half precision, 4
+  /// bytes are read at each: codes follow a block's numbers.
   void load(const BlockSource& s, Index row, Index count, Index col) {
-    const Index groups = s.pitch / s.group, first = row * groups + col / s.group;
-    if (s.read_scales == ArrayScales::read) {
-      for (Index i = 0; i < 16; ++i) scale[i] = ArrayScales::float_at(s.scales, first + (i < count ? i : 0) * groups);
-      _mm512_store_ps(offset, _mm512_setzero_ps());
-    } else if (s.read_scales == HalfScales::read) {
+    offset = _mm512_setzero_ps();
+    if (s.read_scales == HalfScales::read) {
       const Index row_bytes = s.row_bytes();
       const std::byte* at = s.data + row * row_bytes + col / s.block * s.block_bytes;
-      _mm512_store_ps(scale, halves(at + s.scale_at, row_bytes, count));
-      _mm512_store_ps(offset, s.offset_at < 0 ? _mm512_setzero_ps() : halves(at + s.offset_at, row_bytes, count));
-    } else {
-      for (Index i = 0; i < 16; ++i) s.read_scales(s, first + (i < count ? i : 0) * groups, 1, scale + i, offset + i);
+      const __m512i words = words_of(at + s.scale_at, row_bytes, count);
+      scale = lower_halves(words);
+      if (s.offset_at == s.scale_at + 2)
+        offset = upper_halves(words);
+      else if (s.offset_at >= 0)
+        offset = lower_halves(words_of(at + s.offset_at, row_bytes, count));
+      return;
     }
+    const Index groups = s.pitch / s.group, first = row * groups + col / s.group;
+    if (s.read_scales == ArrayScales::read) {
+      scale = _mm512_castsi512_ps(words_of(s.scales + 4 * first, 4 * groups, count));
+      return;
+    }
+    alignas(64) float scales[16], offsets[16];
+    for (Index i = 0; i < 16; ++i) s.read_scales(s, first + (i < count ? i : 0) * groups, 1, scales + i, offsets + i);
+    scale = _mm512_load_ps(scales), offset = _mm512_load_ps(offsets);
   }
 };
 
@@ -116,34 +146,43 @@ template <Index Rows>
   for (Index i = 0; i < Rows; ++i) _mm_prefetch(reinterpret_cast<const char*>(from + i * row_bytes), _MM_HINT_T1);
 }
 
-/// codes[16 k + i] = code of element (row + i, col + k), k < 32, one a byte; col is a multiple of 32.
-inline void load_codes(const BlockSource& s, Index row, Index count, Index col, std::uint8_t* codes) {
-  const Index row_bytes = s.row_bytes();
-  const __m512i nibble = _mm512_set1_epi8(15);
-  __m512i transposed[4];
-  if (s.order == CodeOrder::nibble_pairs) {
-    load_pairs(CodePlace(s, row * s.pitch + col).bytes, row_bytes, count, codes);
-    return;
+/// Where the codes of chunks of 32 elements lie in the first of 16 rows, chunk after chunk.
+class ChunkPlace {
+ public:
+  ChunkPlace(const BlockSource& source, Index element)
+      : order(source.order), is_one_run(order == CodeOrder::nibble_halves && source.run == 16), source_(source), element_(element) {
+    if (order == CodeOrder::nibble_pairs)
+      step_ = 16;
+    else if (source.block == 32)
+      step_ = source.block_bytes;
+    lines_ = step_ > 0 && step_ < 64 ? 64 / step_ : 1;
+    find();
   }
-  const CodePlace place(s, row * s.pitch + col);
-  const bool is_one_run = s.order == CodeOrder::nibble_halves && s.run == 16;  // 16 bytes, which hold both parts
-  for (Index part = 0; part < 2; ++part) {
-    if (part == 0 || !is_one_run) transpose_bytes(place.bytes + 16 * part, row_bytes, count, transposed);
-    const unsigned shift = is_one_run && part == 1 ? 4 : place.shift;
-    LOWRANK_UNROLL
-    for (int z = 0; z < 4; ++z) {
-      __m512i part_codes = transposed[z];
-      if (s.order == CodeOrder::nibble_halves)
-        part_codes = _mm512_and_si512(shift == 0 ? part_codes : _mm512_srli_epi16(part_codes, 4), nibble);
-      _mm512_store_si512(codes + 256 * part + 64 * z, part_codes);
-    }
+  void advance() {
+    element_ += 32, bytes += step_;
+    if (step_ == 0) find();
   }
-}
+  /// Whether chunk number n may be the first that touches a cache line.
+  bool begins_line(Index n) const { return n % lines_ == 0; }
 
-/// What 16 codes stand for, before scaling: an entry of the table, or for Q8_0 the signed byte itself.
-inline __m512 numbers_of(const std::uint8_t* codes, bool is_table, __m512 table) {
-  const __m128i bytes = _mm_load_si128(reinterpret_cast<const __m128i*>(codes));
-  return is_table ? _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(bytes), table) : _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+  const std::byte* bytes;
+  const CodeOrder order;
+  const bool is_one_run;  ///< 16 bytes hold the whole chunk, its second half in the high nibbles
+  bool is_high;           ///< else: 32 bytes hold it, in the high nibbles
+
+ private:
+  void find() {
+    const CodePlace place(source_, element_);
+    bytes = place.bytes, is_high = place.shift != 0;
+  }
+
+  const BlockSource& source_;
+  Index element_, step_ = 0, lines_;  ///< from chunk to chunk, 0 where that varies; chunks to a line
+};
+
+/// What 16 codes stand for, before scaling.
+inline __m512 numbers_of(const std::uint8_t* codes, __m512 table) {
+  return _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(codes))), table);
 }
 
 /// Sixteen rows of nibble pairs that begin anywhere, 32 elements of each at a time; missing rows repeat the first.
@@ -221,31 +260,49 @@ void pack_any_rows(const BlockSource& s, Index row, Index count, Index col, Inde
     rows.load_codes(k / 32, codes);
     rows.load_scales(factor);
     for (int q = 0; q < 32; ++q) {
-      const __m512 value = _mm512_fmadd_ps(numbers_of(codes + 16 * q, true, table), rows.scale(q), _mm512_setzero_ps());
+      const __m512 value = _mm512_fmadd_ps(numbers_of(codes + 16 * q, table), rows.scale(q), _mm512_setzero_ps());
       _mm512_storeu_ps(panel + (k + q) * step, Rounded ? nearest_bfloat16({value}).v : value);
     }
   }
 }
 
+/// Rows times columns of words, each element one chain.
+template <int Columns, int Groups>
+struct ProductSink {
+  const Word* b;
+  __m512 sum[Groups][Columns] = {}, slope[Groups] = {}, offset[Groups] = {};
+
+  [[gnu::always_inline]] void scale(int g, __m512 slopes, __m512 offsets) { slope[g] = slopes, offset[g] = offsets; }
+  [[gnu::always_inline]] void put_one(int g, Index k, __m512 number) {
+    const __m512 row = _mm512_fmadd_ps(number, slope[g], offset[g]);
+    LOWRANK_UNROLL
+    for (int j = 0; j < Columns; ++j)
+      sum[g][j] = _mm512_fmadd_ps(row, _mm512_set1_ps(reinterpret_cast<const float*>(b)[k * columns + j]), sum[g][j]);
+  }
+  [[gnu::always_inline]] void put(int g, Index k, __m512 even, __m512 odd) { put_one(g, k, even), put_one(g, k + 1, odd); }
+};
+
+#include <lowrank/kernels/target/avx512/pack_blocks.inl>
+
+/// Words of one float.
+template <bool Rounded>
+struct PanelSink {
+  Word* panel;
+  Index step;
+  __m512 slope = {}, offset = {};
+
+  [[gnu::always_inline]] void scale(int, __m512 slopes, __m512 offsets) { slope = slopes, offset = offsets; }
+  [[gnu::always_inline]] void put_one(Index k, __m512 number) const {
+    const __m512 value = _mm512_fmadd_ps(number, slope, offset);
+    _mm512_storeu_ps(panel + k * step, Rounded ? nearest_bfloat16({value}).v : value);
+  }
+  [[gnu::always_inline]] void put(int, Index k, __m512 even, __m512 odd) const { put_one(k, even), put_one(k + 1, odd); }
+};
+
 template <bool Rounded>
 void pack_blocks(const BlockSource& s, Index row, Index count, Index col, Index depth, float scale, Word* panel, Index step) {
   if (!s.rows_hold_whole_groups()) return pack_any_rows<Rounded>(s, row, count, col, depth, scale, panel, step);
-  const __m512 table = _mm512_loadu_ps(s.table.data()), factor = _mm512_set1_ps(scale);
-  const bool is_table = s.order != CodeOrder::bytes;
-  const Index row_bytes = s.row_bytes();
-  alignas(64) std::uint8_t codes[512];
-  Scales scales;
-  for (Index k = 0; k < depth; k += 32) {
-    if (k == 0 || (col + k) % s.group == 0) scales.load(s, row, count, col + k);
-    load_codes(s, row, count, col + k, codes);
-    ask_for_rows<16>(CodePlace(s, (row + 16) * s.pitch + col + k).bytes, row_bytes);
-    const __m512 slope = _mm512_mul_ps(_mm512_load_ps(scales.scale), factor);
-    const __m512 offset = _mm512_mul_ps(_mm512_load_ps(scales.offset), factor);
-    for (Index q = 0; q < 32; ++q) {
-      const __m512 value = _mm512_fmadd_ps(numbers_of(codes + 16 * q, is_table, table), slope, offset);
-      _mm512_storeu_ps(panel + (k + q) * step, Rounded ? nearest_bfloat16({value}).v : value);
-    }
-  }
+  unpack_blocks<1>(s, row, count, col, depth, scale, PanelSink<Rounded>{panel, step});
 }
 
 /// 16 elements of a row from column col on (a multiple of 16), before scaling.
@@ -304,14 +361,18 @@ inline void decode_blocks(const BlockSource& s, Index row, Index count, Index co
   const __m512 table = _mm512_loadu_ps(s.table.data());
   const Index row_bytes = s.row_bytes();
   Scales scales;
+  alignas(64) float scale[16], offset[16];
   for (Index i = 0; i < count; i += 16) {
     const Index rows = count - i < 16 ? count - i : 16;
     for (Index j = 0; j + 16 <= length; j += 16) {
-      if (j == 0 || (col + j) % s.group == 0) scales.load(s, row + i, rows, col + j);
+      if (j == 0 || (col + j) % s.group == 0) {
+        scales.load(s, row + i, rows, col + j);
+        _mm512_store_ps(scale, scales.scale);
+        _mm512_store_ps(offset, scales.offset);
+      }
       CodePlace place(s, (row + i) * s.pitch + col + j);
       for (Index r = 0; r < rows; ++r, place.bytes += row_bytes) {
-        const __m512 value =
-            _mm512_fmadd_ps(unscaled_16(s.order, place, table), _mm512_set1_ps(scales.scale[r]), _mm512_set1_ps(scales.offset[r]));
+        const __m512 value = _mm512_fmadd_ps(unscaled_16(s.order, place, table), _mm512_set1_ps(scale[r]), _mm512_set1_ps(offset[r]));
         _mm512_storeu_ps(out + (i + r) * stride + j, value);
       }
     }

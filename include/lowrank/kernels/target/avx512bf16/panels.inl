@@ -83,6 +83,23 @@ void pack_columns(const float* from, Index stride, Index count, Index depth, flo
   }
 }
 
+/// Rows times columns of words, each element one chain.
+template <int Columns, int Groups>
+struct ProductSink {
+  const Word* b;
+  __m512 sum[Groups][Columns] = {}, slope[Groups] = {}, offset[Groups] = {};
+
+  [[gnu::always_inline]] void scale(int g, __m512 slopes, __m512 offsets) { slope[g] = slopes, offset[g] = offsets; }
+  [[gnu::always_inline]] void put(int g, Index k, __m512 even, __m512 odd) {
+    const __m512i row = interleaved(_mm512_fmadd_ps(even, slope[g], offset[g]), _mm512_fmadd_ps(odd, slope[g], offset[g]));
+    LOWRANK_UNROLL
+    for (int j = 0; j < Columns; ++j)
+      sum[g][j] = _mm512_dpbf16_ps(sum[g][j], (__m512bh)row, (__m512bh)_mm512_set1_epi32(static_cast<int>(b[k / 2 * columns + j])));
+  }
+};
+
+#include <lowrank/kernels/target/avx512/pack_blocks.inl>
+
 /// As avx512::pack_any_rows, two elements of the depth at a time, as the next.
 inline void pack_any_rows(const BlockSource& s, Index row, Index count, Index col, Index depth, float scale, Word* panel, Index step) {
   const __m512 table = _mm512_loadu_ps(s.table.data()), factor = _mm512_set1_ps(scale);
@@ -92,34 +109,29 @@ inline void pack_any_rows(const BlockSource& s, Index row, Index count, Index co
     rows.load_codes(k / 32, codes);
     rows.load_scales(factor);
     for (int q = 0; q < 32; q += 2) {
-      const __m512 even = _mm512_mul_ps(avx512::numbers_of(codes + 16 * q, true, table), rows.scale(q));
-      const __m512 odd = _mm512_mul_ps(avx512::numbers_of(codes + 16 * q + 16, true, table), rows.scale(q + 1));
+      const __m512 even = _mm512_mul_ps(avx512::numbers_of(codes + 16 * q, table), rows.scale(q));
+      const __m512 odd = _mm512_mul_ps(avx512::numbers_of(codes + 16 * q + 16, table), rows.scale(q + 1));
       _mm512_storeu_si512(panel + (k + q) / 2 * step, interleaved(even, odd));
     }
   }
 }
 
-/// As avx512::pack_blocks.
+/// Words of two neighbours.
+struct PanelSink {
+  Word* panel;
+  Index step;
+  __m512 slope = {}, offset = {};
+
+  [[gnu::always_inline]] void scale(int, __m512 slopes, __m512 offsets) { slope = slopes, offset = offsets; }
+  [[gnu::always_inline]] void put(int, Index k, __m512 even, __m512 odd) const {
+    const __m512i words = interleaved(_mm512_fmadd_ps(even, slope, offset), _mm512_fmadd_ps(odd, slope, offset));
+    _mm512_storeu_si512(panel + k / 2 * step, words);
+  }
+};
+
 inline void pack_blocks(const BlockSource& s, Index row, Index count, Index col, Index depth, float scale, Word* panel, Index step) {
   if (!s.rows_hold_whole_groups()) return pack_any_rows(s, row, count, col, depth, scale, panel, step);
-  const __m512 table = _mm512_loadu_ps(s.table.data()), factor = _mm512_set1_ps(scale);
-  const bool is_table = s.order != CodeOrder::bytes;
-  const Index row_bytes = s.row_bytes();
-  alignas(64) std::uint8_t codes[512];
-  avx512::Scales scales;
-  for (Index k = 0; k < depth; k += 32) {
-    if (k == 0 || (col + k) % s.group == 0) scales.load(s, row, count, col + k);
-    avx512::load_codes(s, row, count, col + k, codes);
-    avx512::ask_for_rows<16>(CodePlace(s, (row + 16) * s.pitch + col + k).bytes, row_bytes);
-    const __m512 slope = _mm512_mul_ps(_mm512_load_ps(scales.scale), factor);
-    const __m512 offset = _mm512_mul_ps(_mm512_load_ps(scales.offset), factor);
-    LOWRANK_UNROLL
-    for (Index q = 0; q < 16; ++q) {
-      const __m512 even = _mm512_fmadd_ps(avx512::numbers_of(codes + 32 * q, is_table, table), slope, offset);
-      const __m512 odd = _mm512_fmadd_ps(avx512::numbers_of(codes + 32 * q + 16, is_table, table), slope, offset);
-      _mm512_storeu_si512(panel + (k / 2 + q) * step, interleaved(even, odd));
-    }
-  }
+  unpack_blocks<1>(s, row, count, col, depth, scale, PanelSink{panel, step});
 }
 
 /// 16 signed bytes as numbers.

@@ -58,7 +58,8 @@ class ChatTemplate {
   Rendered render(std::span<const Message> messages, const ChatOptions& options = {}) const;
 
  private:
-  std::string render_text(std::span<const Message> messages, const ChatOptions& options, std::vector<TextRange>* generated) const;
+  Rendered render_once(std::span<const Message> messages, const ChatOptions& options) const;
+  void find_assistant(std::span<const Message> messages, const ChatOptions& options, Rendered& rendered) const;
 
   std::shared_ptr<const jinja::Template> template_;
 };

@@ -289,6 +289,13 @@ Tokenizer Tokenizer::from_gguf(const lowrank::gguf::File& file) { return Tokeniz
 
 Tokenizer Tokenizer::from_folder(const std::filesystem::path& folder) { return Tokenizer(tokenizer_data_from_folder(folder)); }
 
+std::vector<std::string> Tokenizer::special_tokens() const {
+  std::vector<std::string> texts = added_.special();
+  const std::vector<std::string> normalized = added_normalized_.special();
+  texts.insert(texts.end(), normalized.begin(), normalized.end());
+  return texts;
+}
+
 bool Tokenizer::is_eos(std::int32_t id) const { return std::find(data_.ends.begin(), data_.ends.end(), id) != data_.ends.end(); }
 
 const std::string& Tokenizer::token_text(std::int32_t id) const {

@@ -85,7 +85,9 @@ class Tokenizer {
   bool is_eos(std::int32_t id) const;
   /// The token with that text, special or not.
   std::optional<std::int32_t> find(std::string_view text) const;
-  /// The model's chat template in Jinja, as the file has it, or nothing. It is not run.
+  /// The special tokens' texts.
+  std::vector<std::string> special_tokens() const;
+  /// The model's chat template in Jinja, as the file has it, or nothing. ChatTemplate runs it.
   const std::string& chat_template() const { return data_.chat_template; }
   /// Decoding takes away one leading blank that encoding put there.
   bool strips_leading_space() const { return data_.strip_leading_space; }

@@ -101,6 +101,14 @@ class AddedTokens {
     return nullptr;
   }
 
+  /// Those that a text holds only where the caller lets it.
+  std::vector<std::string> special() const {
+    std::vector<std::string> texts;
+    for (const AddedToken& token : tokens_)
+      if (token.special) texts.push_back(token.text);
+    return texts;
+  }
+
  private:
   static constexpr std::size_t longest = 1024;  // keeps a search linear in the text
   static constexpr std::uint32_t no_token = 0xFFFFFFFF;

@@ -127,6 +127,8 @@ template class Reader<Cuda>;
 template Activation<float> read_logits<Cuda>(Transformer&, LoraSet*, std::span<const std::int32_t>);
 template Generation generate<Cuda>(Transformer&, LoraSet*, const Tokenizer&, std::span<const std::int32_t>, const GenerateOptions&,
                                    const std::function<void(std::string_view)>&);
+template Generation generate<Cuda>(Reader<Cuda>&, const Tokenizer&, std::span<const std::int32_t>, const GenerateOptions&,
+                                   const std::function<void(std::string_view)>&);
 
 template void train<Cuda>(Transformer&, LoraSet*, lowrank::AdamW<float>&, const std::vector<ParameterRef<float>>&,
                           const std::vector<Example>&, const TrainOptions&, const std::function<void(const StepReport&)>&, const Stretch&);

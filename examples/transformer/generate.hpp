@@ -19,6 +19,7 @@ struct GenerateOptions {
   SamplerOptions sampler = {};
   bool stop_at_end = true;  ///< stop on end of text; benchmarks go on
   CachePrecision cache = {};
+  std::function<bool()> is_stopped = {};  ///< asked before each token: whether to end here
 };
 
 struct Generation {
@@ -44,6 +45,9 @@ class Reader {
   /// Forgets all tokens but the first; at most length().
   void rewind(Index tokens);
 
+  Transformer& model() const { return model_; }
+  LoraSet* lora() const { return lora_; }
+
  private:
   Transformer& model_;
   LoraSet* lora_;
@@ -63,5 +67,10 @@ Activation<float> read_logits(Transformer& model, LoraSet* lora, std::span<const
 template <class Device = Cpu>
 Generation generate(Transformer& model, LoraSet* lora, const Tokenizer& tokenizer, std::span<const std::int32_t> prompt,
                     const GenerateOptions& options, const std::function<void(std::string_view)>& show = {});
+
+/// The same after what a reader has read: of `prompt` only that is read. The last new token may not have been read; see length().
+template <class Device>
+Generation generate(Reader<Device>& read, const Tokenizer& tokenizer, std::span<const std::int32_t> prompt, const GenerateOptions& options,
+                    const std::function<void(std::string_view)>& show = {});
 
 }  // namespace transformer

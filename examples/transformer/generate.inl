@@ -52,13 +52,19 @@ Activation<float> read_logits(Transformer& model, LoraSet* lora, std::span<const
 template <class Device>
 Generation generate(Transformer& model, LoraSet* lora, const Tokenizer& tokenizer, std::span<const std::int32_t> prompt,
                     const GenerateOptions& options, const std::function<void(std::string_view)>& show) {
+  Reader<Device> read(model, lora, options.cache);
+  return generate(read, tokenizer, prompt, options, show);
+}
+
+template <class Device>
+Generation generate(Reader<Device>& read, const Tokenizer& tokenizer, std::span<const std::int32_t> prompt, const GenerateOptions& options,
+                    const std::function<void(std::string_view)>& show) {
+  const Index context = read.model().config.context, length = read.length() + static_cast<Index>(prompt.size());
   lowrank::check<lowrank::ValueError>(!prompt.empty(), "generate", "the prompt holds no token; give at least one character");
-  lowrank::check<lowrank::ValueError>(static_cast<Index>(prompt.size()) < model.config.context, "generate", "the prompt has ",
-                                      prompt.size(), " tokens but the context holds ", model.config.context,
+  lowrank::check<lowrank::ValueError>(length < context, "generate", "the prompt has ", length, " tokens but the context holds ", context,
                                       " and one must be free; shorten the prompt");
   Sampler sample(options.sampler);
   StreamDecoder decoder(tokenizer);
-  Reader<Device> read(model, lora, options.cache);
   Generation result{{}, {}, static_cast<Index>(prompt.size()), 0};
   const auto emit = [&](std::string_view piece) {
     result.text += piece;
@@ -67,17 +73,18 @@ Generation generate(Transformer& model, LoraSet* lora, const Tokenizer& tokenize
 
   const auto next = [&](std::span<const std::int32_t> ids) {
     Activation<float> logits = read(ids);
-    if (!logits.allFinite()) lowrank::fail<lowrank::ValueError>("generate", "the logits are not finite", not_finite_reason(model, lora));
+    if (!logits.allFinite())
+      lowrank::fail<lowrank::ValueError>("generate", "the logits are not finite", not_finite_reason(read.model(), read.lora()));
     return logits;
   };
   Activation<float> logits = next(prompt);
   const auto start = std::chrono::steady_clock::now();
-  while (static_cast<Index>(result.ids.size()) < options.tokens) {
+  while (static_cast<Index>(result.ids.size()) < options.tokens && !(options.is_stopped && options.is_stopped())) {
     const std::int32_t id = sample(logits.col(0));
     if (options.stop_at_end && tokenizer.is_eos(id)) break;
     result.ids.push_back(id);
     emit(decoder.push(id));
-    const bool more = static_cast<Index>(result.ids.size()) < options.tokens && read.length() < model.config.context;
+    const bool more = static_cast<Index>(result.ids.size()) < options.tokens && read.length() < context;
     if (!more) break;
     logits = next({&id, 1});
   }

@@ -118,6 +118,7 @@ void ensure_writable(const std::filesystem::path& path, bool is_folder);
 void add_demo(Command app);
 void add_finetune(Command app);
 void add_generate(Command app);
+void add_chat(Command app);
 void add_evaluate(Command app);
 void add_adapter(Command app);
 void add_adapter_algebra(Command adapter);

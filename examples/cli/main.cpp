@@ -33,6 +33,7 @@ int main(int argc, char** argv) {
   cli::add_demo(app);
   cli::add_finetune(app);
   cli::add_generate(app);
+  cli::add_chat(app);
   cli::add_evaluate(app);
   cli::add_adapter(app);
   cli::add_bench(app);

@@ -23,7 +23,7 @@ for file in lines.json array.txt table.txt; do
   has 'likelihood 2.3752 nats a token, perplexity 10.753, over 122 tokens'
   has '12 records, '
 done
-has '"table.txt": CSV, 12 records, 244 tokens in 12 sequences, 122 to predict; not used: id'
+has '"table.txt": CSV, 12 records, 244 tokens in 12 sequences, 122 to predict; not used: "id"'
 
 
 # What does not fit is counted and placed; --strict-data makes an error of it; finetune says the same.

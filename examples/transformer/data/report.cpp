@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include <lowrank/error.hpp>
+#include <lowrank/io/bytes.hpp>
 
 namespace transformer {
 
@@ -39,7 +40,7 @@ std::string DataReport::summary() const {
   if (held_out > 0) text += lowrank::concat(" (", held_out, " held out)");
   text += lowrank::concat(", ", predicted, " to predict");
   text += remarks_text("; left out ", left_out, place) + remarks_text("; cut ", cut, place);
-  for (std::size_t i = 0; i < unused.size(); ++i) text += (i == 0 ? "; not used: " : ", ") + unused[i];
+  for (std::size_t i = 0; i < unused.size(); ++i) text += (i == 0 ? "; not used: " : ", ") + lowrank::name_text(unused[i]);
   return text;
 }
 

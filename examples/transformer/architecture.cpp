@@ -81,15 +81,16 @@ std::vector<Architecture> make_table() {
                       {&C::window, "sliding_window", nullptr, 4096, 0, 0}};
   const Setting window{&C::window, "sliding_window", nullptr, 4096, 0, 0};
   const Setting context{&C::context, "max_position_embeddings", "context_length", 32768, required};
+  const Setting groups{&C::kv_heads, "num_key_value_heads", "attention.head_count_kv", 32, from_others, from_others};
   return {
       llama,
       mistral,
-      {.name = "qwen2", .type = "qwen2", .attention_bias = Biases::query_key_value, .windows = Windows::late_layers, .settings = {window, context}},
+      {.name = "qwen2", .type = "qwen2", .attention_bias = Biases::query_key_value, .windows = Windows::late_layers, .settings = {window, context, groups}},
       {.name = "qwen3",
        .type = "qwen3",
        .norms = with_heads(norms),
        .windows = Windows::late_layers,
-       .settings = {window, context, {&C::head_size, "head_dim", "attention.key_length", 128, from_others}}},
+       .settings = {window, context, groups, {&C::head_size, "head_dim", "attention.key_length", 128, from_others}}},
       gemma2(),
       gemma3(),
       {.name = "phi3",

@@ -240,6 +240,9 @@ TEST_CASE("absent keys mean what transformers and llama.cpp take them for") {
   CHECK(without("llama", "head_dim").head_size == 4);
   CHECK(config_of_json(with_value(with_value(family_config("mistral"), "num_attention_heads", 16), "num_key_value_heads", nullptr))
             .kv_heads == 8);
+  CHECK(
+      config_of_json(with_value(with_value(family_config("qwen3"), "num_attention_heads", 64), "num_key_value_heads", nullptr)).kv_heads ==
+      32);
   CHECK(without("llama", "num_key_value_heads").kv_heads == 4);
   CHECK(without("mistral", "sliding_window").window == 4096);
   CHECK(family_with("mistral", "sliding_window", Json()).window == 4096);

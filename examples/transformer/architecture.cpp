@@ -85,7 +85,11 @@ std::vector<Architecture> make_table() {
   return {
       llama,
       mistral,
-      {.name = "qwen2", .type = "qwen2", .attention_bias = Biases::query_key_value, .windows = Windows::late_layers, .settings = {window, context, groups}},
+      {.name = "qwen2",
+       .type = "qwen2",
+       .attention_bias = Biases::query_key_value,
+       .windows = Windows::late_layers,
+       .settings = {window, context, groups}},
       {.name = "qwen3",
        .type = "qwen3",
        .norms = with_heads(norms),
@@ -172,8 +176,9 @@ std::vector<Setting> settings_of(const Architecture& family) {
 
 /// Keys of either format that change the computation of some family.
 bool is_known_elsewhere(std::string_view key, bool is_gguf) {
-  static constexpr std::string_view folder_keys[] = {"layer_types", "no_rope_layers", "query_pre_attn_scalar", "use_sliding_window",
-                                                     "rope_local_base_freq", "sliding_window_pattern", "no_rope_layer_interval"};
+  static constexpr std::string_view folder_keys[] = {"layer_types",           "no_rope_layers",       "query_pre_attn_scalar",
+                                                     "use_sliding_window",    "rope_local_base_freq", "sliding_window_pattern",
+                                                     "no_rope_layer_interval"};
   static constexpr std::string_view gguf_keys[] = {"attention.sliding_window_pattern", "rope.freq_base_swa"};
   const std::span<const std::string_view> others = is_gguf ? std::span<const std::string_view>(gguf_keys) : folder_keys;
   if (std::find(others.begin(), others.end(), key) != others.end()) return true;
@@ -221,8 +226,9 @@ void check_demands(const Architecture& family, const Fields& fields, const Model
   if (!is_silu) static_cast<void>(fields.find("hidden_act"));  // old files of Gemma have it beside the one that counts
   const std::string gate = fields.text(key).value_or(is_silu ? "silu" : "gelu_pytorch_tanh");
   const bool fits = is_silu ? gate == "silu" || gate == "swish" : gate == "gelu_pytorch_tanh";
-  if (!fits) fields.refuse(key, " is ", lowrank::name_text(gate), "; ", is_silu ? "silu" : "gelu_pytorch_tanh", " is supported for models of the type ",
-                           family.type);
+  if (!fits)
+    fields.refuse(key, " is ", lowrank::name_text(gate), "; ", is_silu ? "silu" : "gelu_pytorch_tanh",
+                  " is supported for models of the type ", family.type);
 }
 
 /// Throws FormatError for a field that is a setting of another family and is not neutral.
@@ -239,8 +245,8 @@ void check_unread(const Architecture& family, const Fields& fields) {
 
 /// Flags of layers from a list of the file, or by a rule.
 template <class Rule>
-void set_kinds(ModelConfig& config, bool LayerKind::*flag, const std::optional<std::vector<double>>& list, const char* key, const Fields& fields,
-               const Rule& rule) {
+void set_kinds(ModelConfig& config, bool LayerKind::*flag, const std::optional<std::vector<double>>& list, const char* key,
+               const Fields& fields, const Rule& rule) {
   config.kinds.resize(static_cast<std::size_t>(config.layers));
   if (list && static_cast<Index>(list->size()) != config.layers)
     fields.refuse(key, " has ", list->size(), " entries for ", config.layers, " layers; give one each");
@@ -282,10 +288,12 @@ void read_folder_windows(const Architecture& family, const Fields& fields, Model
   const auto windowed = [&](const auto& rule) {
     set_kinds(config, &LayerKind::windowed, layer_types(fields), "layer_types", fields, rule);
     const bool any = std::any_of(config.kinds.begin(), config.kinds.end(), [](LayerKind kind) { return kind.windowed; });
-    if (any && config.window == 0) fields.refuse("layer_types", " asks for windows, but sliding_window or use_sliding_window says that there are none");
+    if (any && config.window == 0)
+      fields.refuse("layer_types", " asks for windows, but sliding_window or use_sliding_window says that there are none");
   };
   switch (family.windows) {
-    case Windows::none: return;
+    case Windows::none:
+      return;
     case Windows::every_layer:
       if (config.window > 0) set_kinds(config, &LayerKind::windowed, {}, "", fields, [](Index) { return true; });
       return;
@@ -351,13 +359,15 @@ const Architecture& find_architecture(const Fields& fields, const std::string& n
     if (names.find(own) == names.npos) names += (names.empty() ? "" : ", ") + own;
   }
   const bool is_mixture = name.find("moe") != name.npos || name.find("mixtral") != name.npos || name == "gpt-oss" || name == "gpt_oss";
-  lowrank::fail<lowrank::FormatError>(fields.is_gguf() ? "load_gguf" : "load_folder", fields.file(), ": ", key, " is ", lowrank::name_text(name),
+  lowrank::fail<lowrank::FormatError>(fields.is_gguf() ? "load_gguf" : "load_folder", fields.file(), ": ", key, " is ",
+                                      lowrank::name_text(name),
                                       is_mixture ? ", a mixture of experts; dense models are supported: " : "; supported are ", names);
 }
 
 ModelConfig read_config(const Architecture& family, const Fields& fields, Index vocabulary_of_gguf) {
   for (const char* key : {"expert_count", "num_local_experts", "num_experts"})
-    if (fields.size(key).value_or(0) > 0) fields.refuse(key, " is ", *fields.size(key), ": a mixture of experts; dense models are supported");
+    if (fields.size(key).value_or(0) > 0)
+      fields.refuse(key, " is ", *fields.size(key), ": a mixture of experts; dense models are supported");
   ModelConfig config;
   config.architecture = family.name, config.type = family.type;
   config.fused = family.fused, config.gate = family.gate, config.norms_whole_vectors = family.norms_whole_vectors;
@@ -365,7 +375,8 @@ ModelConfig read_config(const Architecture& family, const Fields& fields, Index 
   for (const NormName& norm : family.norms) config.norms[static_cast<std::size_t>(norm.place)] = true;
   for (const Setting& setting : settings_of(family)) apply(setting, fields, config);
   if (fields.is_gguf()) config.vocabulary = vocabulary_of_gguf;
-  if (config.heads <= 0) fields.refuse(fields.is_gguf() ? "attention.head_count" : "num_attention_heads", " is ", config.heads, "; it must be positive");
+  if (config.heads <= 0)
+    fields.refuse(fields.is_gguf() ? "attention.head_count" : "num_attention_heads", " is ", config.heads, "; it must be positive");
   if (config.kv_heads < 0) config.kv_heads = config.heads;
   if (config.head_size < 0) config.head_size = config.hidden / config.heads;
   if (config.logit_scale > 0) config.logit_scale = 1 / config.logit_scale;  // files have what logits are divided by

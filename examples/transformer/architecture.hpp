@@ -25,9 +25,9 @@ struct Setting {
 enum class Windows {
   none,
   every_layer,
-  pattern,          ///< all but each n-th layer
-  late_layers,      ///< from max_window_layers on, where use_sliding_window says so (Qwen)
-  where_no_rope     ///< layers without RoPE, where use_sliding_window says so (SmolLM3)
+  pattern,       ///< all but each n-th layer
+  late_layers,   ///< from max_window_layers on, where use_sliding_window says so (Qwen)
+  where_no_rope  ///< layers without RoPE, where use_sliding_window says so (SmolLM3)
 };
 
 /// Whether linear maps of attention or of the MLP have biases.
@@ -40,16 +40,16 @@ struct NormName {
 };
 
 struct Architecture {
-  const char* name;                    ///< general.architecture of GGUF files
-  const char* type;                    ///< model_type of config.json
+  const char* name;  ///< general.architecture of GGUF files
+  const char* type;  ///< model_type of config.json
   std::vector<NormName> norms = {{NormPlace::attention_input, "input_layernorm", "attn_norm"},
                                  {NormPlace::mlp_input, "post_attention_layernorm", "ffn_norm"}};
   lowrank::RopePairs gguf_pairs = lowrank::RopePairs::halves;  ///< interleaved: GGUF files permute the rows of q and k
-  bool fused = false;                  ///< see ModelConfig
-  bool norms_whole_vectors = false;    ///< see ModelConfig
-  bool norms_add_one = false;          ///< folders store w − 1
+  bool fused = false;                                          ///< see ModelConfig
+  bool norms_whole_vectors = false;                            ///< see ModelConfig
+  bool norms_add_one = false;                                  ///< folders store w − 1
   Gate gate = Gate::silu;
-  bool scales_embedding = false;       ///< by √hidden
+  bool scales_embedding = false;  ///< by √hidden
   Biases attention_bias = Biases::by_key, mlp_bias = Biases::never;
   Windows windows = Windows::none;
   bool reads_gguf_window = false;      ///< whether GGUF files of the family have windows

@@ -22,9 +22,8 @@ enum class Projection { query, key, value, query_key_value, output, gate, up, ga
 /// Where a block may have an RMS norm: before and after its two parts, and on queries and keys.
 enum class NormPlace { attention_input, query, key, attention_output, mlp_input, mlp_output };
 inline constexpr std::size_t norm_places = 6;
-inline constexpr std::array<NormPlace, norm_places> all_norm_places = {NormPlace::attention_input, NormPlace::query,
-                                                                       NormPlace::key,             NormPlace::attention_output,
-                                                                       NormPlace::mlp_input,       NormPlace::mlp_output};
+inline constexpr std::array<NormPlace, norm_places> all_norm_places = {
+    NormPlace::attention_input, NormPlace::query, NormPlace::key, NormPlace::attention_output, NormPlace::mlp_input, NormPlace::mlp_output};
 
 /// f of the gated MLP, Wdown · (f(Wgate·m) ⊙ Wup·m).
 enum class Gate { silu, gelu_tanh };
@@ -72,7 +71,7 @@ struct ModelConfig {
   std::vector<LayerKind> kinds = {};                                ///< one a layer; none: all see everything
   std::vector<lowrank::RopeOptions> local_rope = {};                ///< of windowed layers, where it is another: one
   RopeGrowth growth = {};                                           ///< of rope
-  std::vector<std::string> unread = {};  ///< keys of the file that have no meaning here
+  std::vector<std::string> unread = {};                             ///< keys of the file that have no meaning here
 
   Index query_width() const { return heads * head_size; }
   Index kv_width() const { return kv_heads * head_size; }

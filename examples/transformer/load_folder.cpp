@@ -27,13 +27,51 @@ using lowrank::StoredTensor;
 
 /// Fields of config.json that change no logits.
 bool is_harmless(const std::string& key) {
-  static const std::set<std::string> keys = {
-      "architectures", "_name_or_path", "transformers_version", "torch_dtype", "dtype", "initializer_range", "use_cache",
-      "cache_implementation", "attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "bos_token_id", "eos_token_id", "pad_token_id",
-      "pretraining_tp", "_attn_implementation", "attn_implementation", "auto_map", "return_dict", "output_attentions", "output_hidden_states",
-      "quantization_config", "unsloth_version", "unsloth_fixed", "rope_interleaved", "task_specific_params", "tokenizer_class", "max_length",
-      "temperature", "top_k", "top_p", "repetition_penalty", "do_sample", "id2label", "label2id", "problem_type", "torchscript", "use_bfloat16",
-      "chunk_size_feed_forward", "finetuning_task", "is_decoder", "cross_attention_hidden_size", "tie_encoder_decoder", "_sliding_window_pattern"};
+  static const std::set<std::string> keys = {"architectures",
+                                             "_name_or_path",
+                                             "transformers_version",
+                                             "torch_dtype",
+                                             "dtype",
+                                             "initializer_range",
+                                             "use_cache",
+                                             "cache_implementation",
+                                             "attention_dropout",
+                                             "attn_pdrop",
+                                             "resid_pdrop",
+                                             "embd_pdrop",
+                                             "bos_token_id",
+                                             "eos_token_id",
+                                             "pad_token_id",
+                                             "pretraining_tp",
+                                             "_attn_implementation",
+                                             "attn_implementation",
+                                             "auto_map",
+                                             "return_dict",
+                                             "output_attentions",
+                                             "output_hidden_states",
+                                             "quantization_config",
+                                             "unsloth_version",
+                                             "unsloth_fixed",
+                                             "rope_interleaved",
+                                             "task_specific_params",
+                                             "tokenizer_class",
+                                             "max_length",
+                                             "temperature",
+                                             "top_k",
+                                             "top_p",
+                                             "repetition_penalty",
+                                             "do_sample",
+                                             "id2label",
+                                             "label2id",
+                                             "problem_type",
+                                             "torchscript",
+                                             "use_bfloat16",
+                                             "chunk_size_feed_forward",
+                                             "finetuning_task",
+                                             "is_decoder",
+                                             "cross_attention_hidden_size",
+                                             "tie_encoder_decoder",
+                                             "_sliding_window_pattern"};
   return keys.contains(key);
 }
 
@@ -86,7 +124,8 @@ void check_bias(const Fields& fields, const Architecture& family, Projection p, 
   const bool wanted = rule == Biases::query_key_value ? p <= Projection::value : by_key;
   if (has_bias == wanted) return;
   const std::string says = rule == Biases::by_key ? lowrank::concat(key, ' ', wanted ? "true" : "false")
-                                                  : lowrank::concat("the model_type ", family.type, ", whose ", module_name(p), wanted ? " has a bias" : " has none");
+                                                  : lowrank::concat("the model_type ", family.type, ", whose ", module_name(p),
+                                                                    wanted ? " has a bias" : " has none");
   lowrank::fail<lowrank::FormatError>("load_folder", fields.file(), " says ", says, ", but the weights have ", has_bias ? "a " : "no ",
                                       lowrank::name_text(name + ".bias"), "; the two must agree");
 }
@@ -95,7 +134,10 @@ void check_bias(const Fields& fields, const Architecture& family, Projection p, 
 Fields folder_fields(const std::filesystem::path& folder) {
   const std::string path = (folder / "config.json").string();
   if (!std::filesystem::exists(path))
-    lowrank::fail<lowrank::FormatError>("load_folder", lowrank::path_text(folder), std::filesystem::exists(folder / "model.safetensors") ? " has no config.json, which says what the model is" : lowrank::safetensors::instead_of_model(folder));
+    lowrank::fail<lowrank::FormatError>("load_folder", lowrank::path_text(folder),
+                                        std::filesystem::exists(folder / "model.safetensors")
+                                            ? " has no config.json, which says what the model is"
+                                            : lowrank::safetensors::instead_of_model(folder));
   return Fields(lowrank::json::parse(read_text(path), "load_folder", path), "load_folder", path);
 }
 

@@ -56,8 +56,9 @@ class GgufReader {
   /// Throws FormatError if the file has a tensor that nobody asked for.
   void finish() const {
     for (const auto& tensor : file_.tensors())
-      lowrank::check<lowrank::FormatError>(taken_.contains(tensor.name) || tensor.name.ends_with(".attn_rot_embd"), "load_gguf", file_.path().string(), ": unexpected tensor ",
-                                           lowrank::name_text(tensor.name), "; the architecture that the file names has no such tensor");
+      lowrank::check<lowrank::FormatError>(taken_.contains(tensor.name) || tensor.name.ends_with(".attn_rot_embd"), "load_gguf",
+                                           file_.path().string(), ": unexpected tensor ", lowrank::name_text(tensor.name),
+                                           "; the architecture that the file names has no such tensor");
   }
 
  private:
@@ -84,8 +85,9 @@ void read_rope_factors(GgufReader& reader, ModelConfig& config) {
     return std::vector<double>(values.begin(), values.end());
   };
   if (reader.has("rope_freqs.weight")) {
-    lowrank::check<lowrank::FormatError>(config.rope.frequency_factors.empty(), "load_gguf", reader.path(),
-                                         ": rope_freqs.weight and ", config.architecture, ".rope.scaling.type both stretch the positions; "
+    lowrank::check<lowrank::FormatError>(config.rope.frequency_factors.empty(), "load_gguf", reader.path(), ": rope_freqs.weight and ",
+                                         config.architecture,
+                                         ".rope.scaling.type both stretch the positions; "
                                          "which of the two counts is not known");
     config.rope.frequency_factors = factors("rope_freqs.weight");
   }

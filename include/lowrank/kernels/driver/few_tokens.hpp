@@ -98,6 +98,20 @@ void multiply_block(Target::Multiply kernel, const Arranged<Tag>& arranged, cons
   }
 }
 
+/// Asks for rows [row, row + rows) of a source's dense parts, into the second-level cache: a product comes to them soon, in pieces too
+/// short for the processor to foresee them.
+inline void ask_for_rows(const Pieces& source, Index row, Index rows) {
+  using Kind = WeightView::Kind;
+  for (const Piece& piece : source) {
+    const Kind kind = piece.weight.kind();
+    const Index element = kind == Kind::fp32 ? 4 : kind == Kind::bf16 || kind == Kind::half ? 2 : 0;
+    const Index top = std::max(row, piece.row) - piece.row, bottom = std::min(row + rows, piece.row + piece.rows) - piece.row;
+    if (piece.weight.stride() != piece.length) continue;
+    const auto* const data = static_cast<const std::byte*>(piece.weight.data());
+    for (Index at = top * piece.length * element; at < bottom * piece.length * element; at += 64) __builtin_prefetch(data + at, 0, 2);
+  }
+}
+
 /// The kernel for few tokens; null where another way must be taken.
 inline Target::Multiply few_kernel(const Target& target, Compute compute, Index tokens) {
   if (tokens > few_tokens || BatchInvariant::is_on()) return nullptr;
@@ -196,6 +210,7 @@ inline bool multiply_few_through(const Pieces& down, const Pieces& up, std::span
   detail::HiddenRows hidden(target, up, hy, ldy, tokens, compute);
   detail::for_each_block(down, up.depth(), tokens, [&](Index begin, Index end) {
     hidden.help(multiply_down);
+    detail::ask_for_rows(up, begin - up.depth(), end - begin);
     multiply_down(begin, end);
     if (up.depth() > 0) hidden.add(kernel, begin - up.depth(), end - begin, hy + begin, ldy);
   });

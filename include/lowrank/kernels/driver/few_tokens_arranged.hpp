@@ -149,7 +149,7 @@ class Arranged {
       }
       convert(p, f);
     };
-    if (phases.count * p.length * tokens_ > 1 << 14 && thread_count() > 1) return parallel_for(phases.count, fill);
+    if (phases.count * p.length * tokens_ > 1 << 13 && thread_count() > 1) return parallel_for(phases.count, fill);
     for (Index row = 0; row < phases.count; ++row) fill(row);
   }
 

@@ -141,12 +141,16 @@ void dense_rows(const FewTokens& p, const Strip& strip, const DenseReader&, Inde
   const std::byte* at[Rows];
   LOWRANK_UNROLL
   for (int r = 0; r < Rows; ++r) at[r] = data + (group * Rows + r < p.rows ? group * Rows + r : p.rows - 1) * pitch;
+  const Index ahead = (group + 1) * Rows < p.rows ? Rows * pitch : 0;  // rows are short, and prefetching ends with each
   Floats sum[Rows][Tokens], w[Rows][chunk_vectors];
   clear(sum);
   const Operand* x = strip.x;
   for (Index c = strip.begin; c < strip.end && c < full; ++c, x += chunk_stride<Tokens>) {
     LOWRANK_UNROLL
-    for (int r = 0; r < Rows; ++r) load_dense<L>(at[r] + c * 32 * size, w[r]);
+    for (int r = 0; r < Rows; ++r) {
+      load_dense<L>(at[r] + c * 32 * size, w[r]);
+      if constexpr (Tokens == 1) __builtin_prefetch(at[r] + ahead + c * 32 * size);
+    }
     add_products(w, x, token_stride(p), sum);
   }
   if (full < strip.end) {

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <span>
+#include <utility>
 
 #include <lowrank/kernels/driver/gemm.hpp>
 
@@ -155,8 +157,11 @@ LOWRANK_INLINE void FewProducts::times_w_and_b(const Activation<float>& h, std::
   }
   for (std::size_t i = 0; i < group_.layers.size(); ++i) {
     if (!group_.is_joint(i)) continue;
-    y[i] = hy_.middleRows(row, group_.layers[i].out);
-    row += group_.layers[i].out;
+    const Index out = group_.layers[i].out;
+    if (row == 0 && out == hy_.rows()) return void(y[i] = std::move(hy_));  // the only one, without updates
+    y[i].resize(out, group_.tokens);
+    for (Index t = 0; t < group_.tokens; ++t) std::copy_n(hy_.col(t).data() + row, out, y[i].col(t).data());
+    row += out;
   }
 }
 

@@ -27,7 +27,7 @@ void write_logits(const Options& o, Session& session, LoraSet* lora) {
   lowrank::check<FormatError>(ids.dtype == lowrank::DType::i32 && ids.shape.size() == 2 && ids.size() > 0, "evaluate", o.ids,
                               ": ids must be int32 [sequences, tokens], not empty; it is ", lowrank::dtype_name(ids.dtype), ' ',
                               lowrank::shape_text(ids.shape));
-  const Index sequences = ids.shape[0], length = ids.shape[1], vocabulary = session.model.config.vocabulary;
+  const Index sequences = ids.shape[0], length = ids.shape[1], vocabulary = transformer::vocabulary(session.model, lora);
   std::vector<float> logits;
   for (Index i = 0; i < sequences; ++i) {
     const std::span row(ids.bytes.as<std::int32_t>() + i * length, static_cast<std::size_t>(length));

@@ -23,9 +23,9 @@ struct Options {
   std::string targets = "all-linear", method = "lora", init = "default", exclude, save_modules, rank_pattern, alpha_pattern;
   std::string checkpoint, plot, schedule = "linear", packing = "none", learning_rate = "0.0002";
   Index rank = 16, sequence = 128, checkpoint_every = 50, evaluate_every = 0, patience = 0;
-  std::vector<Index> layers;
+  std::vector<Index> layers, tokens;
   double alpha = 0, dropout = 0, lora_plus = 1, epochs = 0;
-  bool rslora = false, lora_bias = false, freeze_a = false, resume = false, keep_best = false;
+  bool rslora = false, lora_bias = false, freeze_a = false, tie = false, resume = false, keep_best = false;
   transformer::TrainOptions train;
   transformer::StartOptions start;
   transformer::DataOptions reading;

@@ -27,6 +27,16 @@ Json pairs(const lowrank::Patterns<T>& patterns) {
   return texts;
 }
 
+/// The token table's numbers; of several tables with their names.
+Json tokens(const std::map<std::string, std::vector<Index>>& trained) {
+  if (trained.empty()) return std::vector<Index>{};
+  if (trained.size() == 1 && trained.contains("")) return trained.at("");
+  std::vector<std::string> texts;
+  for (const auto& [table, ids] : trained)
+    for (const Index id : ids) texts.push_back(lowrank::concat(table, '=', id));
+  return texts;
+}
+
 Json contents(std::uint64_t hash) {
   char text[32];
   std::snprintf(text, sizeof text, "contents %016" PRIx64, hash);
@@ -68,6 +78,8 @@ const struct {
     {"--rank-pattern", [](const auto& c) { return pairs(c.rank_pattern); }},
     {"--alpha-pattern", [](const auto& c) { return pairs(c.alpha_pattern); }},
     {"--modules-to-save", [](const auto& c) { return Json(c.modules_to_save); }},
+    {"--trainable-tokens", [](const auto& c) { return tokens(c.trained_tokens); }},
+    {"--ensure-weight-tying", [](const auto& c) { return Json(c.ensure_weight_tying); }},
 };
 
 /// What else decides a run's result.

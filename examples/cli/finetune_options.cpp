@@ -70,7 +70,11 @@ void add_update_options(Command command, Options& o) {
   command.add_option("--layers", o.layers, "numbers of the layers to adapt, separated by commas; default: all").separated_by(',');
   command.add_option("--rank-pattern", o.rank_pattern, "ranks of single modules, such as q_proj=4,layers.0.mlp.down_proj=32");
   command.add_option("--alpha-pattern", o.alpha_pattern, "the same for alpha");
-  command.add_option("--modules-to-save", o.save_modules, "modules that are trained as full copies, such as lm_head");
+  command.add_option("--modules-to-save", o.save_modules, "ends of names of modules that are trained as full copies, such as lm_head or norm");
+  command
+      .add_option("--trainable-tokens", o.tokens, "tokens by their numbers, separated by commas: their rows of the token table are trained")
+      .separated_by(',');
+  command.add_flag("--ensure-weight-tying", o.tie, "a head that is the token table follows the table's copy or update");
   std::vector<std::string> trained;
   for (const lowrank::Method& method : lowrank::methods()) trained.emplace_back(method.name);
   command.add_option("--method", o.method, "kind of update: low-rank, or with trained row lengths besides (dora)")
@@ -178,6 +182,8 @@ lowrank::LoraConfig lora_config(const Options& o) {
   config.layers_to_transform = o.layers;
   config.rank_pattern = parse_patterns<Index>(o.rank_pattern, "--rank-pattern");
   config.alpha_pattern = parse_patterns<double>(o.alpha_pattern, "--alpha-pattern");
+  if (!o.tokens.empty()) config.trained_tokens[""] = o.tokens;
+  config.ensure_weight_tying = o.tie;
   if (!o.save_modules.empty()) config.modules_to_save = module_list(o.save_modules, "--modules-to-save");
   return config;
 }

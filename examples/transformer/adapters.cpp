@@ -4,7 +4,26 @@
 #include <sstream>
 #include <string_view>
 
+#include <transformer/architecture.hpp>
+
 namespace transformer {
+
+std::vector<lowrank::NamedLayer> Transformer::named_layers() const {
+  std::vector<lowrank::NamedLayer> named;
+  for (Index s = 0; s < slots(); ++s) named.push_back({config.path(s), &layer(s)});
+  named.push_back({config.path(embedding_slot()), &embedding, true});
+  return named;
+}
+
+std::vector<lowrank::NamedNorm> Transformer::named_norms() const {
+  std::vector<lowrank::NamedNorm> named;
+  for (Index i = 0; i < config.layers; ++i)
+    for (const NormName& norm : architecture_of(config).norms)
+      named.push_back({norm_index(i, norm.place), lowrank::concat("model.layers.", i, '.', norm.folder),
+                       &blocks[static_cast<std::size_t>(i)].norm(norm.place)});
+  named.push_back({norm_index(config.layers, {}), "model.norm", &final_norm});
+  return named;
+}
 
 lowrank::ModuleNames parse_targets(const std::string& text) {
   if (text.find_first_of("*+?()[]{}|^$\\") != std::string::npos || text == "all-linear") return text;
@@ -44,9 +63,21 @@ lowrank::StoredTensor reordered(const lowrank::StoredTensor& tensor, Outputs out
   return result;
 }
 
+/// Copies of norms with the number that files have: w, or w − 1 in families whose files hold that.
+void shift_norms(const Transformer& model, Adapter& adapter, float by) {
+  for (const lowrank::NamedNorm& norm : model.named_norms())
+    for (lowrank::StoredTensor& tensor : adapter.saved) {
+      if (tensor.name != norm.path + ".weight") continue;
+      std::vector<float> values = lowrank::to_floats(tensor);
+      for (float& w : values) w += by;
+      tensor = lowrank::make_tensor<float>(tensor.name, tensor.shape, values);
+    }
+}
+
 /// The adapter with the rows of interleaved layers in the order of the model's weights, or in that of files.
 Adapter with_rows(const Transformer& model, Adapter adapter, bool to_halves) {
   const lowrank::Method& method = lowrank::method_of(adapter.config);
+  if (architecture_of(model.config).norms_add_one) shift_norms(model, adapter, to_halves ? -1.0f : 1.0f);
   for (Index s = 0; s < model.head_slot(); ++s) {
     if (!detail::has_interleaved_rows(model, s)) continue;
     const std::string path = model.config.path(s);
@@ -59,7 +90,7 @@ Adapter with_rows(const Transformer& model, Adapter adapter, bool to_halves) {
           tensor = reordered(tensor, outputs, model.config.head_size, to_halves);
       }
     for (lowrank::StoredTensor& tensor : adapter.saved)
-      if (tensor.name == path + ".weight" || tensor.name == path + ".base_layer.weight")
+      if (tensor.name == path + ".weight" || tensor.name == path + ".base_layer.weight" || tensor.name == path + ".bias")
         tensor = reordered(tensor, Outputs::rows, model.config.head_size, to_halves);
   }
   return adapter;
@@ -83,6 +114,11 @@ LoraSet new_lora(const Transformer& model, const LoraConfig& config, lowrank::Lo
   return set;
 }
 
+Index vocabulary(const Transformer& model, const LoraSet* set) {
+  const AdaptedLinear* const copy = set ? set->copy_of(model.head_slot()) : nullptr;
+  return (copy ? *copy : model.head()).out_features();
+}
+
 LoraSet bind(const Transformer& model, const Adapter& adapter, double weight) {
   const auto layers = model.named_layers();
   lowrank::check_fits(adapter, lowrank::module_shapes(layers));  // before rows are moved
@@ -90,7 +126,7 @@ LoraSet bind(const Transformer& model, const Adapter& adapter, double weight) {
   for (Index s = 0; s < model.slots(); ++s)
     if (adapter.layers.contains(layers[static_cast<std::size_t>(s)].path)) changed.push_back(s);
   check_shared_rows(model, changed, adapter.config);
-  LoraSet set = lowrank::apply(with_rows(model, adapter, false), layers);
+  LoraSet set = lowrank::apply(with_rows(model, adapter, false), model);
   lowrank::scale(set, weight);
   return set;
 }

@@ -53,6 +53,9 @@ LoraSet new_lora(const Transformer& model, const LoraConfig& config, lowrank::Lo
 /// A loaded adapter in the order of the model's slots, its rows in that of the model's weights; times a number, where that has a meaning.
 LoraSet bind(const Transformer& model, const Adapter& adapter, double weight = 1);
 
+/// Tokens that the model has with a set, whose tables may have more of them than the model's own.
+Index vocabulary(const Transformer& model, const LoraSet* set);
+
 /// The set as an adapter in the Hugging Face layout, ready to be saved.
 Adapter to_adapter(const Transformer& model, const LoraSet& set, LoraConfig config);
 

@@ -160,7 +160,8 @@ void start_eva(Transformer& model, LoraConfig& config, LoraSet& lora, const std:
     lora = new_lora(model, config, lowrank::LoraInit::kaiming, options.seed);
   }
   for (const Index s : slots)
-    set_update(lora, s, lowrank::init_eva(directions.at(model.config.input_slot(s)), model.layer(s).out_features(), weights_of(lora, s).rank()));
+    set_update(lora, s,
+               lowrank::init_eva(directions.at(model.config.input_slot(s)), model.layer(s).out_features(), weights_of(lora, s).rank()));
 }
 
 void start_lora_ga(Transformer& model, StartedLora& started, const std::vector<Index>& slots, const StartOptions& options,

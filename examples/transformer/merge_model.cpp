@@ -33,8 +33,28 @@ class Merger {
   Merger(const Transformer& model, const LoraSet& set, const MergeOptions& options)
       : model_(model), set_(set), options_(options), bare_{std::vector<lowrank::AnyUpdate>(set.slots.size())} {
     if (options.residual_rank > 0) result_.residual.slots.resize(set.slots.size());
+    const auto add_norm = [&](Index place, const std::string& folder_name, const std::string& gguf_name) {
+      if (const auto copy = set.norms.find(place); copy != set.norms.end()) norms_[folder_name] = norms_[gguf_name] = &copy->second;
+    };
+    for (const lowrank::NamedNorm& norm : model.named_norms()) {
+      const Index i = norm.place / static_cast<Index>(norm_places);
+      std::string gguf_name = "output_norm.weight";
+      for (const NormName& name : architecture_of(model.config).norms)
+        if (i < model.config.layers && norm.place % static_cast<Index>(norm_places) == static_cast<Index>(name.place))
+          gguf_name = lowrank::concat("blk.", i, '.', name.gguf, ".weight");
+      add_norm(norm.place, norm.path + ".weight", gguf_name);
+    }
   }
 
+  /// The copy of a norm by its tensor's name in a folder or a GGUF file, or null.
+  const Parameter<float>* norm(const std::string& tensor) const {
+    const auto found = norms_.find(tensor);
+    return found == norms_.end() ? nullptr : found->second;
+  }
+
+  /// Whether the set's tables have another number of tokens than the model's.
+  Index tokens() const { return vocabulary(model_, &set_); }
+  bool grows() const { return tokens() != model_.config.vocabulary; }
   bool changes(Index slot) const { return changes_weight(set_, slot); }
   /// Whether a head that is the token table must become one of its own: one of them changes, or both do.
   bool unties() const { return !model_.separate_head && (changes(model_.head_slot()) || changes(model_.embedding_slot())); }
@@ -56,6 +76,7 @@ class Merger {
   /// Notes how a slot went.
   void note(Index slot, const AnyMatrix& merged, const AnyMatrix& stored) {
     const AnyMatrix before = merged_weight(model_, bare_, slot);
+    if (before.rows() != merged.rows()) return;  // a table of another number of tokens is no update
     result_.layers.push_back({path(slot), std::string(stored.format()), merge_report(before, merged, stored)});
     if (options_.residual_rank == 0) return;
     lowrank::Weight<float> rest(merged.rows(), merged.cols()), q(merged.rows(), merged.cols());
@@ -85,6 +106,7 @@ class Merger {
   const LoraSet& set_;
   const MergeOptions& options_;
   const LoraSet bare_;  // no update, no copy
+  std::map<std::string, const Parameter<float>*> norms_;
   MergedModel result_;
 };
 
@@ -117,6 +139,10 @@ std::map<std::string, Index> gguf_slots(const Transformer& model) {
 }
 
 lowrank::gguf::Tensor merged_or_same(Merger& merger, const std::map<std::string, Index>& slots, const lowrank::gguf::Tensor& tensor) {
+  if (const Parameter<float>* norm = merger.norm(tensor.name)) {
+    const std::span numbers(norm->value.data(), static_cast<std::size_t>(norm->size()));
+    return {tensor.name, GgmlType::f32, tensor.shape, lowrank::make_tensor(tensor.name, tensor.shape, numbers).bytes};
+  }
   const std::size_t dot = tensor.name.rfind('.');
   const auto slot = slots.find(tensor.name.substr(0, dot));
   if (slot == slots.end()) return tensor;
@@ -131,6 +157,10 @@ lowrank::gguf::Tensor merged_or_same(Merger& merger, const std::map<std::string,
 void merge_gguf(Merger& merger, const fs::path& source, const fs::path& out) {
   lowrank::check<lowrank::ValueError>(!merger.options().search, "merge",
                                       "--search finds scales of NF4 and FP4, which a GGUF file does not have; leave it away");
+  lowrank::check<lowrank::ValueError>(
+      !merger.grows(), "merge",
+      "the adapter brings tables of another number of tokens, which the file's tokenizer does not have; merge it into "
+      "the model's folder, and convert that");
   const auto file = lowrank::gguf::File::open(source);
   const auto slots = gguf_slots(merger.model());
   std::vector<lowrank::gguf::Tensor> tensors;
@@ -213,6 +243,11 @@ std::size_t end_of_path(const std::string& name) {
 /// Appends what becomes of one tensor of the model's files.
 void append_merged(Merger& merger, const std::map<std::string, Index>& slots, const FolderTensors& folder,
                    const lowrank::safetensors::File& file, const StoredTensor& tensor, std::vector<StoredTensor>& tensors) {
+  if (const Parameter<float>* norm = merger.norm(tensor.name)) {
+    const float base = architecture_of(merger.model().config).norms_add_one ? 1.0f : 0.0f;  // files have w − 1
+    return tensors.push_back(
+        lowrank::detail::to_tensor(tensor.name, lowrank::Column<float>(norm->value.col(0).array() - base), tensor.dtype, true));
+  }
   const std::size_t end = end_of_path(tensor.name);
   const std::string path = tensor.name.substr(0, end), part = end == std::string::npos ? "" : tensor.name.substr(end);
   const auto slot = slots.find(path);
@@ -261,9 +296,10 @@ struct NewBiases {
 /// config.json, saying what is no longer as it was: a tied head, the type of the numbers, biases, layers in few bits.
 void write_config(const Merger& merger, const NewBiases& biases, const fs::path& from, const fs::path& to) {
   const std::string& type = merger.options().to;
-  if (!merger.unties() && type == "same" && !biases.attention && !biases.mlp) return copy_whole(from, to);
+  if (!merger.unties() && type == "same" && !biases.attention && !biases.mlp && !merger.grows()) return copy_whole(from, to);
   auto config = lowrank::json::parse(read_text(from), "merge", from.string());
   if (merger.unties()) config["tie_word_embeddings"] = false;
+  if (merger.grows()) config["vocab_size"] = merger.tokens();
   if (biases.attention) config["attention_bias"] = true;
   if (biases.mlp) config["mlp_bias"] = true;
   if (type != "same") config.erase("quantization_config");

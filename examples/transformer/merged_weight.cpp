@@ -1,5 +1,6 @@
 #include <transformer/merged_weight.hpp>
 
+#include <map>
 #include <memory>
 #include <utility>
 
@@ -22,12 +23,14 @@ class MergedMatrix : public lowrank::MergedSource {
   AnyMatrix w_;
 };
 
-/// W' of the token table [vocabulary, dim]: W + s (B A)ᵀ, with Bᵀ in the place of A and Aᵀ in that of B.
+/// W' of the token table [vocabulary, dim], or of a head that follows it: (W + s (B A)ᵀ) with Bᵀ in the place of A and Aᵀ in that of B, its
+/// columns times a gain where there is one (DoRA).
 class MergedTable {
  public:
-  MergedTable(AnyMatrix w, const LoraWeights<float>& update)
+  MergedTable(AnyMatrix w, const LoraWeights<float>& update, lowrank::Column<float> gain = {})
       : factors_(std::make_shared<const Factors>(Factors{update.b.value.transpose(), update.a.value.transpose()})),
-        sum_(std::move(w), turned(update.scale)) {}
+        sum_(std::move(w), turned(update.scale)),
+        gain_(std::move(gain)) {}
 
   Index rows() const { return sum_.rows(); }
   Index cols() const { return sum_.cols(); }
@@ -35,6 +38,8 @@ class MergedTable {
   template <class Scalar>
   void decode(Index row, Index count, Index col, Index length, Scalar* out, Index stride) const {
     sum_.decode(row, count, col, length, out, stride);
+    for (Index i = 0; i < count && gain_.size() > 0; ++i)
+      for (Index j = 0; j < length; ++j) out[i * stride + j] *= static_cast<Scalar>(gain_[col + j]);
   }
 
  private:
@@ -51,12 +56,34 @@ class MergedTable {
 
   std::shared_ptr<const Factors> factors_;
   MergedMatrix sum_;
+  lowrank::Column<float> gain_;
+};
+
+/// A table with rows of its own in the place of some.
+class TableWithRows {
+ public:
+  TableWithRows(AnyMatrix table, const lowrank::TokenRows<float>& own) : table_(std::move(table)), rows_(own.rows.value) {
+    for (std::size_t i = 0; i < own.ids.size(); ++i) place_.emplace(own.ids[i], static_cast<Index>(i));
+  }
+  Index rows() const { return table_.rows(); }
+  Index cols() const { return table_.cols(); }
+  static std::size_t bytes() { return 0; }
+  template <class Scalar>
+  void decode(Index row, Index count, Index col, Index length, Scalar* out, Index stride) const {
+    table_.decode(row, count, col, length, out, stride);
+    for (auto at = place_.lower_bound(row); at != place_.end() && at->first < row + count; ++at)
+      for (Index j = 0; j < length; ++j) out[(at->first - row) * stride + j] = static_cast<Scalar>(rows_(at->second, col + j));
+  }
+
+ private:
+  AnyMatrix table_;
+  Weight<float> rows_;
+  std::map<Index, Index> place_;  // of a token in rows_
 };
 
 /// The layer that the forward pass runs in a slot: a copy of the set, or the model's own.
 const AdaptedLinear& layer_used(const Transformer& model, const LoraSet& set, Index slot) {
-  const auto copy = set.copies.find(slot);
-  if (copy != set.copies.end()) return copy->second;
+  if (const AdaptedLinear* copy = set.copy_of(slot)) return *copy;
   return slot == model.embedding_slot() ? model.embedding : model.layer(slot);
 }
 
@@ -73,14 +100,33 @@ lowrank::Plan<float> plan_of(const LoraSet& set, Index slot, const AdaptedLinear
 
 }  // namespace
 
-bool changes_weight(const LoraSet& set, Index slot) { return set.copies.contains(slot) || set.at(slot) != nullptr; }
+bool changes_weight(const LoraSet& given, Index slot) {
+  LoraSet& set = const_cast<LoraSet&>(given);  // which changes nothing
+  return set.copy_of(slot) || set.at(slot) || set.rows_of(slot) || set.table_update_of(slot);
+}
 
-AnyMatrix merged_weight(const Transformer& model, const LoraSet& set, Index slot) {
+namespace {
+
+/// W' but for single rows.
+AnyMatrix merged_whole(const Transformer& model, LoraSet& set, Index slot) {
   const AdaptedLinear& layer = layer_used(model, set, slot);
-  const lowrank::AnyUpdate* update = set.at(slot);
+  if (const LoraWeights<float>* table = set.table_update_of(slot)) return AnyMatrix(MergedTable(weight_of(layer), *table));
+  lowrank::AnyUpdate* const update = set.at(slot);
   if (!update) return weight_of(layer);
-  if (slot == model.embedding_slot()) return AnyMatrix(MergedTable(weight_of(layer), *update->lora()));
-  return AnyMatrix(MergedMatrix(weight_of(layer), plan_of(set, slot, layer)));
+  if (slot != model.embedding_slot()) return AnyMatrix(MergedMatrix(weight_of(layer), plan_of(set, slot, layer)));
+  auto* const dora = update->get_if<lowrank::DoraWeights<float>>();
+  if (!dora) return AnyMatrix(MergedTable(weight_of(layer), *update->lora()));
+  return AnyMatrix(MergedTable(weight_of(layer), *dora,
+                               lowrank::dora_gain(dora->magnitude.value, lowrank::dora_table_norms(layer.base.source(), *dora))));
+}
+
+}  // namespace
+
+AnyMatrix merged_weight(const Transformer& model, const LoraSet& given, Index slot) {
+  LoraSet& set = const_cast<LoraSet&>(given);  // whose plans and norms change nothing of it
+  AnyMatrix whole = merged_whole(model, set, slot);
+  const auto* const own = set.rows_of(slot);
+  return own ? AnyMatrix(TableWithRows(std::move(whole), *own)) : whole;
 }
 
 bool changes_bias(const Transformer& model, const LoraSet& set, Index slot) {
@@ -109,6 +155,10 @@ Transformer merged(const Transformer& model, const LoraSet& set) {
     layer.base.set_trainable(false);
     (s == model.embedding_slot() ? result.embedding : result.layer(s)) = std::move(layer);
   }
+  for (const lowrank::NamedNorm& norm : result.named_norms())
+    if (const auto copy = set.norms.find(norm.place); copy != set.norms.end())
+      const_cast<Parameter<float>*>(norm.weight)->value = copy->second.value;
+  result.config.vocabulary = vocabulary(model, &set);
   return result;
 }
 

@@ -9,7 +9,8 @@ namespace transformer {
 /// Whether a set changes the weight of a slot, by an update or a full copy; slots() is the token table.
 bool changes_weight(const LoraSet& set, Index slot);
 
-/// W' of a slot: the model's own W, or the copy that the set brings, with s B A added (DoRA: its rows scaled; the token table: (s B A)ᵀ).
+/// W' of a slot: the model's own W, or the copy that the set brings, with s B A added (DoRA: its rows scaled; the token table: (s B A)ᵀ, of
+/// DoRA its columns scaled), and rows that the set brings in the place of a table's.
 ///
 /// Decoded while it is read, in no dense copy of W or of the update; model and set must outlive it. Throws ShapeError.
 lowrank::AnyMatrix merged_weight(const Transformer& model, const LoraSet& set, Index slot);

@@ -2,13 +2,6 @@
 
 namespace transformer {
 
-std::vector<lowrank::NamedLayer> Transformer::named_layers() const {
-  std::vector<lowrank::NamedLayer> named;
-  for (Index s = 0; s < slots(); ++s) named.push_back({config.path(s), &layer(s)});
-  named.push_back({config.path(embedding_slot()), &embedding, true});
-  return named;
-}
-
 void Transformer::set_trainable(bool trainable) {
   for (Index s = 0; s < slots(); ++s) layer(s).base.set_trainable(trainable);
   embedding.base.set_trainable(trainable);

@@ -56,6 +56,8 @@ class Transformer {
 
   /// All of them by their Hugging Face paths, slot by slot; last the token table.
   std::vector<lowrank::NamedLayer> named_layers() const;
+  /// The norms by theirs; the last one's place is behind those of the blocks.
+  std::vector<lowrank::NamedNorm> named_norms() const;
 
   /// Last hidden states [hidden, T], normed, of sequences that lie one after the other. Throws ValueError for one longer than the context.
   template <class Device = Cpu>
@@ -125,6 +127,9 @@ class Transformer {
   /// The tokens' rows of the table, with the passes' updates of it.
   template <class Device>
   Var<float, Device> embed(std::span<const std::int32_t> ids, const Sequences& sequences, const Pass<Device>& pass);
+  /// A set's update of the table, at the tokens from `begin` on.
+  template <class Device>
+  Var<float, Device> update_table(Var<float, Device> x, std::span<const std::int32_t> ids, Index begin, LoraSet& set);
   /// Whether a pass changes the head by an update.
   template <class Device>
   bool updates_head(const Pass<Device>& pass) const;
@@ -145,7 +150,8 @@ class Transformer {
 
   /// The norm of a block at that place, of each head's part or of all; x itself where the family has none.
   template <class Device>
-  Var<float, Device> normed(Index i, NormPlace place, Var<float, Device> x);
+  Var<float, Device> normed(Index i, NormPlace place, Var<float, Device> x, const Pass<Device>& pass);
+  Index norm_index(Index i, NormPlace place) const { return i * static_cast<Index>(norm_places) + static_cast<Index>(place); }
 
   template <class Device>
   Var<float, Device> add_attention(Index i, Var<float, Device> x, const Sequences& sequences, const Angles& angles,

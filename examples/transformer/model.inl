@@ -24,8 +24,8 @@ void check_rows(const Pass<Device>& pass, const Sequences& sequences) {
   lowrank::check<ValueError>(sequences.are_equal(), "transformer",
                              "sequences with adapters of their own must be equally long; fill the shorter ones up");
   for (LoraSet* set : pass.row_loras)
-    lowrank::check<ValueError>(!set || set->copies.empty(), "transformer",
-                               "an adapter that replaces whole layers (modules_to_save) cannot serve single rows of a batch");
+    lowrank::check<ValueError>(!set || !set->replaces(), "transformer",
+                               "an adapter that replaces weights (modules_to_save, trained tokens) cannot serve single rows of a batch");
 }
 
 /// A step that GPUs do not have: f(x, …), or on a GPU an error that names the step.
@@ -62,7 +62,8 @@ Var<float, Device> Transformer::hidden(std::span<const std::int32_t> ids, const 
     x = pass.recompute ? checkpoint(x, block) : block(std::move(x));
   }
   if (pass.cache) pass.cache->length += static_cast<Index>(ids.size());
-  return rms_norm(x, final_norm, config.norm_epsilon);
+  Parameter<float>& last = pass.lora ? pass.lora->norm(norm_index(config.layers, {}), final_norm) : final_norm;
+  return rms_norm(x, last, config.norm_epsilon);
 }
 
 template <class Device>
@@ -86,11 +87,19 @@ Var<float, Device> Transformer::loss(std::span<const std::int32_t> ids, std::spa
 
 template <class Device>
 Var<float, Device> Transformer::head_logits(Var<float, Device> states, const Pass<Device>& pass) {
-  const Var<float, Device> y = apply(head_slot(), detail::times(config.logit_scale, std::move(states)), pass);
+  const Var<float, Device> x = detail::times(config.logit_scale, std::move(states));
+  Var<float, Device> y = apply(head_slot(), x, pass);
+  if (auto* table = pass.lora ? pass.lora->table_update_of(head_slot()) : nullptr)
+    y = detail::on_cpu_only(
+        "a head that follows an update of its table",
+        [table](const auto& of, const auto& in) { return lowrank::add_table_logits(of, in, *table); }, y, x);
+  if (auto* own = pass.lora ? pass.lora->rows_of(head_slot()) : nullptr)
+    y = detail::on_cpu_only(
+        "a row of a head", [own](const auto& of, const auto& in) { return lowrank::replace_logits(of, in, *own); }, y, x);
   if (config.logit_cap == 0) return y;
   const auto cap = static_cast<float>(config.logit_cap);
   return detail::on_cpu_only(
-      "a cap of logits", [cap](const auto& x) { return scale(tanh(scale(x, 1 / cap)), cap); }, y);
+      "a cap of logits", [cap](const auto& z) { return scale(tanh(scale(z, 1 / cap)), cap); }, y);
 }
 
 template <class Device>
@@ -118,22 +127,42 @@ Var<float, Device> Transformer::head_loss(const Var<float, Device>& states, std:
 
 template <class Device>
 bool Transformer::updates_head(const Pass<Device>& pass) const {
-  const auto has_update = [&](LoraSet* set) { return set && set->at(head_slot()); };
+  const auto has_update = [&](LoraSet* set) {
+    return set && (set->at(head_slot()) || set->table_update_of(head_slot()) || set->rows_of(head_slot()));
+  };
   return has_update(pass.lora) || std::any_of(pass.row_loras.begin(), pass.row_loras.end(), has_update);
 }
 
 template <class Device>
 Var<float, Device> Transformer::embed(std::span<const std::int32_t> ids, const Sequences& sequences, const Pass<Device>& pass) {
+  const AdaptedLinear& table = used(embedding_slot(), pass);
   Var<float, Device> x = lowrank::embed(used(embedding_slot(), pass).base, pass.tape, ids);
-  const auto update = [this](LoraSet* set) { return set && set->at(embedding_slot()) ? set->at(embedding_slot())->lora() : nullptr; };
-  if (auto* own = update(pass.lora)) x = add_embedding_update(std::move(x), ids, 0, *own);
+  if (pass.lora) x = update_table(std::move(x), ids, 0, *pass.lora);
+  if (auto* own = pass.lora ? pass.lora->rows_of(embedding_slot()) : nullptr)
+    x = detail::on_cpu_only(
+        "a row of a token table", [&](const auto& y) { return lowrank::replace_columns(y, ids, table.out_features(), *own); }, x);
   const Index length = static_cast<Index>(ids.size()) / sequences.count();
   for (std::size_t row = 0; row < pass.row_loras.size(); ++row) {
     const Index begin = static_cast<Index>(row) * length;
-    if (auto* own = update(pass.row_loras[row]))
-      x = add_embedding_update(std::move(x), ids.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(length)), begin, *own);
+    if (LoraSet* set = pass.row_loras[row])
+      x = update_table(std::move(x), ids.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(length)), begin, *set);
   }
   return x;
+}
+
+template <class Device>
+Var<float, Device> Transformer::update_table(Var<float, Device> x, std::span<const std::int32_t> ids, Index begin, LoraSet& set) {
+  lowrank::AnyUpdate* const update = set.at(embedding_slot());
+  if (update == nullptr) return x;
+  x = add_embedding_update(std::move(x), ids, begin, *update->lora());
+  auto* const dora = update->get_if<lowrank::DoraWeights<float>>();
+  if (dora == nullptr) return x;
+  const AdaptedLinear* const copy = set.copy_of(embedding_slot());
+  const lowrank::WeightView table = (copy ? *copy : embedding).base.source();
+  const auto scale_columns = [&](const auto& y) {
+    return lowrank::scale_embedding(y, begin, static_cast<Index>(ids.size()), table, *dora);
+  };
+  return detail::on_cpu_only("DoRA of a token table", scale_columns, x);
 }
 
 template <class Device>
@@ -173,9 +202,10 @@ std::vector<Var<float, Device>> Transformer::maps(Index i, std::span<const Proje
 }
 
 template <class Device>
-Var<float, Device> Transformer::normed(Index i, NormPlace place, Var<float, Device> x) {
+Var<float, Device> Transformer::normed(Index i, NormPlace place, Var<float, Device> x, const Pass<Device>& pass) {
   if (!config.has(place)) return x;
-  Parameter<float>& weight = blocks[static_cast<std::size_t>(i)].norm(place);
+  Parameter<float>& own = blocks[static_cast<std::size_t>(i)].norm(place);
+  Parameter<float>& weight = pass.lora ? pass.lora->norm(norm_index(i, place), own) : own;
   const Index rows = x.rows(), cols = x.cols(), size = config.norm_size(place);
   if (rows == size) return rms_norm(x, weight, config.norm_epsilon);
   const auto norm_heads = [&](const auto& all) {  // [heads · size, T] is [size, heads · T]
@@ -188,26 +218,26 @@ template <class Device>
 Var<float, Device> Transformer::add_attention(Index i, Var<float, Device> x, const Sequences& sequences, const Angles& angles,
                                               const Pass<Device>& pass) {
   static constexpr Projection wanted[] = {Projection::query, Projection::key, Projection::value};
-  const auto qkv = maps(i, wanted, normed(i, NormPlace::attention_input, x), pass);
-  Var<float, Device> q = normed(i, NormPlace::query, qkv[0]);  // [heads · head_size, T]
-  Var<float, Device> k = normed(i, NormPlace::key, qkv[1]);    // [kv_heads · head_size, T]
+  const auto qkv = maps(i, wanted, normed(i, NormPlace::attention_input, x, pass), pass);
+  Var<float, Device> q = normed(i, NormPlace::query, qkv[0], pass);  // [heads · head_size, T]
+  Var<float, Device> k = normed(i, NormPlace::key, qkv[1], pass);    // [kv_heads · head_size, T]
   if (config.kind(i).turns) {
     const auto& turn = config.kind(i).windowed && angles.windowed ? angles.windowed : angles.all;
     q = rope(q, turn), k = rope(k, turn);
   }
   Var<float, Device> y = attend_layer(i, q, k, qkv[2], sequences, pass);
   y = apply(slot(i, Projection::output), std::move(y), pass);
-  return std::move(x) + detail::times(config.residual_scale, normed(i, NormPlace::attention_output, std::move(y)));
+  return std::move(x) + detail::times(config.residual_scale, normed(i, NormPlace::attention_output, std::move(y), pass));
 }
 
 template <class Device>
 Var<float, Device> Transformer::add_mlp(Index i, Var<float, Device> x, const Pass<Device>& pass) {
   static constexpr Projection wanted[] = {Projection::gate, Projection::up};
-  auto gate_up = maps(i, wanted, normed(i, NormPlace::mlp_input, x), pass);
+  auto gate_up = maps(i, wanted, normed(i, NormPlace::mlp_input, x, pass), pass);
   Var<float, Device> y = detail::gated(config.gate, gate_up[0], gate_up[1]);  // [intermediate, T]
   gate_up.clear();
   y = apply(slot(i, Projection::down), std::move(y), pass);
-  return std::move(x) + detail::times(config.residual_scale, normed(i, NormPlace::mlp_output, std::move(y)));
+  return std::move(x) + detail::times(config.residual_scale, normed(i, NormPlace::mlp_output, std::move(y), pass));
 }
 
 template <class Device>

@@ -66,9 +66,10 @@ AdapterFormat adapter_format(const std::filesystem::path& path) {
     return AdapterFormat::mlx;
   if (is_folder) return AdapterFormat::peft;
   const bool exists = std::filesystem::exists(path, ignored);
-  lowrank::check<lowrank::IoError>(exists && has_gguf_magic(path), "adapter", lowrank::path_text(path), exists ? " is no GGUF file" : " does not exist",
-                                   exists && path.extension() == ".safetensors" ? "; give the folder that it is in, with its adapter_config.json"
-                                                                                : "; give a folder of PEFT or mlx-lm, or a GGUF adapter");
+  lowrank::check<lowrank::IoError>(
+      exists && has_gguf_magic(path), "adapter", lowrank::path_text(path), exists ? " is no GGUF file" : " does not exist",
+      exists && path.extension() == ".safetensors" ? "; give the folder that it is in, with its adapter_config.json"
+                                                   : "; give a folder of PEFT or mlx-lm, or a GGUF adapter");
   return AdapterFormat::gguf;
 }
 
@@ -79,8 +80,8 @@ lowrank::gguf::LoraBase gguf_base(const ModelConfig& c) {
   for (Index s = 0; s < c.head_slot(); ++s) {
     const Projection p = c.projection_of(s);
     const Index heads = !permutes ? 0 : p == Projection::query ? c.heads : p == Projection::key ? c.kv_heads : 0;
-    base.modules.push_back({lowrank::concat("blk.", c.layer_of(s), '.', gguf_name(p), ".weight"), c.path(s), c.in_features(p),
-                            c.out_features(p), heads});
+    base.modules.push_back(
+        {lowrank::concat("blk.", c.layer_of(s), '.', gguf_name(p), ".weight"), c.path(s), c.in_features(p), c.out_features(p), heads});
   }
   return base;
 }

@@ -51,9 +51,13 @@ LOWRANK_INLINE void check_combinable(std::span<const WeightedAdapter> adapters) 
   for (const WeightedAdapter& one : adapters) {
     check<ValueError>(is_finite(one.weight), "combine", "a weight is ", one.weight, "; weights must be finite");
     const LoraConfig& config = one.adapter->config;
-    check<ValueError>(config.needs_base == adapters.front().adapter->config.needs_base, "combine",
+    const LoraConfig& first = adapters.front().adapter->config;
+    check<ValueError>(config.needs_base == first.needs_base, "combine",
                       "one adapter makes up for rounding its base (LoftQ), another does not; they belong to different bases");
-    check<ValueError>(config.fan_in_fan_out == adapters.front().adapter->config.fan_in_fan_out, "combine",
+    check<ValueError>(config.trained_tokens == first.trained_tokens && config.ensure_weight_tying == first.ensure_weight_tying, "combine",
+                      "the adapters train other tokens (trainable_token_indices), or one of them ties the head to the table "
+                      "(ensure_weight_tying); merge each of them into the base and extract from the merged weights");
+    check<ValueError>(config.fan_in_fan_out == first.fan_in_fan_out, "combine",
                       "one adapter has fan_in_fan_out, another has not; they belong to different models");
     for (const auto& [path, layer] : one.adapter->layers) {
       const auto beyond = layer.beyond_sum();
@@ -181,6 +185,7 @@ LOWRANK_INLINE void combine_configs(Adapter& result, std::span<const WeightedAda
   const LoraConfig& first = adapters.front().adapter->config;
   config.fan_in_fan_out = first.fan_in_fan_out;
   config.needs_base = first.needs_base;
+  config.trained_tokens = first.trained_tokens, config.ensure_weight_tying = first.ensure_weight_tying;
   config.task_type = first.task_type;
   config.base_model = first.base_model;
   for (const WeightedAdapter& one : adapters) {

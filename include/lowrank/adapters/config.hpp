@@ -38,8 +38,11 @@ struct LoraConfig {
   std::vector<std::string> layers_pattern = {};  // names of the list of layers that those numbers count
   Patterns<Index> rank_pattern = {};
   Patterns<double> alpha_pattern = {};
-  std::vector<std::string> modules_to_save = {};  // trained as full copies
-  std::optional<std::string> base_model = {};     // "base_model_name_or_path"
+  std::vector<std::string> modules_to_save = {};  // trained as full copies: every module whose path, or that of one around it, ends so
+  /// "trainable_token_indices": tokens whose rows are trained, by the end of their table's path; "" is the token table.
+  std::map<std::string, std::vector<Index>> trained_tokens = {};
+  bool ensure_weight_tying = false;            // a head that is the token table follows its copy or its update
+  std::optional<std::string> base_model = {};  // "base_model_name_or_path"
   std::optional<std::string> task_type = {};
   std::string needs_base = {};  // a format such as "nf4": the update makes up for rounding to it, and is right over such a base only
   std::string made_by = {};     // the version of this library that wrote the file; of a fresh adapter, and of others' files, empty

@@ -30,6 +30,12 @@ bool contains_name(std::string_view path, std::string_view name);
 
 bool is_all_linear(const ModuleNames& names);
 
+/// Whether modules_to_save names a module by PEFT's rule: its path, or that of a module around it, ends with one of the names.
+bool names_saved(std::span<const std::string> names, std::string_view path);
+
+/// Rows of the whole weight that an adapter brings for a module, or nothing.
+std::optional<Index> rows_saved(const Adapter& adapter, std::string_view path);
+
 /// A list of names or a regular expression, compiled.
 class NameMatcher {
  public:

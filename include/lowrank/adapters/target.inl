@@ -20,6 +20,20 @@ LOWRANK_INLINE bool contains_name(std::string_view path, std::string_view name) 
   return false;
 }
 
+LOWRANK_INLINE bool names_saved(std::span<const std::string> names, std::string_view path) {
+  for (std::size_t end = path.size(); end != path.npos && end > 0; end = path.rfind('.', end - 1))
+    if (std::any_of(names.begin(), names.end(), [&](const auto& name) { return !name.empty() && path.substr(0, end).ends_with(name); }))
+      return true;
+  return false;
+}
+
+LOWRANK_INLINE std::optional<Index> rows_saved(const Adapter& adapter, std::string_view path) {
+  for (const StoredTensor& tensor : adapter.saved)
+    for (const std::string_view end : {".weight", ".base_layer.weight", ".token_adapter.base_layer.weight"})
+      if (tensor.name == concat(path, end) && tensor.shape.size() == 2) return tensor.shape[0];
+  return std::nullopt;
+}
+
 LOWRANK_INLINE bool is_all_linear(const ModuleNames& names) {
   const auto* text = std::get_if<std::string>(&names);
   constexpr std::string_view keyword = "all-linear";
@@ -196,7 +210,14 @@ LOWRANK_INLINE void check_fits(const Adapter& adapter, std::span<const ModuleSha
                       ", which the model does not have; near names: ", detail::near_names(path, modules),
                       "; was it trained on another base?");
     if (!layer.find(layer.a_name()) || !layer.find(layer.b_name())) continue;  // another method's shapes: by update_of
-    check<ShapeError>(module->in == layer.in() && module->out == layer.out(), "adapter", path, " is [", module->out, ", ", module->in,
+    Index in = module->in, out = module->out, &tokens = layer.is_embedding ? in : out;
+    if (const auto saved = detail::rows_saved(adapter, path))
+      tokens = *saved;  // a table of another number of tokens comes with the adapter
+    const Index wanted = layer.is_embedding ? layer.in() : layer.out();
+    check<ShapeError>((!layer.is_embedding && detail::last_part(path) != "lm_head") || tokens == wanted, "adapter", path,
+                      ": the adapter was trained with ", wanted, " tokens, the model has ", tokens,
+                      ", and the adapter brings no table of its own");
+    check<ShapeError>(in == layer.in() && out == layer.out(), "adapter", path, " is [", out, ", ", in,
                       "] in the model but the adapter was made for [", layer.out(), ", ", layer.in(), "]; was it trained on another base?");
   }
   if (std::holds_alternative<std::monostate>(adapter.config.target_modules) || detail::is_all_linear(adapter.config.target_modules)) return;

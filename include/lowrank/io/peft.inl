@@ -69,10 +69,19 @@ LOWRANK_INLINE std::string_view split(std::string_view name, std::string_view pe
   return best;
 }
 
+/// Behind a table's path: the rows of the tokens that are trained.
+inline constexpr std::string_view token_rows_end = ".token_adapter.trainable_tokens_delta";
+
+/// Whether a tensor is of a module that modules_to_save names.
+LOWRANK_INLINE bool is_of_saved(std::span<const std::string> names, std::string_view tensor) {
+  return lowrank::detail::names_saved(names, tensor.substr(0, std::min(tensor.size(), tensor.rfind('.'))));
+}
+
 /// Full tensors that a configuration announces: modules_to_save, trained biases, targeted or resized embeddings.
 LOWRANK_INLINE bool is_expected_saved(const LoraConfig& config, std::string_view name) {
   const auto has = [&](std::string_view part) { return lowrank::detail::contains_name(name, part); };
-  if (std::any_of(config.modules_to_save.begin(), config.modules_to_save.end(), has)) return true;
+  if (is_of_saved(config.modules_to_save, name)) return true;
+  if (!config.trained_tokens.empty() && name.ends_with(token_rows_end)) return true;
   if (config.bias != "none" && name.ends_with(".bias")) return true;
   return has("base_layer") || has("embed_tokens") || has("lm_head") || has("wte") || has("word_embeddings");
 }
@@ -94,9 +103,12 @@ class Assembler {
     for (auto& [path, module] : adapter_.layers) complete(path, module);
     for (const std::string& name : adapter_.config.modules_to_save)
       check<FormatError>(std::any_of(adapter_.saved.begin(), adapter_.saved.end(),
-                                     [&](const auto& tensor) { return lowrank::detail::contains_name(tensor.name, name); }),
+                                     [&](const auto& tensor) {
+                                       return is_of_saved({&name, 1}, tensor.name);
+                                     }),
                          "peft", file_, ": modules_to_save names ", name_text(name),
                          " but no tensor of it is there; the file is incomplete");
+    check_token_rows();
     check<FormatError>(!adapter_.layers.empty() || !adapter_.saved.empty(), "peft", file_, ": no adapter tensor in it");
     return std::move(adapter_);
   }
@@ -158,7 +170,8 @@ class Assembler {
                          " without lora_bias is true");
     }
     const StoredTensor& first = module.tensors.begin()->second;
-    check<FormatError>(std::holds_alternative<std::monostate>(adapter_.config.target_modules) || is_target_(path), "peft", file_,
+    const bool follows = adapter_.config.ensure_weight_tying && path.ends_with("lm_head");  // the token table, which is named
+    check<FormatError>(follows || std::holds_alternative<std::monostate>(adapter_.config.target_modules) || is_target_(path), "peft", file_,
                        ": unexpected tensor ", first.name, "; target_modules does not name its module");
   }
   /// What a configuration with that tensor says.
@@ -166,6 +179,23 @@ class Assembler {
     for (const Method& method : methods())
       if (method.peft_type == method_.peft_type && method.find(name)) return concat(method.flag, " is true");
     return {};
+  }
+
+  /// Each list of tokens has its rows; a head that is the token table has none of its own.
+  void check_token_rows() const {
+    const auto& lists = adapter_.config.trained_tokens;
+    for (const auto& [name, tokens] : lists) {
+      const auto fits = [&](const StoredTensor& tensor) {
+        return tensor.name.ends_with(concat(name, token_rows_end)) && tensor.shape.size() == 2 &&
+               tensor.shape[0] == static_cast<Index>(tokens.size());
+      };
+      const bool is_shared = name.ends_with("lm_head") && std::any_of(lists.begin(), lists.end(), [&](const auto& other) {
+                               return other.first != name && other.second == tokens;
+                             });
+      check<FormatError>(is_shared || std::any_of(adapter_.saved.begin(), adapter_.saved.end(), fits), "peft", file_,
+                         ": trainable_token_indices has ", tokens.size(), " tokens of ", name_text(name.empty() ? "the token table" : name),
+                         " but no tensor …", token_rows_end, " with a row for each is there");
+    }
   }
 
   void complete(const std::string& path, ModuleTensors& tensors) {

@@ -25,7 +25,8 @@ using json::Json;
 inline constexpr std::array member_keys{
     "peft_type", "fan_in_fan_out", "bias", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern",
     "alpha_pattern", "modules_to_save", "base_model_name_or_path", "task_type"};
-inline constexpr std::array lora_member_keys{"r", "lora_alpha", "lora_dropout", "use_rslora", "lora_bias"};
+inline constexpr std::array lora_member_keys{"r",         "lora_alpha",              "lora_dropout",       "use_rslora",
+                                            "lora_bias", "trainable_token_indices", "ensure_weight_tying"};
 /// Keys that say where an adapter comes from or how its training began: kept whatever they hold.
 inline constexpr std::array inert_keys{
     "auto_mapping", "revision", "peft_version", "inference_mode", "megatron_core", "qalora_group_size", "loftq_config", "eva_config",
@@ -93,6 +94,25 @@ class ConfigReader {
     require(config.dropout >= 0 && config.dropout < 1, "lora_dropout", "at least 0 and below 1");
     config.use_rslora = flag("use_rslora");
     config.lora_bias = flag("lora_bias");
+    config.ensure_weight_tying = flag("ensure_weight_tying");
+    const Json* tokens = find("trainable_token_indices");
+    if (tokens && !tokens->is_object()) config.trained_tokens.emplace("", token_list(*tokens));
+    if (tokens && tokens->is_object())
+      for (const auto& [name, list] : tokens->items()) config.trained_tokens.emplace(name, token_list(list));
+    if (config.trained_tokens.contains("") && config.trained_tokens[""].empty()) config.trained_tokens.clear();
+  }
+  /// Distinct tokens in the order of their rows.
+  std::vector<Index> token_list(const Json& list) const {
+    constexpr const char* key = "trainable_token_indices";
+    require(list.is_array(), key, "a list of tokens, or an object of such lists by module");
+    std::vector<Index> tokens;
+    for (const Json& item : list) {
+      const auto token = json::as_index(item);
+      require(token && *token <= std::numeric_limits<std::int32_t>::max(), key, "a list of whole numbers");
+      require(std::find(tokens.begin(), tokens.end(), *token) == tokens.end(), key, "a list that names each token once");
+      tokens.push_back(*token);
+    }
+    return tokens;
   }
   /// What the method has beside the members of LoraConfig.
   void read_fields(LoraConfig& config) const {
@@ -281,6 +301,11 @@ Json to_json(const Patterns<T>& patterns) {
   return object;
 }
 
+LOWRANK_INLINE Json to_json(const std::map<std::string, std::vector<Index>>& tokens) {
+  if (tokens.empty()) return {};
+  return tokens.size() == 1 && tokens.contains("") ? Json(tokens.at("")) : Json(tokens);
+}
+
 LOWRANK_INLINE Json to_json(const FieldValue& value) {
   return std::visit(
       [](const auto& of_type) {
@@ -343,8 +368,11 @@ LOWRANK_INLINE std::string config_text(const LoraConfig& config) {
     put_plain("lora_dropout", before.dropout, config.dropout);
     put_plain("use_rslora", before.use_rslora, config.use_rslora);
     put_plain("lora_bias", before.lora_bias, config.lora_bias);
+    put_plain("ensure_weight_tying", before.ensure_weight_tying, config.ensure_weight_tying);
+    put("trainable_token_indices", before.trained_tokens, config.trained_tokens);
   }
   for (const Field& field : detail::fields_of(config.peft_type)) {
+    if (detail::is_member(config.peft_type, field.key)) continue;
     const auto value = [&](const LoraConfig& of) {
       const auto found = of.fields.find(field.key);
       return found == of.fields.end() ? field.standard : found->second;

@@ -34,7 +34,9 @@ LOWRANK_INLINE std::vector<Field> lora_fields() {
                               {"use_rslora", false},
                               {"loftq_config", {}, false},
                               {"rank_pattern"},
-                              {"alpha_pattern"}});
+                              {"alpha_pattern"},
+                              {"trainable_token_indices"},
+                              {"ensure_weight_tying", false}});
 }
 
 inline constexpr MethodTensor lora_tensors_of_file[] = {

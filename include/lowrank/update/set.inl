@@ -9,16 +9,19 @@
 #include <variant>
 
 #include <lowrank/core/parallel.hpp>
+#include <lowrank/update/embedding.hpp>
+#include <lowrank/update/replaced.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
 
-inline constexpr std::string_view embedding_a = "lora_embedding_A", embedding_b = "lora_embedding_B";
+inline constexpr std::string_view embedding_a = "lora_embedding_A", embedding_b = "lora_embedding_B",
+                                  table_magnitude = "lora_magnitude_vector";
 
-LOWRANK_INLINE UpdateSite site_of(std::span<const NamedLayer> layers, Index slot, std::uint64_t seed) {
-  const NamedLayer& named = layers[static_cast<std::size_t>(slot)];
-  return {named.path, layer_view(named.layer->base), seed, static_cast<std::uint64_t>(slot)};
+LOWRANK_INLINE UpdateSite site_of(std::span<const NamedLayer> layers, const UpdateSet& set, Index slot, std::uint64_t seed) {
+  return {layers[static_cast<std::size_t>(slot)].path, layer_view(layer_used(layers, set, slot).base), seed,
+          static_cast<std::uint64_t>(slot)};
 }
 
 /// Each parameter by its whole name in a file: the module's path, and what the method calls it.
@@ -27,45 +30,22 @@ LOWRANK_INLINE AnyUpdate with_path(AnyUpdate update, const std::string& path) {
   return update;
 }
 
-/// A fresh update of a token table: A = 0, B drawn from N(0, 1), as in PEFT.
+/// A fresh update of a token table: A = 0, B drawn from N(0, 1), as in PEFT; of DoRA with the lengths of the table's columns.
 LOWRANK_INLINE AnyUpdate new_table_update(const UpdateSite& site, const Method& method, const MethodFields& fields) {
-  check<ValueError>(method.name == "lora" && !field(fields, "lora_bias", false), "new_lora", site.path,
-                    " takes plain LoRA; leave it out of the targets of ", method.name,
+  check<ValueError>(method.peft_type == "LORA" && !field(fields, "lora_bias", false), "new_lora", site.path,
+                    " takes plain LoRA or DoRA; leave it out of the targets of ", method.name,
                     field(fields, "lora_bias", false) ? " with lora_bias" : "");
   const Index rank = count_field(fields, "r", 8);
   Weight<float> b(site.layer.in, rank);
   fill_normal(b, 1.0, Random(site.seed, site.stream, Role::table_lora));
-  return LoraWeights<float>{
-      .a = {std::string(embedding_a), Weight<float>::Zero(rank, site.layer.out)},
-      .b = {std::string(embedding_b), std::move(b)},
-      .scale = static_cast<float>(lora_scale(rank, field<double>(fields, "lora_alpha", 8), field(fields, "use_rslora", false)))};
-}
-
-/// A layer's weight as numbers of its own, trained, under a name.
-LOWRANK_INLINE AdaptedLinear dense_copy(const AdaptedLinear& own, std::string name, Weight<float> w, bool trainable) {
-  Linear<float> copy(std::move(w), own.base.bias().value);
-  copy.weight().name = std::move(name);
-  copy.set_compute(own.base.compute());
-  copy.set_trainable(trainable);
-  copy.bias().trainable = false;  // PEFT's file would hold it, too; no file here does
-  return AdaptedLinear(AnyLinear(std::move(copy)));
-}
-
-LOWRANK_INLINE void add_copies(std::span<const NamedLayer> layers, const std::vector<std::string>& names, UpdateSet& set) {
-  for (const std::string& name : names) {
-    bool found = false;
-    for (std::size_t s = 0; s < layers.size(); ++s) {
-      const AdaptedLinear& own = *layers[s].layer;
-      if (!ends_with_name(layers[s].path, name)) continue;
-      found = true;
-      Weight<float> w(own.out_features(), own.in_features());
-      own.base.source().decode(0, w.rows(), 0, w.cols(), w.data(), w.cols());
-      set.slots[s] = {};
-      set.copies.emplace(static_cast<Index>(s), dense_copy(own, layers[s].path + ".weight", std::move(w), true));
-    }
-    check<ValueError>(found, "modules_to_save", "no module is named \"", name, "\"; the model has ",
-                      near_names(name, module_shapes(layers)));
-  }
+  DoraWeights<float> update{
+      {.a = {std::string(embedding_a), Weight<float>::Zero(rank, site.layer.out)},
+       .b = {std::string(embedding_b), std::move(b)},
+       .scale = static_cast<float>(lora_scale(rank, field<double>(fields, "lora_alpha", 8), field(fields, "use_rslora", false)))}};
+  if (method.name != "dora") return static_cast<LoraWeights<float>&>(update);
+  update.magnitude.value = dora_table_norms(site.layer.weight, update);
+  update.magnitude.name = table_magnitude, update.magnitude.is_vector = true;
+  return update;
 }
 
 /// Tensors that a file holds for all modules, or what the method makes of the sites.
@@ -81,14 +61,6 @@ LOWRANK_INLINE std::vector<Index> stored_shape(const Parameter<float>& parameter
   if (parameter.is_vector) return shape_in_file(parameter.name, {parameter.size()}, kernel);
   if (parameter.planes > 0) return {parameter.planes, parameter.rows() / parameter.planes, parameter.cols()};
   return shape_in_file(parameter.name, {parameter.rows(), parameter.cols()}, kernel);
-}
-
-/// The shape [out, channels, kernel…] of a layer's whole weight.
-LOWRANK_INLINE std::vector<Index> weight_shape(const Weight<float>& w, const std::vector<Index>& kernel) {
-  std::vector<Index> shape{w.rows(), w.cols()};
-  for (const Index size : kernel) shape[1] /= size;
-  shape.insert(shape.end(), kernel.begin(), kernel.end());
-  return shape;
 }
 
 /// Throws ValueError for a kernel that the layer has not, and for methods whose files would say something else of a convolution.
@@ -142,34 +114,19 @@ LOWRANK_INLINE AnyUpdate loaded_update(const Adapter& adapter, const Method& met
 }
 
 LOWRANK_INLINE AnyUpdate loaded_table_update(const ModuleTensors& module, const std::string& path) {
-  check<ValueError>(module.tensors.size() == 2, "bind", path, " has a tensor beside A and B, which an embedding does not apply");
-  return LoraWeights<float>{.a = {std::string(embedding_a), to_weight(module.a())},
-                            .b = {std::string(embedding_b), to_weight(module.b())},
-                            .scale = static_cast<float>(module.scale)};
-}
-
-/// The slot that a saved tensor replaces as a whole: PATH.weight of a linear layer or of the token table.
-LOWRANK_INLINE Index copied_slot(std::span<const NamedLayer> layers, const StoredTensor& tensor) {
-  std::string path = tensor.name;
-  for (const std::string_view end : {".weight", ".base_layer"})
-    if (path.ends_with(end)) path.resize(path.size() - end.size());
-  const auto found = std::find_if(layers.begin(), layers.end(), [&](const NamedLayer& layer) { return layer.path == path; });
-  check<ValueError>(found != layers.end(), "bind", "the adapter brings a full copy of ", tensor.name,
-                    "; copies of linear layers, lm_head and embed_tokens are supported");
-  return found - layers.begin();
-}
-
-LOWRANK_INLINE void add_loaded_copy(std::span<const NamedLayer> layers, const StoredTensor& tensor, UpdateSet& set) {
-  const Index slot = copied_slot(layers, tensor);
-  const AdaptedLinear& own = *layers[static_cast<std::size_t>(slot)].layer;
-  Weight<float> w = to_weight(tensor);
-  check<ShapeError>(w.rows() == own.out_features() && w.cols() == own.in_features(), "bind", tensor.name, " is ", shape_text(tensor.shape),
-                    " but the model has [", own.out_features(), ", ", own.in_features(), "]; was it trained on another base?");
-  const bool is_base = tensor.name.ends_with(".base_layer.weight");  // PEFT saves a table that it adapts beside the update
-  set.copies.insert_or_assign(slot, dense_copy(own, tensor.name, std::move(w), !is_base));
-  if (!is_base || !layers[static_cast<std::size_t>(slot)].is_embedding) return;
-  for (Index s = 0; s < static_cast<Index>(layers.size()); ++s)  // a head that is the same table
-    if (s != slot && layers[static_cast<std::size_t>(s)].layer == &own) set.copies.emplace(s, set.copies.at(slot));
+  const StoredTensor* const m = module.find(table_magnitude);
+  check<ValueError>(module.tensors.size() == (m ? 3 : 2), "bind", path,
+                    " has a tensor beside A, B and the magnitude, which an embedding does not apply");
+  LoraWeights<float> lora{.a = {std::string(embedding_a), to_weight(module.a())},
+                          .b = {std::string(embedding_b), to_weight(module.b())},
+                          .scale = static_cast<float>(module.scale)};
+  if (m == nullptr) return lora;
+  DoraWeights<float> dora{std::move(lora)};
+  check<ShapeError>(m->size() == dora.b.rows(), "bind", m->name, " is ", shape_text(m->shape), " but the table has ", dora.b.rows(),
+                    " columns");
+  dora.magnitude.name = table_magnitude, dora.magnitude.is_vector = true;
+  dora.magnitude.value = to_weight(*m).transpose();
+  return dora;
 }
 
 /// What an update is called in an error.
@@ -270,7 +227,7 @@ LOWRANK_INLINE UpdateSet new_updates(const ModelLayers& layers, const LoraConfig
   sites.reserve(targets.size());
   for (const Index slot : targets) {
     detail::check_kernel(layers[static_cast<std::size_t>(slot)], method);
-    sites.push_back(detail::site_of(layers, slot, seed));
+    sites.push_back(detail::site_of(layers, set, slot, seed));
   }
   if (method.share && !sites.empty()) method.share(sites, method_fields(config, sites.front().path), set.shared);
   for (std::size_t i = 0; i < targets.size(); ++i) {
@@ -281,7 +238,8 @@ LOWRANK_INLINE UpdateSet new_updates(const ModelLayers& layers, const LoraConfig
         layers[slot].is_embedding ? detail::new_table_update(sites[i], method, fields) : method.make(sites[i], fields, set.shared);
     set.slots[slot] = detail::with_path(std::move(update), sites[i].path);
   }
-  detail::add_copies(layers, config.modules_to_save, set);
+  detail::add_fresh_copies(layers, config, set);
+  detail::tie_heads(layers, config, set);
   return set;
 }
 
@@ -289,12 +247,13 @@ LOWRANK_INLINE UpdateSet apply(const Adapter& adapter, const ModelLayers& layers
   check_fits(adapter, module_shapes(layers));
   UpdateSet set{std::vector<AnyUpdate>(layers.size())};
   const Method& method = method_of(adapter.config);
+  detail::add_saved(layers, adapter, set);
   std::vector<UpdateSite> sites;
   for (std::size_t s = 0; s < layers.size(); ++s)
     if (const auto module = adapter.layers.find(layers[s].path); module != adapter.layers.end()) {
       detail::check_kernel(layers[s], method);
       detail::check_base_format(adapter.config, layers[s]);
-      sites.push_back(detail::site_of(layers, static_cast<Index>(s), 0));
+      sites.push_back(detail::site_of(layers, set, static_cast<Index>(s), 0));
       for (const auto& [name, tensor] : module->second.tensors) sites.back().shapes.emplace(name, tensor.shape);
     }
   set.shared = detail::shared_of(adapter, method, sites);
@@ -305,7 +264,8 @@ LOWRANK_INLINE UpdateSet apply(const Adapter& adapter, const ModelLayers& layers
                                                  : detail::loaded_update(adapter, method, site, layers[slot], module, set.shared);
     set.slots[slot] = detail::with_path(std::move(update), site.path);
   }
-  for (const StoredTensor& tensor : adapter.saved) detail::add_loaded_copy(layers, tensor, set);
+  detail::tie_heads(layers, adapter.config, set);
+  detail::check_tokens(layers, set);
   return set;
 }
 
@@ -318,13 +278,7 @@ LOWRANK_INLINE Adapter adapter_of(const UpdateSet& set, const ModelLayers& layer
     const std::string name(detail::last_part(layers[s].path));
     if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
   }
-  for (const auto& [slot, copy] : set.copies) {
-    const auto* dense = copy.base.get_if<Linear<float>>();
-    const NamedLayer& named = layers[static_cast<std::size_t>(slot)];
-    if (!named.is_embedding && !dense->weight_trainable()) continue;  // of a table that is saved itself
-    adapter.saved.push_back(from_weight(dense->weight().name, dense->weight().value));
-    adapter.saved.back().shape = detail::weight_shape(dense->weight().value, named.kernel);
-  }
+  detail::append_saved(set, layers, adapter);
   if (field(config.fields, method_of(config).saves_shared, true))
     for (const auto& [name, tensor] : set.shared) adapter.shared.push_back(from_weight(name, *tensor));
   if (detail::is_all_linear(config.target_modules)) config.target_modules = names;  // as PEFT saves it
@@ -334,7 +288,8 @@ LOWRANK_INLINE Adapter adapter_of(const UpdateSet& set, const ModelLayers& layer
 
 LOWRANK_INLINE void scale(UpdateSet& set, double weight) {
   if (weight == 1) return;
-  check<ValueError>(set.copies.empty(), "adapter", "an adapter that replaces whole layers (modules_to_save) can be used at scale 1 only");
+  check<ValueError>(!set.replaces(), "adapter",
+                    "an adapter that replaces weights (modules_to_save, trained tokens) can be used at scale 1 only");
   for (AnyUpdate& update : set.slots) {
     if (!update) continue;
     auto* const lora = update.get_if<LoraWeights<float>>();
@@ -357,11 +312,21 @@ LOWRANK_INLINE UpdateSet sum(std::span<const UpdateSet> sets) {
     for (const auto& [slot, copy] : set.copies)
       check<ValueError>(total.copies.emplace(slot, copy).second, "adapter_sum",
                         "two adapters bring a full copy of the same layer; use one of them");
+  for (const UpdateSet& set : sets) {
+    for (const auto& [place, norm] : set.norms)
+      check<ValueError>(total.norms.emplace(place, norm).second, "adapter_sum",
+                        "two adapters bring a copy of the same norm; use one of them");
+    for (const auto& [slot, own] : set.rows)
+      check<ValueError>(total.rows.emplace(slot, own).second, "adapter_sum", "two adapters bring rows of the same table; use one of them");
+    check<ValueError>(set.tied.empty() || sets.size() == 1, "adapter_sum",
+                      "an adapter whose head follows its token table adds to no other; merge it");
+    total.tied.insert(set.tied.begin(), set.tied.end());
+  }
   return total;
 }
 
 LOWRANK_INLINE FittedAdapter to_lora(const UpdateSet& set, const ModelLayers& layers, const RankChoice& choice) {
-  check<ValueError>(set.copies.empty(), "to_lora", "an adapter that replaces whole layers (modules_to_save) is no LoRA alone");
+  check<ValueError>(!set.replaces(), "to_lora", "an adapter that replaces weights (modules_to_save, trained tokens) is no LoRA alone");
   std::vector<std::pair<std::string, Plan<float>>> plans;
   UpdateSet updates = set;  // the plans refer to it
   for (std::size_t s = 0; s < updates.slots.size(); ++s) {
@@ -387,8 +352,13 @@ LOWRANK_INLINE FittedAdapter to_lora(const UpdateSet& set, const ModelLayers& la
 }
 
 LOWRANK_INLINE void prepare(UpdateSet& set, const ModelLayers& layers) {
-  for (std::size_t s = 0; s < set.slots.size(); ++s)
-    if (set.slots[s] && !layers[s].is_embedding) set.slots[s].prepare(detail::layer_view(layers[s].layer->base));
+  for (std::size_t s = 0; s < set.slots.size(); ++s) {
+    if (!set.slots[s]) continue;
+    const AdaptedLinear& layer = detail::layer_used(layers, set, static_cast<Index>(s));
+    if (!layers[s].is_embedding) set.slots[s].prepare(detail::layer_view(layer.base));
+    auto* const dora = layers[s].is_embedding ? set.slots[s].get_if<DoraWeights<float>>() : nullptr;
+    if (dora) dora->gain = dora_gain(dora->magnitude.value, dora_table_norms(layer.base.source(), *dora));
+  }
 }
 
 LOWRANK_INLINE bool has_penalties(const UpdateSet& set) {

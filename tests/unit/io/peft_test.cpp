@@ -213,9 +213,8 @@ TEST_CASE("peft: configuration values that make no sense are refused, with key a
 }
 
 TEST_CASE("peft: keys that would change the mathematics are refused by name, inert ones are kept") {
-  for (const char* member :
-       {"\"use_qalora\": true", "\"layer_replication\": [[0, 2]]", "\"target_parameters\": [\"x\"]", "\"alora_invocation_tokens\": [1]",
-        "\"trainable_token_indices\": [0]", "\"future\": {\"on\": 1}", "\"future\": 3"}) {
+  for (const char* member : {"\"use_qalora\": true", "\"layer_replication\": [[0, 2]]", "\"target_parameters\": [\"x\"]",
+                             "\"alora_invocation_tokens\": [1]", "\"future\": {\"on\": 1}", "\"future\": 3"}) {
     const std::string_view key = std::string_view(member).substr(0, std::string_view(member).find(':'));
     check_member(member, std::string(key) + " is ");
   }
@@ -259,10 +258,10 @@ TEST_CASE("peft: every field of PEFT's LoraConfig is kept or refused by name") {
                                                 {"corda_config", R"({"x": 1})"},
                                                 {"lora_ga_config", R"({"x": 1})"},
                                                 {"qalora_group_size", "32"},
-                                                {"runtime_config", R"({"ephemeral_gpu_offload": true})"}};
+                                                {"runtime_config", R"({"ephemeral_gpu_offload": true})"},
+                                                {"ensure_weight_tying", "true"}};
   const std::map<std::string, const char*> refused{{"peft_type", "\"BOFT\""},
                                                    {"megatron_config", R"({"x": 1})"},
-                                                   {"trainable_token_indices", "[1]"},
                                                    {"velora_config", R"({"x": 1})"},
                                                    {"alora_invocation_tokens", "[1]"},
                                                    {"use_qalora", "true"},
@@ -271,9 +270,9 @@ TEST_CASE("peft: every field of PEFT's LoraConfig is kept or refused by name") {
                                                    {"target_parameters", R"(["x"])"},
                                                    {"use_bdlora", R"({"x": 1})"},
                                                    {"arrow_config", R"({"x": 1})"},
-                                                   {"kasa_config", R"({"x": 1})"},
-                                                   {"ensure_weight_tying", "true"}};
-  const std::map<std::string, const char*> needing_tensors{{"modules_to_save", R"(["head"])"}, {"use_dora", "true"}, {"lora_bias", "true"}};
+                                                   {"kasa_config", R"({"x": 1})"}};
+  const std::map<std::string, const char*> needing_tensors{
+      {"modules_to_save", R"(["head"])"}, {"use_dora", "true"}, {"lora_bias", "true"}, {"trainable_token_indices", "[1]"}};
   CHECK(kept.size() + refused.size() + needing_tensors.size() == 42);
   const auto with = [](const std::string& key, const char* value) {
     nlohmann::json config{{"peft_type", "LORA"}, {"r", 2}, {"target_modules", {"q_proj"}}, {"layers_to_transform", nullptr}};
@@ -318,6 +317,26 @@ TEST_CASE("peft: the file says which version wrote it and what base it needs; ne
     CHECK_MESSAGE(complaint.find(key) != complaint.npos, complaint);
     CHECK_MESSAGE(complaint.find("9.1") != complaint.npos, complaint);
   }
+}
+
+TEST_CASE("peft: modules_to_save names modules by the ends of their paths, and what is around them; tokens have a row each") {
+  PeftFolder f;
+  f.config = R"({"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"], "modules_to_save": ["norm", "mlp"]})";
+  for (const char* name : {"x.input_layernorm.weight", "norm.weight", "x.mlp.up_proj.weight"})
+    f.tensors.push_back(filled(std::string("base_model.model.") + name, {3}));
+  CHECK(f.load().saved.size() == 3);
+  f.tensors.push_back(filled("base_model.model.x.norms.weight", {3}));
+  f.check_complaint("x.norms.weight\"; it is no part of LORA");
+  f.tensors.resize(2);
+  f.config = R"({"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"], "trainable_token_indices": [4, 1]})";
+  f.check_complaint("trainable_token_indices has 2 tokens of \"the token table\"");
+  f.tensors.push_back(filled("base_model.model.t.token_adapter.trainable_tokens_delta", {2, 5}));
+  CHECK(f.load().config.trained_tokens.at("") == std::vector<Index>{4, 1});
+  f.tensors.back() = filled("base_model.model.t.token_adapter.trainable_tokens_delta", {3, 5});
+  f.check_complaint("with a row for each is there");
+  check_member(R"("trainable_token_indices": [1, 1])", "names each token once");
+  check_member(R"("trainable_token_indices": [-1])", "a list of whole numbers");
+  check_member(R"("trainable_token_indices": 3)", "a list of tokens");
 }
 
 TEST_CASE("peft: an initialization that changes the base is refused with what to do about it") {

@@ -67,7 +67,9 @@ LoraConfig small_lora() {
   return config;
 }
 
-Activation<float> small_logits(Transformer& model, LoraSet* lora) { return model.logits(small_data().front().ids, 1, {.lora = lora}).value(); }
+Activation<float> small_logits(Transformer& model, LoraSet* lora) {
+  return model.logits(small_data().front().ids, 1, {.lora = lora}).value();
+}
 
 /// As training would.
 void change(LoraSet& set) {
@@ -184,13 +186,14 @@ TEST_CASE("an adapter of loftq says what base it needs, and is refused over anot
   lowrank::peft::save(to_adapter(trained_on, plain_lora(started, config), config), folder / "a");
   Adapter adapter = lowrank::peft::load(folder / "a");
   LoraSet bound = bind(rounded, adapter);
-  CHECK(distance(small_logits(rounded, &bound), small_logits(dense, nullptr)) < distance(small_logits(rounded, nullptr), small_logits(dense, nullptr)));
+  CHECK(distance(small_logits(rounded, &bound), small_logits(dense, nullptr)) <
+        distance(small_logits(rounded, nullptr), small_logits(dense, nullptr)));
   CHECK_THROWS_WITH_AS(bind(dense, adapter), doctest::Contains("q_proj is fp32 [32, 32]; pass --base nf4"), lowrank::ValueError);
   const Index first = rounded.slot(0, Projection::query);  // NF4, but of other blocks
   rounded.layer(first) = lowrank::AnyLinear(lowrank::AnyMatrix(lowrank::quantize<lowrank::Nf4<128>>(dense_weight(dense.layer(first)))));
   CHECK_THROWS_AS(bind(rounded, adapter), lowrank::ValueError);
-  CHECK_THROWS_WITH_AS(lowrank::gguf::save_adapter(adapter, gguf_base(dense.config), folder / "a.gguf"), doctest::Contains("which no GGUF file is"),
-                       lowrank::ValueError);
+  CHECK_THROWS_WITH_AS(lowrank::gguf::save_adapter(adapter, gguf_base(dense.config), folder / "a.gguf"),
+                       doctest::Contains("which no GGUF file is"), lowrank::ValueError);
   const lowrank::WeightedAdapter alone{&adapter, 1};
   CHECK(lowrank::combine({&alone, 1}, {}).adapter.config.needs_base == "nf4");
   Adapter other = adapter;

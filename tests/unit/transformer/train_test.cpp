@@ -157,6 +157,17 @@ TEST_CASE("with BatchInvariant, texts behind walls have the very bits of the tex
   }
 }
 
+TEST_CASE("texts of unequal length are refused where positions follow the length of the text") {
+  Transformer model = small_model();
+  model.config.growth = {.kind = RopeGrowth::Kind::dynamic, .original_context = 4, .factor = 2};
+  const auto ids = texts({10}).front().ids;
+  const std::span all(ids);
+  CHECK_THROWS_WITH_AS(model.logits(all, lowrank::Sequences::with_lengths({7, 3})), doctest::Contains("one of several texts has 7 tokens"),
+                       lowrank::ValueError);
+  CHECK_NOTHROW(model.logits(all.first(7), lowrank::Sequences::with_lengths({4, 3})));
+  CHECK_NOTHROW(model.logits(all, 2));
+}
+
 TEST_CASE("texts packed without walls are one text, and no text predicts another's first token") {
   const auto examples = texts({6, 4});
   const auto rows = make_rows(examples, {Packing::stream, 9});  // the last token of a row need not be read

@@ -33,8 +33,8 @@ struct IoError : Error {
   using Error::Error;
 };
 
-/// One part of a message: a text, a character, a number, or a path in quotes. It refers to what it was made from, and is printed only when
-/// the message is wanted.
+/// One part of a message: a text, a character, a number, a path in quotes, or a callable that gives a text. It refers to what it was made
+/// from, and is printed only when the message is wanted: what costs work or is there only on failure is given as a callable.
 ///
 /// Not a stream: to find the operator<< for each part of each message costs a compiler more than all else in a header.
 class Part {
@@ -58,11 +58,19 @@ class Part {
   }
   Part(const Path& path)
       : kind_(Kind::path), object_(&path), print_([](const void* object) { return static_cast<const Path*>(object)->string(); }) {}
+  template <class Printer>
+  requires requires(const Printer& printer) {
+    { printer() } -> std::convertible_to<std::string>;
+  }
+  Part(const Printer& printer)
+      : kind_(Kind::printer),
+        object_(&printer),
+        print_([](const void* object) -> std::string { return (*static_cast<const Printer*>(object))(); }) {}
 
   void append_to(std::string& message) const;
 
  private:
-  enum class Kind { text, character, integer, natural, real, path } kind_;
+  enum class Kind { text, character, integer, natural, real, path, printer } kind_;
   union {
     std::string_view text_;
     long long integer_;

@@ -26,6 +26,9 @@ LOWRANK_INLINE void Part::append_to(std::string& message) const {
     case Kind::path:
       message += '"' + print_(object_) + '"';
       break;
+    case Kind::printer:
+      message += print_(object_);
+      break;
   }
 }
 

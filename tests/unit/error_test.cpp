@@ -21,6 +21,15 @@ TEST_CASE("every error is an Error and a std::runtime_error") {
   CHECK_THROWS_AS(fail<IoError>("op"), std::runtime_error);
 }
 
+TEST_CASE("a callable part is called when the message is printed, and only then") {
+  int calls = 0;
+  const auto costly = [&] { return std::to_string(++calls); };
+  check<ValueError>(true, "op", "call ", costly);
+  CHECK(calls == 0);
+  CHECK_THROWS_WITH_AS(check<ValueError>(false, "op", "call ", costly, '.'), "[op] call 1.", ValueError);
+  CHECK(calls == 1);
+}
+
 TEST_CASE("concat joins what a stream prints") { CHECK(concat("a", 1, 'b', 2.5, std::string("c")) == "a1b2.5c"); }
 
 TEST_CASE("errors are one line of valid UTF-8 whatever a file's names hold") {

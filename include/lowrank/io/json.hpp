@@ -25,8 +25,18 @@ inline constexpr int max_depth = 64;  ///< objects and arrays in each other
 /// Called with the depth (1 in the outermost object) and name of each key, in the order of the text.
 using KeyListener = std::function<void(int depth, const std::string& key)>;
 
-/// Parses text that must be one JSON value. Throws FormatError "[operation] file: not valid JSON …".
+inline constexpr std::size_t max_values = std::size_t{1} << 24;  ///< of one text, objects and arrays among them
+
+/// Gets a member of the outermost object, whole.
+using MemberHandler = std::function<void(const std::string& key, const Json& value)>;
+
+/// Parses text that must be one JSON value. Throws FormatError "[operation] file: not valid JSON …". Cost: linear in the text.
 Json parse(std::string_view text, std::string_view operation, std::string_view file, const KeyListener& listener = {});
+
+/// Parses text that must be one JSON object, of which only one member is kept at a time: for headers with very many. `most` values a
+/// member, itself among them. Throws as parse does.
+void parse_members(std::string_view text, std::string_view operation, std::string_view file, std::size_t most, const MemberHandler& handler,
+                   const KeyListener& listener = {});
 
 /// The value as text: on one line, or a member a line, indented so far; `ascii` escapes what is not ASCII. Throws Json::exception for bytes
 /// that are not UTF-8.
@@ -57,8 +67,12 @@ bool is_text(const Json& value, std::initializer_list<std::string_view> texts);
 /// The value on one line for people: what is not UTF-8 becomes U+FFFD.
 std::string readable(const Json& value);
 
-/// The start of that, for errors.
-std::string excerpt(const Json& value);
+/// The start of that, made when an error is printed: a value may be as large as its file. It refers to the value.
+struct Excerpt {
+  const Json& value;
+  std::string operator()() const;
+};
+inline Excerpt excerpt(const Json& value) { return {value}; }
 
 }  // namespace lowrank::inline LOWRANK_ABI::json
 

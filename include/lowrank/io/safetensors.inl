@@ -15,6 +15,8 @@ namespace lowrank::inline LOWRANK_ABI::safetensors {
 
 namespace detail {
 
+inline constexpr std::size_t most_header_values = 1 << 16;  // of __metadata__; a tensor has a dozen
+
 struct Placed {
   Tensor tensor;
   std::size_t begin, end;
@@ -116,16 +118,16 @@ LOWRANK_INLINE File File::open(const std::filesystem::path& path) {
   const Buffer bytes = Buffer::map(path);
   const std::string_view text = detail::header_text(bytes, name);
   json::MemberKeys metadata_keys{"__metadata__", {}};
-  const json::Json header = json::parse(text, "safetensors", name, std::ref(metadata_keys));
   File file;
   file.path_ = path;
   std::vector<detail::Placed> placed;
-  for (const auto& [key, entry] : header.items()) {
+  const auto read_member = [&](const std::string& key, const json::Json& entry) {
     if (key == "__metadata__")
       file.metadata_ = detail::read_metadata(entry, metadata_keys.keys, name);
     else
       placed.push_back(detail::read_entry(key, entry, name));
-  }
+  };
+  json::parse_members(text, "safetensors", name, detail::most_header_values, read_member, std::ref(metadata_keys));
   const std::size_t start = 8 + text.size();
   detail::check_cover(placed, bytes.size() - start, name);
   for (auto& [tensor, begin, end] : placed) {

@@ -53,14 +53,14 @@ int main(int argc, char** argv) {
   chapter.at_most("sum of outer products = B A, relative difference", 1e-14, (sum - b * a).norm() / sum.norm());
   chapter.equal("rank of a sum of 6 outer products", static_cast<double>(k), static_cast<double>(rank_of(sum)));
 
-  // Storage: two factors hold r (m + n) numbers, the matrix m n. They are fewer while r < m n / (m + n).
+  // Storage: two factors hold r (m + n) numbers, the matrix m n. They are fewer while r < m n / (m + n); equality saves nothing.
   Index largest = 0;
   for (Index r = 1; r <= std::min(m, n); ++r) {
     const MatrixXd left(m, r), right(r, n);
     if (left.size() + right.size() < m * n) largest = r;
   }
   const double even = static_cast<double>(m * n) / static_cast<double>(m + n);
-  chapter.equal("largest rank that saves storage, floor(mn / (m + n))", std::floor(even), static_cast<double>(largest));
+  chapter.equal("largest rank that saves storage, ceil(mn / (m + n)) - 1", std::ceil(even) - 1, static_cast<double>(largest));
   support::Table table({"rank r", "r (m + n)", "m n", "share"});
   for (const Index r : {Index{1}, k, Index{16}, largest, largest + 1, n}) {
     const auto factors = static_cast<double>(r * (m + n)), whole = static_cast<double>(m * n);

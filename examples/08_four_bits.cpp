@@ -73,6 +73,27 @@ double rms_absmax(const Weight<float>& w, Index block) {
   return std::sqrt(sum * static_cast<double>(block) / static_cast<double>(w.size()));
 }
 
+// Of normal weights over NF4 at a block of 64: the share of each of the sixteen values, and the relative error of a product with inputs.
+void cells_and_product(support::Chapter& chapter, const Weight<float>& w) {
+  const Weight<float> error = dequantize(lowrank::quantize<lowrank::Nf4<64>>(w)) - w;
+  std::vector<double> share(16);
+  for (Index i = 0; i < w.size(); i += 64) {
+    const Eigen::Map<const Eigen::ArrayXf> block(w.data() + i, 64);
+    const float absmax = block.abs().maxCoeff();
+    for (const float weight : block) share[lowrank::Nf4<64>::encode(weight / absmax)] += 100 / static_cast<double>(w.size());
+  }
+  const auto [least, most] = std::minmax_element(share.begin(), share.end());
+  support::Table table({"value", "normal weights there, %"});
+  for (std::size_t i = 0; i < 16; ++i)
+    table.add({support::format("%.3f", static_cast<double>(lowrank::Nf4<64>::table[i])), support::format("%.2f", share[i])});
+  chapter.section("How full the sixteen cells of NF4 are at a block of 64:");
+  table.print();
+  chapter.claim("fullest cell over emptiest, NF4 at block 64", "> 2", support::format("%.1f", *most / *least), *most > 2 * *least);
+  const auto x = support::normal<lowrank::Activation<float>>(cols, 64, 4);
+  const double of_weights = error_of<lowrank::Nf4<64>>(w).relative, of_product = static_cast<double>((error * x).norm() / (w * x).norm());
+  chapter.equal("relative error of a product with 4096 inputs = that of the weights", of_weights, of_product, 0.05 * of_weights, "%.4f");
+}
+
 template <int... Blocks>
 void by_block(support::Chapter& chapter, support::Plot& plot, const Weight<float>& w, const Weight<float>& outliers) {
   support::Table table({"block", "bits a weight", "uniform", "NF4", "NF4, outliers"});
@@ -117,6 +138,8 @@ int main(int argc, char** argv) {
   chapter.equal("uniform, normal weights: rmse = (2/15) rms(absmax) / sqrt(12)", predicted, measured, 0.01 * predicted, "%.4f");
   const double nested = error_of<lowrank::Nf4<64, lowrank::DoubleQuant>>(w).bits_per_weight;
   chapter.equal("bits with double quantization, 4 + 8/64 + 32/(64*256)", 4 + 8.0 / 64 + 32.0 / (64 * 256), nested, 1e-4, "%.4f");
+
+  cells_and_product(chapter, w);
 
   support::Plot plot("Four-bit error by block size", "weights in a block", "relative error", {.log_x = true, .least_y = 0});
   by_block<32, 64, 128, 256, 512, 1024, 2048, 4096>(chapter, plot, w, kinds[2].second);

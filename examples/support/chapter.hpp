@@ -28,13 +28,15 @@ class Chapter {
   /// What follows, in a line.
   void section(const char* text) { std::printf("\n%s\n\n", text); }
 
-  void claim(std::string text, std::string predicted, std::string measured, bool holds) {
-    claims_.add({std::move(text), std::move(predicted), std::move(measured), holds ? "yes" : "NO"});
+  /// `how` says how far it holds: "yes", "exactly", "within 0.1".
+  void claim(std::string text, std::string predicted, std::string measured, bool holds, const std::string& how = "yes") {
+    claims_.add({std::move(text), std::move(predicted), std::move(measured), holds ? how : how == "yes" ? "NO" : "NOT " + how});
     failed_ += !holds;
   }
   /// |measured - predicted| <= tolerance.
   void equal(std::string text, double predicted, double measured, double tolerance = 0, const char* pattern = "%.6g") {
-    claim(std::move(text), format(pattern, predicted), format(pattern, measured), std::abs(measured - predicted) <= tolerance);
+    claim(std::move(text), format(pattern, predicted), format(pattern, measured), std::abs(measured - predicted) <= tolerance,
+          tolerance > 0 ? format("within %.2g", tolerance) : "exactly");
   }
   void at_most(std::string text, double bound, double measured, const char* pattern = "%.2g") {
     claim(std::move(text), "<= " + format(pattern, bound), format(pattern, measured), measured <= bound);

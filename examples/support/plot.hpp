@@ -128,6 +128,7 @@ class Plot {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" font-family=\"sans-serif\" "
         "font-size=\"12\" role=\"img\">\n<title>%s</title>\n",
         width, height, title_.c_str());
+    svg += "<desc>\n" + data() + "</desc>\n";
     svg +=
         "<style>@media (prefers-color-scheme: dark) { .ground { fill: #0d1117 } .ink { fill: #c9d1d9 } .rule { stroke: #30363d } }"
         "</style>\n";
@@ -136,6 +137,20 @@ class Plot {
     svg += text((left + width - right) / 2, height - 10, "middle", x_label_);
     return svg +
            text(0, 0, "middle", y_label_, format(" transform=\"translate(16 %.0f) rotate(-90)\"", (top + height - bottom) / 2).c_str());
+  }
+
+  // What is drawn in numbers, a line a series: `name: x y; x y; …`. Screen readers read it, and tests compare it.
+  std::string data() const {
+    std::string lines;
+    for (const Series& s : series_) {
+      if (s.kind == 'i') continue;
+      for (std::size_t i = 0; i < s.x.size(); ++i) {
+        lines += i == 0 ? s.name + ": " : "; ";
+        lines += (s.kind == 'b' ? names_[i] : format("%.4g", s.x[i])) + format(" %.4g", s.y[i]);
+      }
+      lines += "\n";
+    }
+    return lines;
   }
 
   std::string grid() const {

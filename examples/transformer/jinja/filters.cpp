@@ -187,7 +187,7 @@ JsonLayout json_layout(Run& run, const Bound& bound) {
   layout.sort_keys = bound.is_true(3, false);
   layout.is_indented = bound.has(1);
   if (layout.is_indented) {
-    layout.item_separator = ",";
+    layout.item_separator = std::string(1, ',');
     const bool is_text = bound[1]->is_text();
     const std::int64_t width = is_text ? 0 : bound.whole(1, 0);
     run.check(width <= 1000, "tojson with an indent of ", width, "; 1000 at most are supported");

@@ -55,6 +55,11 @@ for command in evaluate "finetune --out never"; do
   has '[data] "packed.jsonl" is packed by gzip; unpack it: gzip -dk FILE'
 done
 
+# Messages need a template to be written with.
+echo '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}' > talk.jsonl
+refused --data talk.jsonl
+has 'holds messages, but the model has no chat template'
+
 # A special token that a prompt spells out is text, unless it is asked for.
 generate() { "$program" generate --model demo --prompt 'The sea<|endoftext|>' --tokens 1 --threads 1 --json report.json "$@" > out 2>&1 || fail generate; }
 generate

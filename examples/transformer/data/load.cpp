@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <iterator>
+#include <optional>
 #include <utility>
 
 #include <lowrank/error.hpp>
+
+#include <transformer/chat_tokens.hpp>
 
 namespace transformer {
 
@@ -20,6 +23,7 @@ class DatasetMaker {
     data_.report.place = records.place;
     data_.report.records = static_cast<Index>(records.items.size());
     data_.report.unused = records.unused;
+    if (records.kind == RecordKind::messages) read_template();
   }
 
   Dataset run() {
@@ -98,10 +102,20 @@ class DatasetMaker {
     return encode(text, {TextPart::closed, options_.spelled, {&completion, 1}}, record.place);
   }
 
-  /// The template writes first tokens and ends of turns itself.
-  Encoded encode_messages(const Record& record) {
-    const Rendered rendered = options_.chat(record.messages);
-    return encode(rendered.text, {TextPart::inner, SpelledTokens::tokens, rendered.assistant, rendered.spelled}, record.place);
+  void read_template() {
+    lowrank::check<lowrank::FormatError>(!tokenizer_.chat_template().empty(), "data", records_.name,
+                                         " holds messages, but the model has no chat template to write them with; give prompt and "
+                                         "completion, or put chat_template.jinja beside the model's tokenizer.json");
+    template_.emplace(tokenizer_.chat_template());
+    chat_ = chat_options(tokenizer_);
+  }
+
+  Encoded encode_messages(const Record& record) const {
+    try {
+      return encode_chat(tokenizer_, template_->render(record.messages, chat_));
+    } catch (const lowrank::Error& error) {
+      lowrank::fail<lowrank::ValueError>("data", records_.name, ' ', records_.place, ' ', record.place, ": ", error.what());
+    }
   }
 
   void finish() {
@@ -120,15 +134,14 @@ class DatasetMaker {
   const Tokenizer& tokenizer_;
   const Records& records_;
   const DataOptions& options_;
+  std::optional<ChatTemplate> template_ = {};  // of records of messages
+  ChatOptions chat_ = {};
   Dataset data_;
 };
 
 }  // namespace
 
 Dataset make_dataset(const Tokenizer& tokenizer, const Records& records, const DataOptions& options) {
-  lowrank::check<lowrank::FormatError>(records.kind != RecordKind::messages || options.chat, "data", records.name,
-                                       " holds messages, which a chat template must write, and that is not done here yet; give prompt and "
-                                       "completion, or the text that the template makes of them, with --special-tokens tokens");
   return DatasetMaker(tokenizer, records, options).run();
 }
 

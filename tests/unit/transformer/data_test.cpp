@@ -1,6 +1,7 @@
 #include <algorithm>
-#include <numeric>
+#include <initializer_list>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -15,14 +16,9 @@
 using lowrank::FormatError;
 using lowrank::ValueError;
 using tokenizer_test::Ids;
-using transformer::DataOptions;
 using transformer::Dataset;
 using transformer::Example;
-using transformer::Message;
-using transformer::Record;
-using transformer::RecordKind;
 using transformer::Records;
-using transformer::Rendered;
 using transformer::SpelledTokens;
 using transformer::Tokenizer;
 
@@ -242,35 +238,54 @@ TEST_CASE("special tokens that data spells out are text, and tokens where they a
   for (const auto& note : tokens.report.notes) CHECK(note.what.find("read as text") == std::string::npos);
 }
 
-TEST_CASE("messages are learned where the chat template marks the assistant's words") {
-  const Tokenizer tokenizer = Tokenizer::from_folder(tokenizer_test::tokenizer_golden("smollm"));
-  const Records records =
-      records_of(R"({"messages": [{"role": "user", "content": "<|im_end|>"}, {"role": "assistant", "content": "the fox"}]})");
-  CHECK_THROWS_WITH_AS(transformer::make_dataset(tokenizer, records, {}), doctest::Contains("chat template"), FormatError);
-  const auto chat = [](std::span<const Message> messages) {
-    Rendered rendered;
-    for (const Message& message : messages) {
-      rendered.text += "<|im_start|>" + message.role + "\n";
-      const std::size_t begin = rendered.text.size();
-      rendered.text += message.content + "<|im_end|>";
-      if (message.role == "assistant")
-        rendered.assistant.emplace_back(begin, rendered.text.size());
-      else
-        rendered.spelled.emplace_back(begin, begin + message.content.size());
-      rendered.text += "\n";
-    }
-    return rendered;
-  };
-  const Dataset data = transformer::make_dataset(tokenizer, records, {.hold_out = false, .chat = chat});
-  const Example& example = data.train.at(0);
+namespace {
+
+/// The tokenizer with roles and ends of turns, and a template.
+Tokenizer chat_tokenizer(const std::string& chat_template) {
+  const lowrank::test::TemporaryFolder folder;
+  lowrank::test::write_file(folder / "tokenizer.json",
+                            lowrank::test::read_file(tokenizer_test::tokenizer_golden("smollm") / "tokenizer.json"));
+  lowrank::test::write_file(
+      folder / "tokenizer_config.json",
+      tokenizer_test::Json{{"bos_token", "<|im_start|>"}, {"eos_token", "<|im_end|>"}, {"chat_template", chat_template}}.dump());
+  return Tokenizer::from_folder(folder.path());
+}
+
+constexpr const char* turns =
+    "{% for message in messages %}{% if message['role'] == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
+    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+std::string message_record(std::initializer_list<std::pair<const char*, const char*>> messages) {
+  auto list = tokenizer_test::Json::array();
+  for (const auto& [role, content] : messages) list.push_back({{"role", role}, {"content", content}});
+  return tokenizer_test::Json{{"messages", list}}.dump() + '\n';
+}
+
+std::string learned_text(const Tokenizer& tokenizer, const Example& example) {
   Ids words;
   for (std::size_t i = 0; i < example.ids.size(); ++i)
     if (example.predicts(i)) words.push_back(example.ids[i]);
-  CHECK(tokenizer.decode(words) == "the fox<|im_end|>");
-  CHECK(words.back() == tokenizer.find("<|im_end|>"));
-  CHECK(std::count(example.ids.begin(), example.ids.end(), words.back()) == 2);  // the user's own is text
-  CHECK(tokenizer.decode(example.ids) == "<|im_start|>user\n<|im_end|><|im_end|>\n<|im_start|>assistant\nthe fox<|im_end|>\n");
-  const Records question = records_of(R"({"messages": [{"role": "user", "content": "hi"}]})");
-  CHECK_THROWS_WITH_AS(transformer::make_dataset(tokenizer, question, {.hold_out = false, .chat = chat}),
-                       doctest::Contains("there is nothing to predict"), ValueError);
+  return tokenizer.decode(words);
+}
+
+}  // namespace
+
+TEST_CASE("of messages what the assistant says is learned, with the end of its turns") {
+  const Tokenizer tokenizer = chat_tokenizer(turns);
+  const auto made = [&](const std::string& text) { return transformer::make_dataset(tokenizer, records_of(text), {.hold_out = false}); };
+  const std::string talk =
+      message_record({{"user", "a <|im_end|> b"}, {"assistant", "the fox"}, {"user", "and"}, {"assistant", "the dog"}});
+  const Dataset data = made(talk);
+  const Example& example = data.train.at(0);
+  CHECK(tokenizer.decode(example.ids) ==
+        "<|im_start|>user\na <|im_end|> b<|im_end|>\n<|im_start|>assistant\nthe fox<|im_end|>\n"
+        "<|im_start|>user\nand<|im_end|>\n<|im_start|>assistant\nthe dog<|im_end|>\n");
+  CHECK(learned_text(tokenizer, example) == "the fox<|im_end|>the dog<|im_end|>");
+  CHECK(std::count(example.ids.begin(), example.ids.end(), *tokenizer.find("<|im_end|>")) == 4);  // the one that the user spells is text
+  CHECK(data.report.notes.empty());
+  CHECK_THROWS_WITH_AS(made(message_record({{"user", "hi"}})), doctest::Contains("there is nothing to predict: line 1"), ValueError);
+  CHECK_THROWS_WITH_AS(made(talk + message_record({{"tool", "hi"}, {"assistant", "a"}})), doctest::Contains("line 2: "), ValueError);
+  CHECK_THROWS_WITH_AS(transformer::make_dataset(chat_tokenizer(""), records_of(talk), {}), doctest::Contains("has no chat template"),
+                       FormatError);
 }

@@ -2,13 +2,18 @@
 
 /// What an adapter replaces as a whole beside its updates: layers, norms, rows of token tables; and heads that follow their table.
 
-#include <cstdint>
-#include <utility>
-#include <vector>
+#include <span>
 
-#include <lowrank/update/set.hpp>
+#include <lowrank/adapters/adapter.hpp>
+#include <lowrank/nn/adapted_linear.hpp>
 
-namespace lowrank::inline LOWRANK_ABI::detail {
+namespace lowrank::inline LOWRANK_ABI {
+
+struct NamedLayer;  // update/set.hpp
+class ModelLayers;  // the same
+struct UpdateSet;   // the same
+
+namespace detail {
 
 /// The layer of a slot, or the copy that stands in for it.
 const AdaptedLinear& layer_used(std::span<const NamedLayer> layers, const UpdateSet& set, Index slot);
@@ -29,7 +34,9 @@ void check_tokens(const ModelLayers& layers, const UpdateSet& set);
 /// What the set replaces, under the names of files; a head that follows the token table has the table's numbers.
 void append_saved(const UpdateSet& set, const ModelLayers& layers, Adapter& adapter);
 
-}  // namespace lowrank::inline LOWRANK_ABI::detail
+}  // namespace detail
+
+}  // namespace lowrank::inline LOWRANK_ABI
 
 #if !defined(LOWRANK_COMPILED)
 #include <lowrank/update/replaced.inl>

@@ -1,9 +1,14 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
+#include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include <lowrank/core/shape.hpp>
+#include <lowrank/update/set.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::detail {
 

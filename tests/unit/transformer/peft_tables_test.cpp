@@ -27,7 +27,7 @@ using transformer_test::golden_folder;
 
 namespace {
 
-const std::filesystem::path tables = golden_folder / "peft_tables";
+const std::filesystem::path peft_tables = golden_folder / "peft_tables";
 
 struct TableCase {
   const char *name, *base;
@@ -79,10 +79,10 @@ int check_table_gradients(const TableCase& one, LoraSet& set, const GoldenFile& 
 TEST_CASE("norms, rows of tokens, tied tables, DoRA of a table and tables that grew: PEFT's logits, loss and gradients") {
   for (const TableCase& one : table_cases) {
     CAPTURE(one.name);
-    Transformer model = load_model(tables / one.base);
-    const GoldenFile expected((tables / one.name / "expected.safetensors").string());
+    Transformer model = load_model(peft_tables / one.base);
+    const GoldenFile expected((peft_tables / one.name / "expected.safetensors").string());
     const TableText text(expected);
-    const Adapter adapter = open_adapter(model.config, tables / one.name);
+    const Adapter adapter = open_adapter(model.config, peft_tables / one.name);
     LoraSet set = bind(model, adapter);
     const Activation<float> logits = model.logits(text.ids, 2, {.lora = &set}).value();
     CHECK(logits.rows() == vocabulary(model, &set));
@@ -104,15 +104,15 @@ TEST_CASE("norms and tables: both files are written back byte by byte, and throu
   for (const TableCase& one : table_cases) {
     CAPTURE(one.name);
     const TemporaryFolder folder;
-    const Adapter adapter = lowrank::peft::load(tables / one.name);
+    const Adapter adapter = lowrank::peft::load(peft_tables / one.name);
     lowrank::peft::save(adapter, folder / "same");
     for (const char* file : {"adapter_config.json", "adapter_model.safetensors"})
-      CHECK(lowrank::test::read_file(folder / "same" / file) == lowrank::test::read_file(tables / one.name / file));
-    Transformer model = load_model(tables / one.base);
+      CHECK(lowrank::test::read_file(folder / "same" / file) == lowrank::test::read_file(peft_tables / one.name / file));
+    Transformer model = load_model(peft_tables / one.base);
     const LoraSet set = bind(model, adapter);
     lowrank::peft::save(to_adapter(model, set, adapter.config), folder / "again");
     LoraSet again = bind(model, lowrank::peft::load(folder / "again"));
-    const TableText text(GoldenFile((tables / one.name / "expected.safetensors").string()));
+    const TableText text(GoldenFile((peft_tables / one.name / "expected.safetensors").string()));
     LoraSet first = set;
     CHECK(model.logits(text.ids, 2, {.lora = &again}).value() == model.logits(text.ids, 2, {.lora = &first}).value());
     for (const lowrank::StoredTensor& tensor : adapter.saved) {
@@ -139,14 +139,14 @@ TEST_CASE("what is trained here beside the linear maps is saved and loaded with 
     if (what == "dora") lowrank::set_method(config, "dora");
     return config;
   };
-  const TableText text(GoldenFile((tables / "norms/expected.safetensors").string()));
+  const TableText text(GoldenFile((peft_tables / "norms/expected.safetensors").string()));
   const std::tuple<const char*, const char*, bool> trained[] = {
       {"norms", "base", false}, {"tokens", "base", false}, {"tokens", "tied", false}, {"both tables", "base", false},
       {"table", "tied", false}, {"table", "tied", true},   {"update", "tied", true},  {"dora", "base", false}};
   for (const auto& [what, base, ties] : trained) {
     CAPTURE(what);
     CAPTURE(ties);
-    Transformer model = load_model(tables / base);
+    Transformer model = load_model(peft_tables / base);
     lowrank::LoraConfig config = table_config(what);
     config.ensure_weight_tying = ties;
     LoraSet set = new_lora(model, config, lowrank::LoraInit::kaiming, 3);
@@ -165,7 +165,7 @@ TEST_CASE("what is trained here beside the linear maps is saved and loaded with 
     lowrank::peft::save(to_adapter(model, set, config), folder / "a");
     LoraSet again = bind(model, lowrank::peft::load(folder / "a"));
     CHECK(model.logits(text.ids, 2, {.lora = &again}).value() == after);
-    merge_model(model, set, tables / base, folder / "merged", {});
+    merge_model(model, set, peft_tables / base, folder / "merged", {});
     CHECK(transformer_test::distance(load_model(folder / "merged").logits(text.ids, 2).value(), after) < 1e-5);
   }
 }
@@ -173,26 +173,26 @@ TEST_CASE("what is trained here beside the linear maps is saved and loaded with 
 TEST_CASE("tables that grew are merged into the folder with their number of tokens") {
   for (const TableCase& one : {TableCase{"resized", "base"}, TableCase{"resized_saved", "base"}, TableCase{"resized_tokens", "tied"}}) {
     CAPTURE(one.name);
-    const Transformer model = load_model(tables / one.base);
+    const Transformer model = load_model(peft_tables / one.base);
     const TemporaryFolder folder;
-    merge_model(model, bind(model, lowrank::peft::load(tables / one.name)), tables / one.base, folder / "merged", {});
+    merge_model(model, bind(model, lowrank::peft::load(peft_tables / one.name)), peft_tables / one.base, folder / "merged", {});
     Transformer merged_model = load_model(folder / "merged");
     CHECK(merged_model.config.vocabulary == 44);
-    const GoldenFile expected((tables / one.name / "expected.safetensors").string());
+    const GoldenFile expected((peft_tables / one.name / "expected.safetensors").string());
     CHECK(table_difference(expected.floats("logits"), merged_model.logits(TableText(expected).ids, 2).value()) < 1e-5);
   }
 }
 
 TEST_CASE("an adapter for more tokens than the model has is refused with both numbers where its tables are not all there") {
-  const Transformer model = load_model(tables / "base");
+  const Transformer model = load_model(peft_tables / "base");
   const auto refused = [&](const Adapter& adapter, const char* part) {
     const std::string complaint = lowrank::test::complaint([&] { bind(model, adapter); });
     CHECK_MESSAGE(complaint.find(part) != complaint.npos, complaint);
   };
-  Adapter adapter = lowrank::peft::load(tables / "resized");
+  Adapter adapter = lowrank::peft::load(peft_tables / "resized");
   std::erase_if(adapter.saved, [](const auto& tensor) { return tensor.name == "lm_head.weight"; });
   refused(adapter, "trained with 44 tokens, the model has 40, and the adapter brings model.embed_tokens but not lm_head");
-  adapter = lowrank::peft::load(tables / "dora_table");
+  adapter = lowrank::peft::load(peft_tables / "dora_table");
   lowrank::ModuleTensors& table = adapter.layers.at("model.embed_tokens");
   table.a() = lowrank::from_weight("a", lowrank::Weight<float>::Zero(3, 44));
   refused(adapter, "the adapter was trained with 44 tokens, the model has 40");

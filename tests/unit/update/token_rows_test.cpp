@@ -46,8 +46,8 @@ TEST_CASE("rows of tokens take the place of a table's columns and of a head's lo
     const Activation<double> want = place < 3 ? Activation<double>(own.rows.value.row(place) * x) : Activation<double>(2 * z.row(token));
     CHECK(spoken.row(token).isApprox(want.row(0), 1e-12));
   }
-  CHECK(gradcheck(columns, {y}, {ParameterRef<double>(own.rows)}).worst < 1e-7);
-  CHECK(gradcheck(logits, {z, x}, {ParameterRef<double>(own.rows)}).worst < 1e-7);
+  CHECK(gradcheck(columns, {y}, {reference(own.rows)}).worst < 1e-7);
+  CHECK(gradcheck(logits, {z, x}, {reference(own.rows)}).worst < 1e-7);
   own.ids[0] = token_count;
   CHECK_THROWS_AS(columns({Var<double>(y)}), ValueError);
   own = some_rows();
@@ -61,7 +61,7 @@ TEST_CASE("a head that follows its table's update, and DoRA of the table: the de
   const auto z = random_columns<double>(token_count, 4, 2), x = random_columns<double>(token_dim, 4, 3);
   const Activation<double> dense = 2 * z + update.scale * (update.b.value * update.a.value).transpose() * x;
   CHECK(logits({Var<double>(z), Var<double>(x)}).value().isApprox(dense, 1e-12));
-  CHECK(gradcheck(logits, {z, x}, {ParameterRef<double>(update.a), ParameterRef<double>(update.b)}).worst < 1e-7);
+  CHECK(gradcheck(logits, {z, x}, {reference(update.a), reference(update.b)}).worst < 1e-7);
 
   const Weight<double> table = random_columns<double>(token_count, token_dim, 8);
   DoraWeights<double> dora{table_update()};
@@ -78,5 +78,5 @@ TEST_CASE("a head that follows its table's update, and DoRA of the table: the de
   CHECK(scaled({Var<double>(y)}).value().isApprox(want, 1e-12));
   dora.gain = Column<double>::Constant(token_dim, 3);  // of inference with fixed numbers
   CHECK(scaled({Var<double>(y)}).value().col(1) == 6 * y.col(1));
-  CHECK(gradcheck(scaled, {y}, {ParameterRef<double>(dora.magnitude)}).worst < 1e-7);  // A and B are constants in n
+  CHECK(gradcheck(scaled, {y}, {reference(dora.magnitude)}).worst < 1e-7);  // A and B are constants in n
 }

@@ -169,7 +169,7 @@ int main(int argc, char** argv) {
   for (std::size_t i = 0; i < j.size(); ++i) j[i] = static_cast<double>(i + 1), chance[i] = j[i] / static_cast<double>(width);
   chapter.section("Share of the rank-8 update's directions among the j strongest of rank 64:");
   support::Table found({"j", "strongest", "all 8", "by chance"});
-  for (const std::size_t i : {0, 7, 15, 63})
+  for (const std::size_t i : std::initializer_list<std::size_t>{0, 7, 15, 63})
     found.add({support::format("%.0f", j[i]), support::format("%.2f", first[i]), i < 7 ? "" : support::format("%.2f", all[i]),
                support::format("%.3f", chance[i])});
   found.print();

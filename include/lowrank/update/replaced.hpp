@@ -4,14 +4,9 @@
 
 #include <span>
 
-#include <lowrank/adapters/adapter.hpp>
-#include <lowrank/nn/adapted_linear.hpp>
+#include <lowrank/update/update_set.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
-
-struct NamedLayer;  // update/set.hpp
-class ModelLayers;  // the same
-struct UpdateSet;   // the same
 
 namespace detail {
 

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include <lowrank/core/shape.hpp>
-#include <lowrank/update/set.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::detail {
 

@@ -1,12 +1,15 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string_view>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/update/embedding.hpp>
@@ -190,15 +193,6 @@ LOWRANK_INLINE void check_choices(const LoraConfig& config, const Method& method
 }
 
 }  // namespace detail
-
-LOWRANK_INLINE std::vector<ModuleShape> module_shapes(const ModelLayers& layers) {
-  std::vector<ModuleShape> shapes;
-  for (const auto& [path, layer, is_embedding, kernel] : layers) {
-    const Index in = layer->in_features(), out = layer->out_features();
-    shapes.push_back({path, is_embedding ? out : in, is_embedding ? in : out});
-  }
-  return shapes;
-}
 
 LOWRANK_INLINE std::vector<Index> target_slots(const ModelLayers& layers, const LoraConfig& given) {
   LoraConfig config = given;

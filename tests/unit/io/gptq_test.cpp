@@ -55,9 +55,11 @@ void check_packed(const std::string& name, const gptq::Packing& packing, bool ha
   CHECK(std::equal(expected.begin(), expected.end(), decoded.data()));
 
   const AnyLinear layer{w, Column<float>()};
-  const Activation<float> x = Activation<float>::Random(w.cols(), 5), g = Activation<float>::Random(w.rows(), 5);
-  CHECK((layer.product(x) - decoded * x).norm() <= 1e-5f * (decoded * x).norm());
-  CHECK((layer.transposed_product(g) - decoded.transpose() * g).norm() <= 1e-5f * (decoded.transpose() * g).norm());
+  for (const Index tokens : {1, 5, 40}) {
+    const Activation<float> x = Activation<float>::Random(w.cols(), tokens), g = Activation<float>::Random(w.rows(), tokens);
+    CHECK((layer.product(x) - decoded * x).norm() <= 1e-5f * (decoded * x).norm());
+    CHECK((layer.transposed_product(g) - decoded.transpose() * g).norm() <= 1e-5f * (decoded.transpose() * g).norm());
+  }
 }
 
 std::string packing_complaint(const std::string& json) {

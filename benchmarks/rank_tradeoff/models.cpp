@@ -21,8 +21,8 @@ namespace rank_tradeoff {
 namespace {
 
 using transformer::Base;
-using transformer::Transformer;
 using transformer::LoraSet;
+using transformer::Transformer;
 
 constexpr double alpha = 16;  // fixed, so that s = alpha / r and alpha / sqrt(r) show what the rank does to them
 

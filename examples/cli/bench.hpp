@@ -47,7 +47,8 @@ std::vector<std::int32_t> random_ids(const Transformer& model, Index count, std:
 
 /// Runs options.steps + 1 steps of forward, backward and AdamW on one random batch, and calls done after each.
 template <class Device>
-void train_steps(Transformer& model, LoraSet& lora, const Options& options, const std::function<void(const transformer::StepReport&)>& done);
+void train_steps(Transformer& model, LoraSet& lora, const Options& options,
+                 const std::function<void(const transformer::StepReport&)>& done);
 
 /// --profile on the CPU: prints where the threads' time goes in a prompt, a token and a step, and adds it to the report.
 void print_profile(Session& session, LoraSet* adapter, LoraSet* trained, const Options& options, Json& json);

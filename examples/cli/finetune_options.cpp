@@ -70,7 +70,8 @@ void add_update_options(Command command, Options& o) {
   command.add_option("--layers", o.layers, "numbers of the layers to adapt, separated by commas; default: all").separated_by(',');
   command.add_option("--rank-pattern", o.rank_pattern, "ranks of single modules, such as q_proj=4,layers.0.mlp.down_proj=32");
   command.add_option("--alpha-pattern", o.alpha_pattern, "the same for alpha");
-  command.add_option("--modules-to-save", o.save_modules, "ends of names of modules that are trained as full copies, such as lm_head or norm");
+  command.add_option("--modules-to-save", o.save_modules,
+                     "ends of names of modules that are trained as full copies, such as lm_head or norm");
   command
       .add_option("--trainable-tokens", o.tokens, "tokens by their numbers, separated by commas: their rows of the token table are trained")
       .separated_by(',');

@@ -32,12 +32,14 @@ Json to_json(const gguf::Value& value) {
     return list;
   };
   if (const auto* array = std::get_if<gguf::Array>(&value)) return std::visit(of_array, array->items);
-  return std::visit([](const auto& item) -> Json {
-    if constexpr (std::is_same_v<std::decay_t<decltype(item)>, gguf::Array>)
-      return Json();
-    else
-      return Json(item);
-  }, value);
+  return std::visit(
+      [](const auto& item) -> Json {
+        if constexpr (std::is_same_v<std::decay_t<decltype(item)>, gguf::Array>)
+          return Json();
+        else
+          return Json(item);
+      },
+      value);
 }
 
 }  // namespace

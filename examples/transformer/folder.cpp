@@ -37,7 +37,8 @@ void FolderTensors::mark(const std::string& name) {
 void FolderTensors::finish() const {
   for (const auto& [name, file] : where_)
     lowrank::check<lowrank::FormatError>(taken_.contains(name) || name.ends_with("rotary_emb.inv_freq"), "load_folder", folder_.string(),
-                                         ": unexpected tensor ", lowrank::name_text(name), "; the model_type that config.json names has no such tensor");
+                                         ": unexpected tensor ", lowrank::name_text(name),
+                                         "; the model_type that config.json names has no such tensor");
 }
 
 void copy_whole(const std::filesystem::path& from, const std::filesystem::path& to) {

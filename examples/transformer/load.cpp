@@ -46,8 +46,7 @@ std::string not_finite_reason(const Transformer& model, const LoraSet* lora) {
     lowrank::AnyUpdate update = lora->at(s) ? *lora->at(s) : lowrank::AnyUpdate();
     bool finite = !update.lora() || std::isfinite(update.lora()->scale);
     if (update) update.visit_parameters([&](const Parameter<float>& p) { finite = finite && p.value.allFinite(); });
-    if (!finite)
-      return found("the update of " + model.config.path(s)) + ": use another adapter, or train with a lower --learning-rate";
+    if (!finite) return found("the update of " + model.config.path(s)) + ": use another adapter, or train with a lower --learning-rate";
   }
   if (!dense_weight(model.embedding).allFinite()) return found("the embedding table") + "; the model's file is damaged";
   for (Index s = 0; s < model.slots(); ++s)

@@ -14,8 +14,8 @@
 // Adapters of PEFT's other methods on the tiny Llama: logits, gradients, and the way back into a file.
 
 using namespace lowrank;
-using transformer::Transformer;
 using transformer::LoraSet;
+using transformer::Transformer;
 
 namespace {
 

@@ -11,8 +11,9 @@
 /// r]; of a convolution ".lora_A.weight" [r, channels, kernel…], ".lora_B.weight" [out, r, 1…], which is LoRA of the map [out, channels ·
 /// kernel] that its weight [out, channels, kernel…] is. Tensors keep the shapes of their file.
 ///
-/// Whole tensors follow the path of their module: ".weight" of modules_to_save and of tables that grew, ".base_layer.weight" of a table that is
-/// adapted, ".token_adapter.trainable_tokens_delta" [tokens, dim], the rows of trainable_token_indices; ".modules_to_save.weight" and
+/// Whole tensors follow the path of their module: ".weight" of modules_to_save and of tables that grew, ".base_layer.weight" of a table
+/// that is adapted, ".token_adapter.trainable_tokens_delta" [tokens, dim], the rows of trainable_token_indices; ".modules_to_save.weight"
+/// and
 /// ".original_module.weight", which PEFT writes beside them where a table grew, are kept and not used.
 ///
 /// Two keys of the tensors' file, which PEFT passes over, are this library's: "lowrank.version", which wrote it, and "lowrank.base" = "nf4"

@@ -106,7 +106,7 @@ TEST_CASE("a cache grows, keeps what it holds, forgets and copies") {
 TEST_CASE("few queries over a cache equal the formula at contexts around the chunks, for groups, head sizes and targets") {
   for_each_target([] {
     for (const AttentionShape& shape : {AttentionShape{2, 2, 64, 1}, AttentionShape{6, 2, 80, 1}, AttentionShape{8, 2, 96, 1},
-                                       AttentionShape{3, 1, 128, 1}, AttentionShape{5, 1, 7, 1}}) {
+                                        AttentionShape{3, 1, 128, 1}, AttentionShape{5, 1, 7, 1}}) {
       CAPTURE(shape.group());
       CAPTURE(shape.head_size);
       const CacheText text(shape, 520);

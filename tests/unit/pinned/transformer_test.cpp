@@ -8,8 +8,8 @@
 #include "problems.hpp"
 
 using namespace lowrank;
-using transformer::Transformer;
 using transformer::LoraSet;
+using transformer::Transformer;
 
 namespace {
 

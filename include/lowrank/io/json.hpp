@@ -72,7 +72,7 @@ struct Excerpt {
   const Json& value;
   std::string operator()() const;
 };
-inline Excerpt excerpt(const Json& value) { return {value}; }
+inline Excerpt excerpt(const Json& value) { return {value}; }  ///< Of a value that outlives the message.
 
 }  // namespace lowrank::inline LOWRANK_ABI::json
 

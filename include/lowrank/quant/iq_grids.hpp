@@ -17,11 +17,11 @@ namespace lowrank::inline LOWRANK_ABI::quant {
 /// | iq3_xxs | 256 | 4 of {4, 12, …, 52, 62} | IQ3_XXS |
 /// | iq3_s | 512 | 4 of {1, 3, …, 15} | IQ3_S |
 const std::int8_t* iq1_grid();
-const std::int8_t* iq2_xxs_grid();
-const std::int8_t* iq2_xs_grid();
-const std::int8_t* iq2_s_grid();
-const std::int8_t* iq3_xxs_grid();
-const std::int8_t* iq3_s_grid();
+const std::int8_t* iq2_xxs_grid();  ///< See iq1_grid.
+const std::int8_t* iq2_xs_grid();   ///< See iq1_grid.
+const std::int8_t* iq2_s_grid();    ///< See iq1_grid.
+const std::int8_t* iq3_xxs_grid();  ///< See iq1_grid.
+const std::int8_t* iq3_s_grid();    ///< See iq1_grid.
 
 }  // namespace lowrank::inline LOWRANK_ABI::quant
 

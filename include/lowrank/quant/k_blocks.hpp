@@ -42,9 +42,9 @@ struct SymmetricBlock {
 
   bool is_finite() const { return lowrank::is_finite(static_cast<float>(d)); }
 };
-
+/// The block of `count` weights that ggml's search finds, for Q3_K.
 SymmetricBlock q3_block(const float* x, Index count, const BlockImportance* importance);
-SymmetricBlock q6_block(const float* x, Index count, const BlockImportance* importance);
+SymmetricBlock q6_block(const float* x, Index count, const BlockImportance* importance);  ///< The same for Q6_K.
 
 /// 256 codes of two bits as Q2_K, Q3_K and TQ2_0 store them: byte i of 32 holds weight i of each of four runs, the first in the lowest
 /// bits.

@@ -90,7 +90,7 @@ void one_token(const FewTokens& p, const Strip& strip, const BlockReader<Codes>&
         LOWRANK_UNROLL
         for (int k = 1; k < chunk_vectors; ++k) part = fma(w[k], load_token<L>(p, c, k), part);
         sum[r][0] = fma(part, scale_of(pair), sum[r][0]);
-        add_offset<M>(pair, p.x_sum[c], rest[r]);
+        if constexpr (few::has_offset(M)) add_offset<M>(pair, p.x_sum[c], rest[r]);  // a split token has no sums
       }
     }
   }

@@ -185,7 +185,9 @@ class Assembler {
   /// Each list of tokens has its rows; a head that is the token table has none of its own.
   void check_token_rows() const {
     const auto& lists = adapter_.config.trained_tokens;
-    for (const auto& [name, tokens] : lists) {
+    for (const auto& list : lists) {
+      const std::string& name = list.first;
+      const auto& tokens = list.second;
       const auto fits = [&](const StoredTensor& tensor) {
         return tensor.name.ends_with(concat(name, token_rows_end)) && tensor.shape.size() == 2 &&
                tensor.shape[0] == static_cast<Index>(tokens.size());

@@ -58,6 +58,7 @@ Architecture gemma(const char* name, const char* type, std::vector<NormName> nor
 
 Architecture gemma2() {
   Architecture result = gemma("gemma2", "gemma2", norms_around, 2, 4096);
+  result.layers_of_largest = 46;
   result.settings.push_back({&C::context, "max_position_embeddings", "context_length", 8192, required});
   result.settings.push_back({&C::attention_cap, "attn_logit_softcapping", "attn_logit_softcapping", 50, 50, 0});
   result.settings.push_back({&C::logit_cap, "final_logit_softcapping", "final_logit_softcapping", 30, 30, 0});
@@ -66,7 +67,8 @@ Architecture gemma2() {
 
 Architecture gemma3() {
   Architecture result = gemma("gemma3", "gemma3_text", with_heads(norms_around), 6, 0);
-  result.rope_base = 1e6, result.has_local_rope = true;
+  result.layers_of_largest = 62;
+  result.rope_base = 1e6, result.has_local_rope = true, result.stretches_windows = false;
   result.settings.push_back({&C::context, "max_position_embeddings", "context_length", 131072, required});
   result.settings.push_back({&C::logit_cap, "final_logit_softcapping", "final_logit_softcapping", 0, 0, 0});
   return result;
@@ -123,6 +125,7 @@ std::vector<Architecture> make_table() {
        .type = "granite",
        .gguf_pairs = RopePairs::interleaved,
        .mlp_bias = Biases::by_key,
+       .may_lack_rope = true,
        .settings = {{&C::embedding_scale, "embedding_multiplier", "embedding_scale", 1, 1},
                     {&C::residual_scale, "residual_multiplier", "residual_scale", 1, 1},
                     {&C::attention_scale, "attention_multiplier", "attention.scale", 1, 0},
@@ -134,6 +137,7 @@ std::vector<Architecture> make_table() {
        .windows = Windows::pattern,
        .reads_gguf_window = true,
        .window_period = 4,
+       .stretches_windows = false,  // OLMo 3, whose GGUF files have this name
        .settings = {{&C::norm_epsilon, "rms_norm_eps", "attention.layer_norm_rms_epsilon", 1e-5, required},
                     {&C::window, nullptr, "attention.sliding_window", 0, 0, 0}}},
   };
@@ -317,8 +321,8 @@ void read_folder_windows(const Architecture& family, const Fields& fields, Model
 
 /// Which layers turn by positions.
 void read_turning(const Architecture& family, const Fields& fields, ModelConfig& config) {
-  if (fields.is_gguf() && !fields.flag("rope.scaling.finetuned").value_or(true) && std::string_view(family.name) == "granite")
-    return set_kinds(config, &LayerKind::turns, {}, "", fields, [](Index) { return false; });
+  const bool lacks_rope = fields.is_gguf() && !fields.flag("rope.scaling.finetuned").value_or(true);
+  if (lacks_rope && family.may_lack_rope) return set_kinds(config, &LayerKind::turns, {}, "", fields, [](Index) { return false; });
   if (family.rope_period == 0) return;
   const Index period = fields.is_gguf() ? family.rope_period : fields.size("no_rope_layer_interval").value_or(family.rope_period);
   const auto list = fields.is_gguf() ? std::nullopt : fields.numbers("no_rope_layers");
@@ -329,7 +333,7 @@ void read_turning(const Architecture& family, const Fields& fields, ModelConfig&
 void read_attention_scale(const Architecture& family, const Fields& fields, ModelConfig& config) {
   if (!family.scales_embedding) return;
   config.embedding_scale = std::sqrt(static_cast<double>(config.hidden));
-  const bool largest = config.layers == (family.has_local_rope ? 62 : 46);
+  const bool largest = config.layers == family.layers_of_largest;
   double n = static_cast<double>(fields.is_gguf() && largest ? config.hidden / config.heads : config.head_size);
   if (!fields.is_gguf()) n = fields.number("query_pre_attn_scalar").value_or(256);
   if (n <= 0) fields.refuse("query_pre_attn_scalar", " is ", n, "; it must be positive");

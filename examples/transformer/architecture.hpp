@@ -50,6 +50,7 @@ struct Architecture {
   bool norms_add_one = false;                                  ///< folders store w − 1
   Gate gate = Gate::silu;
   bool scales_embedding = false;  ///< by √hidden
+  Index layers_of_largest = 0;    ///< of the one model whose GGUF files scale scores by another size of heads (Gemma); 0: none
   Biases attention_bias = Biases::by_key, mlp_bias = Biases::never;
   Windows windows = Windows::none;
   bool reads_gguf_window = false;      ///< whether GGUF files of the family have windows
@@ -57,6 +58,8 @@ struct Architecture {
   Index rope_period = 0;               ///< each so-many-th layer has no RoPE where files do not say; 0: all have it
   double rope_base = 10000;            ///< of folders that do not say
   bool has_local_rope = false;         ///< windowed layers turn by a base of their own
+  bool stretches_windows = true;       ///< the stretching of positions in GGUF files holds for windowed layers, too
+  bool may_lack_rope = false;          ///< GGUF files may say that no layer turns
   bool turns_parts = false;            ///< RoPE may turn a part of each head
   Index original_context = 0;          ///< of longrope where folders do not say; 0: the context
   std::vector<Setting> settings = {};  ///< numbers beside the common ones, or with other defaults

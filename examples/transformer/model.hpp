@@ -21,6 +21,7 @@
 #include <lowrank/autograd/checkpoint.hpp>
 #include <lowrank/autograd/functions.hpp>
 #include <lowrank/nn/forward_together.hpp>
+#include <lowrank/update/dora.hpp>
 #include <lowrank/update/embedding.hpp>
 
 #include <transformer/block.hpp>

@@ -188,10 +188,8 @@ void read_gguf_rope(const Fields& fields, ModelConfig& config) {
     fields.refuse("rope.dimension_count", " is ", turned, "; models of the architecture ", family.name, " turn all ", config.head_size,
                   " numbers of a head");
   set_turned(fields, "rope.dimension_count", turned, turned, config);
-  // Windowed layers turn unstretched: Gemma 3's by a base of their own, OLMo 3's, which is an olmo2 here, by that of all.
   const double local = family.has_local_rope ? base("rope.freq_base_swa", 10000) : config.rope.base;
-  if (config.window > 0 && (family.has_local_rope || family.norms_whole_vectors))
-    config.local_rope = {{config.head_size, local, family.gguf_pairs}};
+  if (config.window > 0 && !family.stretches_windows) config.local_rope = {{config.head_size, local, family.gguf_pairs}};
 
   const std::string kind = fields.text("rope.scaling.type").value_or("linear");
   const double factor = base("rope.scaling.factor", base("rope.scale_linear", 1));

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <lowrank/core/parallel.hpp>
+#include <lowrank/update/dora.hpp>
 #include <lowrank/update/embedding.hpp>
 #include <lowrank/update/replaced.hpp>
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include <lowrank/autograd/gradcheck.hpp>
+#include <lowrank/update/dora.hpp>
 #include <lowrank/update/embedding.hpp>
 #include <lowrank/update/token_rows.hpp>
 
